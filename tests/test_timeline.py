@@ -180,6 +180,18 @@ def test_a_failed_run_is_drawn_with_its_waits_its_tries_and_its_causes() -> None
     ]
 
 
+def test_waiting_and_preparing_look_different() -> None:
+    """
+    They are not two lines of dashes.
+    """
+    lines = drawn(*BEGUN, *FIRST_TRY, width=72)
+
+    (fit,) = (line for line in lines if "Fit " in line)
+    assert "░░" in fit
+    assert "──" in fit
+    assert any("░░ waiting   ── preparing" in line for line in lines)
+
+
 def test_a_terminal_that_knows_few_characters_gets_the_same_picture_in_ascii() -> None:
     """
     Marks, bars and the axis consist of ASCII characters, and fit into 60 columns.

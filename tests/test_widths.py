@@ -5,7 +5,11 @@ Tests of the terminal's output at any width: no line is wider, no word is cut, a
 import io
 import os
 import pty
+import re
 import termios
+from collections.abc import Callable
+from datetime import UTC
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,16 +18,19 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from dkist_processing_core.cli.draw.glyphs import STYLES, UNICODE, Ink
-from dkist_processing_core.cli.draw.lines import EventLines, style_of
+from dkist_processing_core.cli.draw.lines import EventLines
+from dkist_processing_core.cli.draw.timeline import draw_timeline
 from dkist_processing_core.events import Event, TaskEvent, TaskOverdue, TaskSkipped, WorkflowFinished, WorkflowStarted
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.local.live_table import LiveDisplay, _Row
+from dkist_processing_core.local._attempt_end import AttemptEnd
+from dkist_processing_core.local.live_table import LiveDisplay
+from dkist_processing_core.runs import RunState
 from dkist_processing_core.text import counted
-from dkist_processing_core.text.console import Terminal, folded, print_error
-from tests.facts import failed, finished, make, progressed, started
+from dkist_processing_core.text.console import Terminal, folded
+from tests.facts import NOON, failed, finished, make, progressed, started
 from tests.strategies import events, texts
 
+RUN = Run("W", "1", "r", 1)
 WIDTHS = st.one_of(st.sampled_from([40, 80, 120, 200]), st.integers(4, 250))
 WORDS = st.lists(st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=30), min_size=1, max_size=40)
 
@@ -102,14 +109,18 @@ def test_no_text_is_yellow(event: Event) -> None:
     """
     Yellow can hardly be read on a white background.
     """
-    assert "yellow" not in {style_of(event), *STYLES.values()}
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=200)
+    for line in EventLines(width=200).lines(event):
+        console.print(line)
+    for line in draw_timeline(next(iter(RunState([event]).runs)), width=80, now=NOON, ascii_only=False, zone=UTC):
+        console.print(line)
 
-
-def test_waiting_and_preparing_look_different() -> None:
-    """
-    They are not two lines of dashes.
-    """
-    assert (UNICODE.stroke(Ink.WAITING, Ink.WAITING), UNICODE.stroke(Ink.PREPARING, Ink.PREPARING)) == ("░", "─")
+    assert isinstance(console.file, io.StringIO)
+    colours = {
+        int(code) for codes in re.findall(r"\x1b\[([0-9;]+)m", console.file.getvalue()) for code in codes.split(";")
+    }
+    assert colours & {31, 35}
+    assert not colours & {33, 43, 93, 103}
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
@@ -128,13 +139,51 @@ def test_the_width_of_a_terminal_is_known_and_a_file_has_none(term: str, monkeyp
     assert Terminal(file=io.StringIO(), force_terminal=True).columns is None
 
 
-def drawn(width: int, rows: dict[str, _Row]) -> list[str]:
+Told = Callable[[LiveDisplay, str], None]
+
+
+def running(attempt: int = 1, of: int = 1) -> Told:
     """
-    Return the lines of a live display with these rows.
+    Return what a live display is told at the start of an attempt.
+    """
+    return lambda display, name: display.attempt_started(Attempt(RUN, name, attempt=attempt, max_attempts=of))
+
+
+def with_progress(done: int, **facts: Any) -> Told:
+    """
+    Return what a live display is told by a running task.
+    """
+    return lambda display, name: display.task_progressed(progressed(name, done, **facts))
+
+
+def ended(seconds: float, *, succeeded: bool = True) -> Told:
+    """
+    Return what a live display is told at the end of an attempt.
+    """
+
+    def tell(display: LiveDisplay, name: str) -> None:
+        end = AttemptEnd(Attempt(RUN, name, attempt=1, max_attempts=1), int(not succeeded), seconds, is_reported=True)
+        display.attempt_ended(end, succeeded=succeeded)
+
+    return tell
+
+
+def not_run(display: LiveDisplay, name: str) -> None:
+    """
+    Tell a live display that a task is not run.
+    """
+    display.task_not_run(name)
+
+
+def drawn(width: int, rows: dict[str, list[Told]]) -> list[str]:
+    """
+    Return the lines of a live display after it was told this about its tasks.
     """
     console = Console(file=io.StringIO(), width=width, height=30)
-    display = LiveDisplay(console, [])
-    display._rows = rows
+    display = LiveDisplay(console, list(rows))
+    for name, told in rows.items():
+        for tell in told:
+            tell(display, name)
     console.print(display)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
@@ -144,20 +193,22 @@ def drawn(width: int, rows: dict[str, _Row]) -> list[str]:
     width=st.integers(30, 250),
     rows=st.dictionaries(
         texts(30),
-        st.builds(
-            _Row,
-            state=st.sampled_from(["waiting", "running 1/2", "finished", "not run"]),
-            seconds=st.none() | st.floats(0, 1e6),
-            done=st.none() | st.integers(0, 1000),
-            total=st.none() | st.integers(1, 1000),
-            unit=texts(10),
-            note=texts(60),
-        ),
+        st.tuples(
+            st.just(running(1, 2)),
+            st.builds(
+                with_progress,
+                st.integers(0, 1000),
+                total=st.none() | st.integers(1, 1000),
+                unit=texts(10),
+                note=texts(60),
+            ),
+            st.sampled_from([running(2, 2), not_run]) | st.builds(ended, st.floats(0, 1e6)),
+        ).flatmap(lambda told: st.integers(0, 3).map(lambda first: list(told[:first]))),
         min_size=1,
         max_size=6,
     ),
 )
-def test_each_task_has_one_line_in_a_live_display(width: int, rows: dict[str, _Row]) -> None:
+def test_each_task_has_one_line_in_a_live_display(width: int, rows: dict[str, list[Told]]) -> None:
     """
     No line is wider than the terminal, whatever a task reports.
     """
@@ -172,9 +223,9 @@ def test_live_progress_has_its_count_at_every_width(width: int) -> None:
     """
     A bar without numbers does not show how much is left.
     """
-    row = _Row("running", "cyan", done=3, total=12, unit="frame", note="reading the frames of the second camera")
+    report = with_progress(3, total=12, unit="frame", note="reading the frames of the second camera")
 
-    (line,) = drawn(width, {"ParseFrames": row})
+    (line,) = drawn(width, {"ParseFrames": [running(), report]})
 
     assert "3/12 frame" in line
     assert ("second camera" in line or line.rstrip().endswith("…")) is (width >= 60)
@@ -185,8 +236,8 @@ def test_the_columns_of_a_live_display_stay_where_they_are() -> None:
     """
     The first report of progress moves nothing.
     """
-    before = drawn(100, {"Parse": _Row("running", seconds=1.0)})[0]
-    after = drawn(100, {"Parse": _Row("running 2/2", seconds=75.0, done=3, total=12, unit="frame")})[0]
+    before = drawn(100, {"Parse": [running(), ended(1.0)]})[0]
+    after = drawn(100, {"Parse": [running(2, 2), with_progress(3, total=12, unit="frame"), ended(75.0)]})[0]
 
     assert before.index("1.0 s") + len("1.0 s") == after.index("1 min 15 s") + len("1 min 15 s")
 
@@ -204,30 +255,12 @@ def test_a_task_that_is_not_run_is_no_failure() -> None:
     """
     In a live display it has the colour of what needs attention.
     """
-    display = LiveDisplay(Console(file=io.StringIO(), width=80), ["A"])
-    display.attempt_started(Attempt(Run("W", "1", "r", 1), "A", attempt=1, max_attempts=1))
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80)
+    display = LiveDisplay(console, ["A"])
+    display.attempt_started(Attempt(RUN, "A", attempt=1, max_attempts=1))
 
     display.task_not_run("A")
+    console.print(display)
 
-    assert display._rows["A"].style == "magenta"
-
-
-def test_an_error_is_folded_at_blanks_on_a_terminal_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """
-    A program that reads it from a pipe gets one line.
-    """
-    text = "error: " + " ".join(["somewhere"] * 9)
-    print_error(text)
-    monkeypatch.delenv("COLUMNS", raising=False)
-    leader, follower = pty.openpty()
-    termios.tcsetwinsize(follower, (24, 43))
-    with os.fdopen(leader, "rb", buffering=0) as reader, os.fdopen(follower, "w") as terminal:
-        monkeypatch.setattr("sys.stderr", terminal)
-        print_error(text)
-        shown = reader.read(1000).decode()
-
-    assert capsys.readouterr().err == f"{text}\n"
-    assert max(map(len, shown.splitlines())) <= 43
-    assert shown.split() == text.split()
+    assert isinstance(console.file, io.StringIO)
+    assert "\x1b[35mnot run" in console.file.getvalue()

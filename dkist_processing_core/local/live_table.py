@@ -144,7 +144,7 @@ class LiveDisplay:
                 while not is_over.is_set():
                     for event in events:
                         if isinstance(event, TaskProgressed) and event.run_id == run.run_id:
-                            self._show_progress(event)
+                            self.task_progressed(event)
 
         thread = threading.Thread(target=follow, name="dkist-core-display", daemon=True)
         thread.start()
@@ -154,7 +154,8 @@ class LiveDisplay:
             is_over.set()
             thread.join(2 * _FOLLOW_SECONDS)
 
-    def _show_progress(self, event: TaskProgressed) -> None:
+    def task_progressed(self, event: TaskProgressed) -> None:
+        """Show the progress that a task of the run reported."""
         row = self._rows.get(event.task_name)
         if row is not None:
             row.done, row.total = event.done, event.total
