@@ -52,6 +52,9 @@ def trace(frame, event, argument):
         signal.raise_signal(signal.SIGALRM)
     return trace
 
+# The lines of the span are logged too: handlers of logs then see the package's own records first.
+logging.getLogger("dkist_processing_core.task").setLevel(logging.DEBUG)
+
 class A(TaskBase):
     def step(self):
         with self.telemetry_span("step"):
@@ -219,6 +222,7 @@ class Limit(logging.Handler):
 class A(TaskBase):
     def run(self):
         logging.getLogger().addHandler(Limit())
+        logging.getLogger("dkist_processing_core.task").setLevel(logging.DEBUG)
         signal.signal(signal.SIGALRM, lambda *_: print("outer"))
         with self.telemetry_span("step"):
             logging.getLogger().handlers.clear()
@@ -257,6 +261,7 @@ class A(TaskBase):
     def run(self):
         signal.signal(signal.SIGALRM, lambda *_: print("outer"))
         logging.getLogger().addHandler(Chains())
+        logging.getLogger("dkist_processing_core.task").setLevel(logging.DEBUG)
         with self.telemetry_span("step"):
             pass
         self.progress(1)

@@ -66,7 +66,7 @@ def subscribe(
             also be included.
         timeout: end the iteration when no event came for this many seconds; None waits without a limit. In a replay,
             the time counts from the moment when it has read everything that the bus held when it began. With 0, exactly
-            exactly those events are yielded. It also limits the wait for a broker that cannot be reached now.
+            those events are yielded. It also limits the wait for a broker that cannot be reached now.
         every_report: yield each reporter's report of an occurrence. By default each occurrence is yielded once,
             independent of the number of its reports and their repetitions.
         connect: what to do if the broker cannot be reached now: `wait` logs one warning and waits for it, at most for
@@ -87,7 +87,8 @@ def subscribe(
     replay = _in_utc(replay)
     if name is not None:
         check_name(name, replay=replay)
-    settings = settings or read_settings()
+    with signals_deferred():
+        settings = settings or read_settings()
 
     def open_once() -> Subscription:
         with signals_deferred():
