@@ -8,7 +8,9 @@ MOST_MODULES_NAMING_A_FIELD = 4
 
 # Modules that refer to each other, the imports for the type checker alone included, and why this is the plainer way.
 MUTUAL = {
-    "a workflow passes itself to the engine, which uses its names, nodes and graph: otherwise seven arguments": {
+    "a workflow passes itself to the engine and to its rendering, which use its names, nodes and graph: otherwise "
+    "seven arguments": {
+        "export.rendering",
         "local.engine",
         "workflow",
     },
