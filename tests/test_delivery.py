@@ -184,7 +184,9 @@ def test_every_process_says_once_that_its_events_wait(refusing_port: int, caplog
     assert [len(texts) for texts in found] == [1, 1, 1]
     assert "refuses the connection: nothing listens there" in found[0][0]
     assert re.search(" events? waits? in ", found[1][0])
-    assert found[1][0].endswith("could not be reached a moment ago")
+    assert found[1][0].endswith(
+        "could not be reached a moment ago. The next publisher or `dkist-core outbox drain` delivers them"
+    )
 
 
 def test_a_corrected_password_is_used_at_once(broker: Broker) -> None:

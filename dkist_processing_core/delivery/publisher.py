@@ -1,7 +1,8 @@
 """
 Publishing events: each becomes a message in the journal, and the journal is drained to the bus.
 
-Not here: storing messages (shelf), delivering them (drainer), and deciding when to publish an event (reporter).
+It is longer than most modules: its short methods are the calls of one object, and a facade would be one more hop. Not
+here: storing messages (shelf), delivering them (drainer), and deciding when to publish an event (reporter).
 """
 
 import time
