@@ -190,7 +190,7 @@ class Waits(TaskBase):
 
 class SucceedsWhenTold(TaskBase):
     """
-    Catches the termination, and succeeds when the test says so.
+    Catches the termination, and succeeds when the test requests it.
     """
 
     def run(self) -> None:

@@ -25,7 +25,7 @@ def test_each_way_to_run_a_task_costs_at_most_two_seconds(path: tuple[Allowance,
 
 def test_a_launcher_whose_run_was_killed_ends_within_ten_seconds_of_its_task() -> None:
     """
-    Nobody waits for it, but a long timeout for a slow broker must not keep it on the host for minutes.
+    No process waits for it, but a long timeout for a slow broker must not keep it on the host for minutes.
     """
     assert budget.ORPHANED_LAUNCHER.cost(SECONDS) == 10.0
     assert budget.ORPHANED_LAUNCHER.cost(60.0) == 10.0

@@ -301,7 +301,7 @@ def test_probes_disturb_no_consumer(
 
 def test_an_account_without_a_broker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Events stay on the host then, which whoever set the account may not expect.
+    Events stay on the host then, and the account suggests that a broker was meant.
     """
     monkeypatch.setenv("ISB_USERNAME", "observer")
 

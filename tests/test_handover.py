@@ -124,7 +124,7 @@ def test_whatever_is_handed_over_or_read_each_message_is_sent_once_and_in_order(
 
 
 def test_messages_that_follow_directly_are_not_read_from_the_outbox(tmp_path: Path) -> None:
-    """A message that is handed over can be sent while its row is no longer there: nobody looks for it."""
+    """A message that is handed over can be sent while its row is no longer there: it is not looked for."""
     settings = DKISTProcessingCoreConfiguration(
         mesh_config={"interservice-bus": MeshService(host="127.0.0.1", port=9)}, dkist_core_state_dir=tmp_path
     )

@@ -75,7 +75,7 @@ def all_back(
 
 def waiting_here(settings: Settings, selection: Selection) -> list[Event]:
     """Return the readable reports that wait on this host for the broker of the settings, oldest first."""
-    # Without a broker, the journal is the bus. A broken outbox does not keep anyone from reading the bus.
+    # Without a broker, the journal is the bus. The bus can be read beside a broken outbox.
     with suppress(JournalError):
         if open_bus(settings).is_remote:
             return in_order(undelivered_back(settings, selection))

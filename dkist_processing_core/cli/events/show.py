@@ -89,7 +89,7 @@ def show_list(filters: Filters, *, since: timedelta | None, limit: int | None, o
         raise past.unreachable
     if not count:
         if filters.run is not None:
-            # If there is no such run, this raises the error that says so.
+            # If there is no such run, this raises the error that states this.
             find_run(
                 lambda takes: all_back(settings, Selection(), takes=takes),
                 filters.run,
