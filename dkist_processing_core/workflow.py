@@ -199,6 +199,8 @@ class Workflow:
 
         Raises:
             IdentityError: `recipe_run_id` is not an integer from 0, or decimal digits.
+            KeyboardInterrupt: The user pressed Ctrl-C; the tasks are stopped then, and the end of the run is published.
+                For a script that does not catch it, a shell reports the exit status 130.
             RunFailedError: The run failed, and `check` is true; the exception has the result.
             WorkflowError: The workflow has no tasks, or cannot be run from the place of its definition.
         """

@@ -332,7 +332,7 @@ def test_ctrl_c_ends_a_run_and_its_tasks() -> None:
     listed = run("events", "list", "--type", "workflow.failed")
     assert code == 130
     assert "Traceback" not in err
-    assert "1 failed, 1 upstream_failed" in listed.stdout
+    assert "1 failed, 1 no_status" in listed.stdout
 
 
 # Following events

@@ -188,3 +188,22 @@ def test_a_retry_wait_shows_the_time_that_is_left_and_the_error() -> None:
     rows = ESCAPES.sub("", console.file.getvalue()).splitlines()[-2:]
     assert re.search(r"FitLimb +retry in 4[0-2] s +1.0 s +LimbError: no limb in frame 3", rows[0])
     assert re.search(r"FitLimb +running 2/2 +0.0 s", rows[1])
+
+
+def test_the_last_table_names_attempts_and_what_was_not_run() -> None:
+    """
+    A task that needed its second attempt is told from one that needed none, and nothing waits in a run that is over.
+    """
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    display = LiveDisplay(console, ["FitLimb", "Write"])
+    second = Attempt(RUN, "FitLimb", attempt=2, max_attempts=2)
+
+    display.attempt_started(second)
+    display.attempt_ended(AttemptEnd(second, 0, 1.0, is_reported=True), succeeded=True)
+    display.run_ended(succeeded=False, reason="interrupted (Ctrl-C)")
+    console.print(display)
+
+    assert isinstance(console.file, io.StringIO)
+    rows = ESCAPES.sub("", console.file.getvalue()).splitlines()[-2:]
+    assert re.search(r"FitLimb +finished 2/2 +1.0 s", rows[0])
+    assert re.search(r"Write +not run", rows[1])

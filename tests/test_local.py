@@ -22,7 +22,7 @@ from dkist_processing_core import RunState, TaskBase, Workflow, subscribe
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import IdentityError, RunFailedError, WorkflowError
-from dkist_processing_core.events import Reporter, TaskEnd, TaskFailed, WorkflowFailed, WorkflowStarted
+from dkist_processing_core.events import Reporter, TaskEnd, TaskFailed, TaskStarted, WorkflowFailed, WorkflowStarted
 from dkist_processing_core.local.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.runs import RunView, State
 from dkist_processing_core.text import duration
@@ -720,7 +720,7 @@ def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
         # Ends when all of them have closed the pipe.
         assert process.stdout is not None
         process.stdout.read()
-        wait_until(lambda: the_run().reason is not None)
+        wait_until(lambda: the_run().verdict is not None)
 
     run = the_run()
     assert causes_in(run) == dict.fromkeys(ENDLESS, "lost")
@@ -806,6 +806,70 @@ def test_ctrl_c_ends_every_task_and_the_run() -> None:
     assert errors.endswith("run failed: interrupted (Ctrl-C)\n")
     assert (run.state, attempt.state, attempt.cause) == (State.FAILED, State.FAILED, "terminated")
     assert run.tasks[1].state is State.NOT_RUN
+
+
+def started_tasks() -> set[str]:
+    """
+    Return the names of the tasks whose first process has begun.
+    """
+    with subscribe("task.started", replay=True, timeout=0.05) as events:
+        return {event.task_name for event in events if isinstance(event, TaskStarted)}
+
+
+RETRIED = """\
+import time
+from dkist_processing_core import TaskBase, Workflow
+
+class Broken(TaskBase):
+    retries, retry_delay_seconds = 1, 600
+
+    def run(self):
+        raise ValueError
+
+class Waits(TaskBase):
+    retries = 1
+
+    def run(self):
+        time.sleep(600)
+
+class Last(TaskBase):
+    def run(self):
+        pass
+
+workflow = Workflow(process_category="with", process_name="retries")
+workflow.add_node(Broken)
+workflow.add_node(Waits)
+workflow.add_node(Last, upstreams=[Broken, Waits])
+if __name__ == "__main__":
+    workflow.run(recipe_run_id=5, max_parallel=2)
+"""
+
+
+def test_an_interrupted_run_has_a_final_failure_of_each_task_that_is_not_tried_again(tmp_path: Path) -> None:
+    """
+    One task waits for its next attempt, and one runs: an operator hears of both, and the engine's states agree.
+    """
+    script = tmp_path / "retried.py"
+    script.write_text(RETRIED)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: "Broken" in ended_tasks() and "Waits" in started_tasks())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+    with subscribe("task.failed", replay=True, timeout=0.05) as events:
+        failures = [
+            (event.task_name, event.attempt) for event in events if isinstance(event, TaskFailed) and event.final
+        ]
+    run = the_run()
+    assert sorted(failures) == [("Broken", None), ("Waits", None)]
+    assert [task.attempts[0].cause for task in run.tasks[:2]] == ["exception", "terminated"]
+    assert {task.name: task.engine_state for task in run.tasks} == {
+        "Broken": "failed",
+        "Waits": "failed",
+        "Last": "no_status",
+    }
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,17 @@ from dkist_processing_core.delivery.lost_runs import end_of, lost_runs, report_l
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter
 from dkist_processing_core.errors import JournalError
-from dkist_processing_core.events import Event, Graph, Reporter, WorkflowFailed, WorkflowFinished, WorkflowStarted
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    Graph,
+    Reporter,
+    TaskFailed,
+    TaskStarted,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+)
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.locks import FileLock
@@ -90,7 +100,9 @@ def test_two_processes_publish_the_end_of_a_lost_run_once() -> None:
             thread.join()
         report_lost_runs(one)
 
-    (_, end) = on_the_bus()
+    (_, failure, end) = on_the_bus()
+    assert isinstance(failure, TaskFailed)
+    assert (failure.task_name, failure.attempt, failure.final, failure.cause) == ("First", 1, True, "lost")
     assert isinstance(end, WorkflowFailed)
     assert end.run == RUN
     assert end.tasks == {"First": "failed", "Last": "no_status"}
@@ -112,6 +124,49 @@ def test_all_processes_derive_the_same_id_of_the_end_of_a_lost_run() -> None:
     assert len(ends) == 2
     assert len({end.id for end in ends}) == 1
     assert ends[0].ended_at is None
+
+
+def test_a_lost_run_has_a_final_failure_of_a_task_that_would_have_been_retried() -> None:
+    """
+    The launcher's report says that another attempt follows, so the final one has an id of its own.
+    """
+
+    def wait_for_the_retry() -> None:
+        record = RunRecord(journal_path(), RUN)
+        record.begin(STARTED_AT, BEFORE, {})
+        record.note(["First"], RUNNING, 1, is_final=False)
+
+    assert status_of_fork(wait_for_the_retry) == 0
+    with Publisher.open(read_settings()) as publisher:
+        attempt = Attempt(RUN, "First", attempt=1, max_attempts=2)
+        EventReporter(Reporter.LAUNCHER, attempt, publisher=publisher).report(
+            TaskFailed, cause=Cause.EXCEPTION, final=False
+        )
+        report_lost_runs(publisher)
+
+    failures = [event for event in on_the_bus() if isinstance(event, TaskFailed)]
+    assert [(each.attempt, each.final) for each in failures] == [(1, False), (None, True)]
+    (run,) = RunState(on_the_bus()).runs
+    (attempt_view,) = run.tasks[0].attempts
+    assert (attempt_view.number, attempt_view.cause) == (1, "exception")
+
+
+def test_a_task_that_nobody_saw_end_has_a_final_failure_without_a_time() -> None:
+    """
+    Its launcher was killed with the run, and the report has only the time at which somebody looked.
+    """
+    lose_a_run()
+    with Publisher.open(read_settings()) as publisher:
+        reporter = EventReporter(
+            Reporter.LAUNCHER, Attempt(RUN, "First", attempt=1, max_attempts=1), publisher=publisher
+        )
+        reporter.report(TaskStarted)
+        report_lost_runs(publisher)
+
+    (run,) = RunState(on_the_bus()).runs
+    (attempt,) = run.tasks[0].attempts
+    assert (attempt.number, attempt.state, attempt.cause) == (1, State.FAILED, "lost")
+    assert (attempt.ended_at, attempt.duration_seconds) == (None, None)
 
 
 def test_a_run_that_lives_is_not_lost() -> None:

@@ -168,7 +168,7 @@ def test_what_the_task_knows_is_kept_where_the_launcher_decides() -> None:
     assert verdict.facts["phase"] == "run"
     assert verdict.facts["stack"] == "s"
     assert verdict.facts["cause"] is Cause.LOST
-    assert verdict.facts["message"] == "the process that had started the launcher died"
+    assert verdict.facts["message"] == "the process that ran the workflow (the script, or Airflow's task runner) ended"
     assert verdict.facts["peak_memory_bytes"] == 7
     assert verdict.error_type == "lost"
 

@@ -6,10 +6,11 @@ Not here: the record by which such a run is known (journal.run_record), and the 
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
-from dkist_processing_core.events import RecipeRunFailureMessage, Reporter, WorkflowFailed
+from dkist_processing_core.events import Cause, RecipeRunFailureMessage, Reporter, TaskFailed, WorkflowFailed
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.identity.trace_context import TRACEPARENT, TRACESTATE
 from dkist_processing_core.journal.notes import RUN_ENDED, SUCCEEDED
@@ -25,7 +26,8 @@ def report_lost_runs(publisher: Publisher) -> None:
     """
     Publish the ends of the lost runs of this host, each once; an error is logged.
 
-    A failure message is also published for each task that was running, as the run itself would have done.
+    The final failure and the failure message are also published of each task that was running or waited for its next
+    attempt, as the run itself would have done.
     """
     for path in records_beside(publisher.bus.journal_path):
         with errors_logged(f"the end of the run of {path.name} is not published"), take_lost(path) as lost:
@@ -47,7 +49,59 @@ def _report(publisher: Publisher, lost: RecordedRun) -> None:
                     dag_run_id=run.run_id,
                 )
             )
+    for failure in failures_of(lost, succeeded):
+        publisher.publish(failure)
     publisher.publish(end, note=RUN_ENDED + run.run_id)
+
+
+def final_failure(task_name: str, cause: Cause, message: str, attempt: int | None = None) -> dict[str, Any]:
+    """
+    Return the facts of a final failure that the engine reports for a task.
+
+    Args:
+        task_name: The name of the task.
+        cause: The cause of the failure.
+        message: Why no other attempt follows.
+        attempt: The number of the attempt, if its own report says that it is final; the event has the same id then.
+            None if that report says that another attempt follows: the event is about the task.
+    """
+    return {
+        "task_name": task_name,
+        "attempt": attempt,
+        "cause": cause,
+        "provisional": True,
+        "final": True,
+        "message": message,
+    }
+
+
+def failures_of(lost: RecordedRun, succeeded: Iterable[str] = ()) -> list[TaskFailed]:
+    """
+    Return the final failure of each task that was not over when the process of the run ended.
+
+    Args:
+        lost: The run.
+        succeeded: The tasks that have succeeded after the death of the process that ran them.
+    """
+    reporter, message = _reporter(lost), f"no other attempt follows: the run was lost, {_how(lost)}"
+    return [
+        reporter.event(
+            TaskFailed,
+            **final_failure(name, Cause.LOST, message, None if name in lost.retried else attempt.attempt),
+        )
+        for name, attempt in _running(lost).items()
+        if name not in succeeded
+    ]
+
+
+def _reporter(lost: RecordedRun) -> EventReporter:
+    context = lost.carrier
+    carrier = Carrier(context[TRACEPARENT], context.get(TRACESTATE)) if TRACEPARENT in context else None
+    return EventReporter(Reporter.ENGINE, lost.run, carrier=carrier)
+
+
+def _how(lost: RecordedRun) -> str:
+    return f"the process that ran it (pid {lost.pid}) ended without a report"
 
 
 def _running(lost: RecordedRun) -> dict[str, Attempt]:
@@ -70,12 +124,10 @@ def end_of(lost: RecordedRun, succeeded: Iterable[str] = ()) -> WorkflowFailed:
         succeeded: The tasks that have succeeded after the death of the process that ran them.
     """
     states = {name: _FAILED if state == RUNNING else state for name, state in lost.states.items()}
-    context = lost.carrier
-    carrier = Carrier(context[TRACEPARENT], context.get(TRACESTATE)) if TRACEPARENT in context else None
-    return EventReporter(Reporter.ENGINE, lost.run, carrier=carrier).event(
+    return _reporter(lost).event(
         WorkflowFailed,
         tasks=states | dict.fromkeys(succeeded, _SUCCESS),
-        reason=f"lost: the process that ran it (pid {lost.pid}) ended without a report",
+        reason=f"lost: {_how(lost)}",
     )
 
 
@@ -83,4 +135,7 @@ def lost_runs(journal: Path) -> Iterator[RecordedRun]:
     """Yield the lost runs of this host whose end no process has published in this journal. Nothing is changed."""
     for lost in read_lost(journal):
         if noted_on_host(journal, [RUN_ENDED + lost.run.run_id], process=lost.pid, patience=0.0) is None:
+            for name, attempt in _running(lost).items():
+                if noted_on_host(journal, [SUCCEEDED + attempt.key], process=lost.pid, patience=0.0):
+                    lost.states[name] = _SUCCESS
             yield lost

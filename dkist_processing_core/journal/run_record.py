@@ -39,6 +39,8 @@ class RecordedRun:
     """The last known state of each task."""
     attempts: dict[str, int]
     """The number of the last attempt of each task that was started."""
+    retried: set[str]
+    """The tasks that would have had another attempt if this one failed."""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -47,7 +49,7 @@ class RecordedRun:
         try:
             head = json.loads(first)
             run, started_at = Run(*head["run"]), datetime.fromisoformat(head["started_at"])
-            recorded = cls(run, started_at, head["pid"], dict(head["carrier"]), dict(head["states"]), {})
+            recorded = cls(run, started_at, head["pid"], dict(head["carrier"]), dict(head["states"]), {}, set())
         except (ValueError, TypeError, KeyError):
             return None
         # The process or the host may have failed while it wrote the last lines.
@@ -56,6 +58,7 @@ class RecordedRun:
                 change = json.loads(line)
                 name, state, attempt = change["task"], change["state"], change["attempt"]
                 recorded.states[name], recorded.attempts[name] = state, attempt
+                (recorded.retried.discard if change.get("final", True) else recorded.retried.add)(name)
         return recorded
 
 
@@ -105,11 +108,20 @@ class RunRecord:
         """The descriptor of the lock: while a process has a copy of it, the run is not lost. None if it is not held."""
         return self._lock.descriptor
 
-    def note(self, tasks: Sequence[str], state: str, attempt: int = 0) -> None:
-        """Append a new state of some tasks, with the number of the attempt that was started last."""
+    def note(self, tasks: Sequence[str], state: str, attempt: int = 0, *, is_final: bool = True) -> None:
+        """
+        Append a new state of some tasks.
+
+        Args:
+            tasks: The names of the tasks.
+            state: Their state from now on.
+            attempt: The number of the attempt that was started last.
+            is_final: Whether no other attempt follows if this one fails.
+        """
         # Code of this process may have closed the descriptor.
         if tasks and self._lock.acquire():
-            self._append(*({"task": name, "state": state, "attempt": attempt} for name in tasks))
+            facts = {"state": state, "attempt": attempt, "final": is_final}
+            self._append(*({"task": name, **facts} for name in tasks))
 
     def _append(self, *lines: dict[str, Any], synced: bool = False) -> None:
         descriptor = open_file(self._lock.path, os.O_WRONLY | os.O_APPEND)

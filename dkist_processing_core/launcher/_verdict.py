@@ -153,7 +153,10 @@ def _why(end: ProcessEnd, known: Circumstances, facts: dict[str, Any]) -> dict[s
     name = signal_name(number) if number is not None else None
     how = {"signal": name} if name else {"exit_code": end.exit_code}
     if known.is_orphaned:
-        why = {"cause": Cause.LOST, "message": "the process that had started the launcher died"}
+        why = {
+            "cause": Cause.LOST,
+            "message": "the process that ran the workflow (the script, or Airflow's task runner) ended",
+        }
     elif known.termination_requested or number == signal.SIGTERM or facts.get("cause") == Cause.TERMINATED:
         why = {"cause": Cause.TERMINATED, "message": "the task received a termination request"}
     elif number == signal.SIGKILL and known.oom_kill:

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from dkist_processing_core import budget, semconv
-from dkist_processing_core.delivery.lost_runs import report_lost_runs
+from dkist_processing_core.delivery.lost_runs import final_failure, report_lost_runs
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
 from dkist_processing_core.errors import JournalError
@@ -117,7 +117,7 @@ class RunReports:
         """
         with errors_logged("the states of tasks are not recorded"):
             if self._record is not None:
-                self._record.note(tasks, state, attempt.attempt)
+                self._record.note(tasks, state, attempt.attempt, is_final=attempt.is_final)
 
     @property
     def record_fd(self) -> int | None:
@@ -150,6 +150,17 @@ class RunReports:
             message=reason,
             exit_code=None if code is None or code < 0 else code & 0xFF,
         )
+
+    def given_up(self, attempt: Attempt, reason: str | None) -> None:
+        """
+        Publish the final failure of a task whose last attempt was reported as one that another attempt follows.
+
+        Args:
+            attempt: The last attempt of the task.
+            reason: The reason for the end of the run.
+        """
+        message = f"no other attempt follows: the run was {reason}" if reason else "no other attempt follows"
+        self._reporter.report(TaskFailed, **final_failure(attempt.task_name, Cause.TERMINATED, message))
 
     def announce_failure(self, task_name: str) -> None:
         """Publish the failure message of release 7.x for a task whose last attempt failed."""

@@ -38,6 +38,7 @@ class Schedule:
         self._progress = {node.name: _Progress(node, TaskOutcome(TaskState.NO_STATUS)) for node in nodes}
         self._due: list[tuple[float, int, Attempt]] = []
         self._order = itertools.count()
+        self._is_stopped = False
 
     @property
     def names(self) -> list[str]:
@@ -82,9 +83,20 @@ class Schedule:
         """Remove the attempt that is due first: it is started."""
         heapq.heappop(self._due)
 
-    def clear(self) -> None:
-        """Remove all attempts: none is started any more."""
+    def stop(self) -> list[Attempt]:
+        """
+        Remove all attempts: none is started any more.
+
+        Returns:
+            The last attempts of the tasks that have failed and waited for their next attempt.
+        """
+        self._is_stopped = True
+        given_up = [replace(due, attempt=due.attempt - 1) for _, _, due in self._due if due.attempt > 1]
         self._due.clear()
+        for attempt in given_up:
+            progress = self._progress[attempt.task_name]
+            progress.outcome = replace(progress.outcome, state=TaskState.FAILED)
+        return given_up
 
     def record(self, end: AttemptEnd, *, succeeded: bool, is_over: bool) -> list[str]:
         """
@@ -105,6 +117,9 @@ class Schedule:
             self._add(replace(attempt, attempt=attempt.attempt + 1), after=progress.node.task.retry_delay_seconds)
             return []
         progress.outcome = TaskOutcome(TaskState.SUCCESS if succeeded else TaskState.FAILED, attempt.attempt, spent)
+        if self._is_stopped:
+            # The other tasks are not run because the run ends, whatever the outcome of this one.
+            return []
         if not succeeded:
             return self._drop_downstreams(attempt.task_name)
         self._release_downstreams(attempt.task_name)

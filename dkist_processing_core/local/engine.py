@@ -106,6 +106,7 @@ class LocalRun:
         self._schedule = Schedule(run, workflow.topological_sort())
         self._attempts = Attempts(self._reports, self._display, settings.core_origin)
         self._pid = os.getpid()
+        self._reason: str | None = None
 
     def execute(self) -> RunResult:
         """Run every task that can be run, and return the outcome of each."""
@@ -123,7 +124,7 @@ class LocalRun:
                     # This is a forked child of a task that ran in this process. Only its parent reports the run.
                     os._exit(1)
                 with signals_deferred(interrupts=True) as held:
-                    reason = _interruption(sys.exc_info()[1])
+                    reason = self._reason = _interruption(sys.exc_info()[1])
                     self._stop_everything(held, reason)
                     result = self._schedule.result
                     self._reports.ended(result, duration_seconds=time.monotonic() - began, reason=reason)
@@ -201,6 +202,8 @@ class LocalRun:
             self._reports.failed(end)
         if is_over and not succeeded:
             self._reports.announce_failure(attempt.task_name)
+            if not attempt.is_final:
+                self._reports.given_up(attempt, self._reason)
         with signals_deferred(interrupts=True):
             self._attempts.forget(end)
             not_run = self._schedule.record(end, succeeded=succeeded, is_over=is_over)
@@ -215,7 +218,10 @@ class LocalRun:
 
     def _stop_everything(self, held: signals_deferred, reason: str | None) -> None:
         """Send termination requests to running launchers, skip the wait at another interrupt, and kill the rest."""
-        self._schedule.clear()
+        for attempt in self._schedule.stop():
+            self._reports.announce_failure(attempt.task_name)
+            self._reports.given_up(attempt, reason)
+            self._reports.record([attempt.task_name], TaskState.FAILED, attempt)
         if reason is not None:
             text = reason + _stopping_text(self._attempts.count)
             self._display.show(lambda display: display.stopping(text))

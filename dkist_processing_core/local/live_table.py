@@ -171,7 +171,8 @@ class LiveDisplay:
         attempt, row = end.attempt, self._rows[end.attempt.task_name]
         row.began, row.seconds = None, end.duration_seconds
         row.note = end.error or ", ".join(filter(None, (row.note, end.parts)))
-        row.state, row.style = ("finished", "green") if succeeded else ("failed", "bold red")
+        of = f" {attempt.attempt}/{attempt.max_attempts}" if attempt.attempt > 1 else ""
+        row.state, row.style = (f"finished{of}", "green") if succeeded else (f"failed{of}", "bold red")
         if next_in is not None:
             row.state, row.style = "retry", ATTENTION
             row.next_at = time.monotonic() + next_in
@@ -204,6 +205,8 @@ class LiveDisplay:
     def run_ended(self, *, succeeded: bool, reason: str | None = None) -> None:
         """Store how the run ended; no further attempt begins."""
         for row in self._rows.values():
+            if row.state == "waiting":
+                row.state, row.style = "not run", ATTENTION
             if row.next_at is not None:
                 row.state, row.style, row.next_at = "failed", "bold red", None
         self.ending = Text(result_text(reason, succeeded=succeeded), "bold green" if succeeded else "bold red")

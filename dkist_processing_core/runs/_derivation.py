@@ -71,8 +71,7 @@ class _Derivation:
 
     def _ended_at(self, end: WorkflowEnd) -> datetime | None:
         """Return the time of a run's end; the report on a lost run has only the time at which somebody looked."""
-        is_lost = isinstance(end, WorkflowFailed) and (end.reason or "").startswith(f"{Cause.LOST}:")
-        return None if is_lost and end.ended_at is None else self._moment(end)
+        return None if _has_no_time(end) else self._moment(end)
 
     def view(self, unordered: Iterable[Event]) -> RunView:
         """Return the view of the run."""
@@ -176,6 +175,8 @@ class _Derivation:
             name = received[0].task_name
             concluded = None if self._began_after(attempts[-1], end, name) else _state_in_engine(end, name)
             attempts[-1] = _concluded(attempts[-1], concluded, self._ended_at(end)) if concluded else attempts[-1]
+        elif attempts and end is not None and _has_no_time(end) and attempts[-1].end and attempts[-1].end.provisional:
+            attempts[-1] = replace(attempts[-1], ended_at=None)
         return attempts
 
     def _is_later(self, event: Event, other: Event) -> bool:
@@ -237,6 +238,12 @@ class _Derivation:
 
 def _known_first(moment: datetime | None) -> datetime:
     return datetime.min.replace(tzinfo=UTC) if moment is None else moment
+
+
+def _has_no_time(end: WorkflowEnd) -> bool:
+    """Return True for the end of a lost run: it and the ends of tasks beside it have the time of their report alone."""
+    is_lost = isinstance(end, WorkflowFailed) and (end.reason or "").startswith(f"{Cause.LOST}:")
+    return is_lost and end.ended_at is None
 
 
 def _state_in_engine(end: WorkflowEnd, name: str) -> State | None:

@@ -224,7 +224,10 @@ FAILED: dict[str, tuple[str, dict[str, object]]] = {
     "SIGKILL": ("signal", {"signal": "SIGKILL"}),
     "execution timeout": ("timeout", {"signal": "SIGTERM"}),
     "no environment": ("environment", {}),
-    "runner killed": ("lost", {"message": "the process that had started the launcher died"}),
+    "runner killed": (
+        "lost",
+        {"message": "the process that ran the workflow (the script, or Airflow's task runner) ended"},
+    ),
     "launcher killed": ("lost", {"message": "its launcher died"}),
     "marked failed": ("terminated", {"signal": "SIGTERM"}),
 }

@@ -148,6 +148,8 @@ class _Tasks:
         words = task.state.value
         if task.engine_state == "upstream_failed":
             words = "not run: an upstream task failed"
+        elif task.engine_state == "no_status":
+            words = "not run: the run ended before"
         if not columns.chart:
             line = Text.assemble((f"{self._glyphs.marks[task.state]} ", style), f"{name}  {words}")
             yield from folded(line, self._width, _DETAIL_INDENT)

@@ -15,7 +15,7 @@ from dkist_processing_core.cli.runs.find import find_run
 from dkist_processing_core.cli.waiting import only_waiting, waiting_remark
 from dkist_processing_core.consumer import Selection
 from dkist_processing_core.consumer.backwards import Batch, all_back, undelivered_back
-from dkist_processing_core.delivery.lost_runs import end_of, lost_runs
+from dkist_processing_core.delivery.lost_runs import end_of, failures_of, lost_runs
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.journal.message import Message
@@ -38,7 +38,8 @@ def show_timeline(named: str | None, *, workflow: str | None = None, as_json: bo
     unreachable: BusUnreachableError | None = None
 
     def read(batches: Iterable[Batch]) -> Iterator[Batch]:
-        lost = (Batch([end_of(run)], began=run.started_at) for run in lost_runs(bus.journal_path))
+        found = lost_runs(bus.journal_path)
+        lost = (Batch([end_of(run), *failures_of(run)], began=run.started_at) for run in found)
         for batch in itertools.chain(lost, batches):
             for event in batch.events:
                 short_ids.add(event.run_id)
