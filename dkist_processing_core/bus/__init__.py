@@ -5,6 +5,16 @@ Not here: delivering messages (delivery), decoding events (consumer), and the jo
 """
 
 from dkist_processing_core.bus._open import log_unexpected_bus, open_bus, reason_for_bus, unexpected_bus
-from dkist_processing_core.bus.interface import Bus, ReceivedMessage, Receiver
+from dkist_processing_core.bus.interface import ArchiveEnd, Bus, Offset, ReceivedMessage, Receiver
 
-__all__ = ["Bus", "ReceivedMessage", "Receiver", "log_unexpected_bus", "open_bus", "reason_for_bus", "unexpected_bus"]
+__all__ = [
+    "ArchiveEnd",
+    "Bus",
+    "Offset",
+    "ReceivedMessage",
+    "Receiver",
+    "log_unexpected_bus",
+    "open_bus",
+    "reason_for_bus",
+    "unexpected_bus",
+]

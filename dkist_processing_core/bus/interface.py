@@ -4,7 +4,8 @@ The interface of a bus, which publishers and consumers use with either transport
 Not here: the two transports (embedded, amqp).
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, Self
@@ -19,6 +20,23 @@ FEWEST_AT_ONCE, MOST_AT_ONCE = 256, 16_384
 """The most messages in the first of these batches; each further one may have twice as many, up to the second number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """The position of a message in the archive of a broker."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveEnd:
+    """What the archive and the queue of a named subscription hold at one moment."""
+
+    newest: int
+    """The offset of the newest message of the archive; -1 if it has none."""
+    waiting: int
+    """How many messages the queue holds that were not delivered yet."""
+
+
 class ReceivedMessage(Protocol):
     """A message that a consumer has received, until it is acknowledged or dead-lettered."""
 
@@ -30,12 +48,13 @@ class ReceivedMessage(Protocol):
     def is_new(self) -> bool:
         """Whether it reached the bus after its receiver began; False only for earlier events that a replay reads."""
 
-    def acknowledge(self, wait: float = 0.0) -> None:
+    def acknowledge(self, wait: float = 0.0, *, with_earlier: bool = False) -> None:
         """
         Acknowledge the message. A second call does nothing, and neither does a call after the receiver was closed.
 
         Args:
             wait: How many seconds to wait at most until the bus has processed the acknowledgement.
+            with_earlier: Also acknowledge all messages that the receiver has returned before this one.
         """
 
     def dead_letter(self, reason: str) -> None:
@@ -64,6 +83,9 @@ class Receiver(Protocol):
 
     def receive(self, timeout: float) -> ReceivedMessage | None:
         """Return the next message; None if none arrives within `timeout` seconds."""
+
+    def receive_batch(self, most: int, timeout: float) -> "Sequence[ReceivedMessage]":
+        """Return the messages that have arrived, at most `most`; none if none arrives within `timeout` seconds."""
 
     def close(self) -> None:
         """End the subscription."""
@@ -105,7 +127,12 @@ class Bus(Protocol):
         """Create a spare journal in the folder of the journal, which must be a trusted folder."""
 
     def subscribe(
-        self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
+        self,
+        patterns: Iterable[str],
+        *,
+        name: str | None = None,
+        replay: bool | datetime | Offset = False,
+        in_batches: bool = False,
     ) -> Receiver:
         """
         Return a receiver of the events whose routing keys match one of the patterns.
@@ -115,7 +142,22 @@ class Bus(Protocol):
             name: A named subscription keeps its position: the bus keeps events that arrive while no receiver is open.
                 A subscription without a name begins now.
             replay: For a subscription without a name: True begins at the oldest event that the bus still has; a time
-                begins at the oldest event after that time, or slightly earlier.
+                begins at the oldest event after that time, or slightly earlier. An offset, which `archive_end` has
+                returned, begins at the message of that offset.
+            in_batches: For a consumer that stores what it receives: the broker may deliver many messages ahead of their
+                acknowledgement, and lost events are not counted, since such a consumer compares its own records with
+                the archive.
+        """
+
+    def archive_end(self, name: str) -> ArchiveEnd | None:
+        """
+        Return the present end of the archive, for comparing what the queue of a named subscription has delivered.
+
+        Returns:
+            None if the subscription cannot lose an event without its receiver counting it.
+
+        Raises:
+            BusError: The broker cannot be used.
         """
 
     def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:

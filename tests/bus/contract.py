@@ -356,6 +356,38 @@ class BusContract:
 
         assert finished("A") in itertools.islice(listen(replay=since), 2)
 
+    def test_a_batch_is_acknowledged_by_its_last_message(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
+    ) -> None:
+        """
+        Batches continue each other in order. What was not acknowledged is delivered again.
+        """
+        events = [progressed("A", number) for number in range(700)]
+        bus = open_bus(settings)
+        bus.subscribe(("#",), name="store", in_batches=True).close()
+        publisher.publish(*events)
+        assert publisher.flush(SECONDS)
+
+        with bus.subscribe(("#",), name="store", in_batches=True) as receiver:
+            stored: list[str] = []
+            while len(stored) < 300:
+                batch = receiver.receive_batch(300 - len(stored), SECONDS)
+                stored += [received.message.properties.message_id for received in batch]
+            batch[-1].acknowledge(SECONDS, with_earlier=True)
+            assert receiver.receive_batch(50, SECONDS)
+        with bus.subscribe(("#",), name="store", in_batches=True) as receiver:
+            while batch := receiver.receive_batch(1000, 0.0 if len(stored) == len(events) else SECONDS):
+                stored += [received.message.properties.message_id for received in batch]
+
+        assert stored == [event.id for event in events]
+
+    def test_a_batch_of_nothing_waits_for_its_timeout_alone(self, settings: DKISTProcessingCoreConfiguration) -> None:
+        """
+        A quiet bus returns an empty batch.
+        """
+        with open_bus(settings).subscribe(("#",), name="store", in_batches=True) as receiver:
+            assert list(receiver.receive_batch(10, QUIET_SECONDS)) == []
+
     def test_past_messages_are_read_backwards(
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
     ) -> None:

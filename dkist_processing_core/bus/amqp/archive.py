@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.bus.amqp.consuming import BEGINNING_SECONDS, CLOCK_MARGIN
+from dkist_processing_core.bus.interface import Offset
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.journal.message import topic_matches
 
@@ -31,10 +32,13 @@ class Archive:
     name = None
     missed = 0
 
-    def __init__(self, bus: "AmqpBus", patterns: Iterable[str], *, replay: bool | datetime) -> None:
-        """Store the bus, the patterns and the start: the end or the beginning of the stream, or a time."""
+    def __init__(
+        self, bus: "AmqpBus", patterns: Iterable[str], *, replay: bool | datetime | Offset, prefetch: int
+    ) -> None:
+        """Store the bus, the patterns and the start: the end or the beginning of the stream, a time or an offset."""
         self._bus = bus
         self._patterns = tuple(patterns)
+        self._prefetch = prefetch
         self._is_replaying = bool(replay)
         # In whole seconds, as the timestamps of messages are.
         self._begins_at = int(replay.timestamp()) if isinstance(replay, datetime) else 0
@@ -47,6 +51,9 @@ class Archive:
         self._restart: Any = "first" if replay else datetime.now(UTC) - CLOCK_MARGIN
         if isinstance(replay, datetime):
             self._start = self._restart = replay - CLOCK_MARGIN
+        if isinstance(replay, Offset):
+            self._start = self._restart = replay.number
+            self._read = replay.number - 1
 
     def attach(self, link: "AmqpLink") -> None:
         """Subscribe to the messages after the last one that was read."""
@@ -54,7 +61,7 @@ class Archive:
         if self._is_replaying:
             self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, BEGINNING_SECONDS))
         self._received_at = time.monotonic()
-        link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
+        link.consume(ARCHIVE_QUEUE, prefetch=self._prefetch, arguments={"x-stream-offset": self._start})
         self._start = self._restart
 
     def _look_ahead(self, last: "TaggedMessage | None") -> None:
@@ -71,9 +78,9 @@ class Archive:
     def close(self) -> None:
         """Do nothing: a subscription without a name has no position to store."""
 
-    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage") -> None:
-        """Acknowledge a message."""
-        link.acknowledge(received.tag)
+    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage", *, with_earlier: bool = False) -> None:
+        """Acknowledge a message, or with all that this link received before it."""
+        link.acknowledge(received.tag, with_earlier=with_earlier)
 
     def takes(self, received: "TaggedMessage") -> bool:
         """Return True if a message matches the patterns: no binding selects the messages of a stream."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.bus.interface import Batches
+from dkist_processing_core.bus.interface import ArchiveEnd, Batches, Offset
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, publisher_topology
 from dkist_processing_core.errors import BusError, JournalError
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
@@ -155,16 +155,35 @@ class AmqpBus:
                 raise error
 
     def subscribe(
-        self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
+        self,
+        patterns: Iterable[str],
+        *,
+        name: str | None = None,
+        replay: bool | datetime | Offset = False,
+        in_batches: bool = False,
     ) -> "AmqpReceiver":
         """Return a receiver: of the queue that all receivers of `name` share, or without a name of the archive."""
         # Imported here, because a task publishes only and does not need them.
-        from dkist_processing_core.bus.amqp.archive import Archive  # noqa: PLC0415
-        from dkist_processing_core.bus.amqp.named_queue import NamedQueue  # noqa: PLC0415
+        from dkist_processing_core.bus.amqp.archive import ARCHIVE_PREFETCH, Archive  # noqa: PLC0415
+        from dkist_processing_core.bus.amqp.named_queue import BATCH_PREFETCH, CountedQueue, NamedQueue  # noqa: PLC0415
         from dkist_processing_core.bus.amqp.receiver import AmqpReceiver  # noqa: PLC0415
 
-        source = Archive(self, patterns, replay=replay) if name is None else NamedQueue(self, name, patterns)
-        return AmqpReceiver(self, source)
+        if name is None:
+            prefetch = BATCH_PREFETCH if in_batches else ARCHIVE_PREFETCH
+            return AmqpReceiver(self, Archive(self, patterns, replay=replay, prefetch=prefetch))
+        return AmqpReceiver(self, (NamedQueue if in_batches else CountedQueue)(self, name, patterns))
+
+    def archive_end(self, name: str) -> ArchiveEnd:
+        """Return the end of the archive, and the number of messages that the queue of a name holds."""
+        from dkist_processing_core.bus.amqp.consuming import BEGINNING_SECONDS  # noqa: PLC0415 - as above
+
+        with self.connect() as link:
+            self.ensure(link, "queue", ARCHIVE_QUEUE)
+            last = link.last_of_stream(ARCHIVE_QUEUE, BEGINNING_SECONDS)
+            # In this order: each message of the archive was put into the queue before the queue is counted.
+            load = link.queue_load(name)
+        newest = -1 if last is None or last.offset is None else last.offset
+        return ArchiveEnd(newest, 0 if load is None else load.messages)
 
     def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:
         """Yield the events of the archive in batches, the newest batch first."""

@@ -57,8 +57,8 @@ class Source(Protocol):
     def has_caught_up(self, requested_since: float) -> bool:
         """Return True if a replay is complete, or was ended because the broker is silent since `requested_since`."""
 
-    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage") -> None:
-        """Acknowledge a message."""
+    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage", *, with_earlier: bool = False) -> None:
+        """Acknowledge a message, or with all that this link received before it."""
 
     def dead_letter(self, link: "AmqpLink", received: "TaggedMessage", reason: str) -> None:
         """Publish a message to the source's dead letters, if it has any, and acknowledge it."""
@@ -167,15 +167,13 @@ class ConsumerThread:
             self._do_requests(link)
             if self.is_closing:
                 return
-            received = link.receive(_WAIT_SECONDS)
-            if received is None:
-                continue
-            self.source.receive(link, received)
-            if self.source.takes(received):
-                self.messages.put(AmqpReceivedMessage(received, link, self, is_new=self.source.is_new(received)))
-            else:
-                link.acknowledge(received.tag)
-            self.source.record_read(received)
+            for received in link.receive_all(_WAIT_SECONDS):
+                self.source.receive(link, received)
+                if self.source.takes(received):
+                    self.messages.put(AmqpReceivedMessage(received, link, self, is_new=self.source.is_new(received)))
+                else:
+                    link.acknowledge(received.tag)
+                self.source.record_read(received)
 
     def _do_requests(self, link: "AmqpLink") -> None:
         with contextlib.suppress(queue.Empty):

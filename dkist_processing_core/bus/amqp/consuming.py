@@ -75,6 +75,12 @@ class Consuming(Session):
         self._wait(lambda: bool(self._received), timeout)
         return self._received.popleft() if self._received else None
 
+    def receive_all(self, timeout: float) -> list[TaggedMessage]:
+        """Return all messages that have arrived; wait for one as `receive` does."""
+        self._wait(lambda: bool(self._received), timeout)
+        received, self._received = self._received, deque()
+        return list(received)
+
     def read_stream(
         self, queue: str, offset: object, timeout: float, *, count: int = _CHUNK_MESSAGES, until: int = 0
     ) -> list[TaggedMessage]:
@@ -98,10 +104,10 @@ class Consuming(Session):
         delivered, self._received = self._received, deque()
         return list(delivered)
 
-    def acknowledge(self, tag: int) -> None:
-        """Acknowledge one message."""
+    def acknowledge(self, tag: int, *, with_earlier: bool = False) -> None:
+        """Acknowledge one message, or with all that were delivered before it."""
         with self._explained():
-            self._live_channel.basic_ack(tag)
+            self._live_channel.basic_ack(tag, multiple=with_earlier)
 
     def synchronize(self) -> None:
         """Wait until the broker has processed all previous requests: a channel answers requests in order."""

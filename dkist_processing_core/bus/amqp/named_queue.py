@@ -1,7 +1,7 @@
 """
-The queue of a named subscription as a source of messages, with its dead letters.
+The queue of a named subscription as a source of messages, with its dead letters, and with a count of lost messages.
 
-Not here: the count of messages that the queue has dropped (lost_events), and the connection (consumer_thread).
+Not here: how the messages that the queue has dropped are counted (lost_events), and the connection (consumer_thread).
 """
 
 import json
@@ -23,48 +23,41 @@ if TYPE_CHECKING:
 # (`consumer_timeout`). 1 for a quorum queue: it counts each return of a message, even of one that the consumer never
 # received, and drops the message at a limit.
 QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
+# For a consumer that stores messages in batches and acknowledges them at once.
+BATCH_PREFETCH = 1000
 _CONFIRM_SECONDS = 10.0
 _MAX_REASON_BYTES = 16 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 
 
 class NamedQueue:
-    """A durable queue, which keeps messages until they are acknowledged."""
+    """A durable queue, which keeps messages until they are acknowledged, read in batches."""
+
+    missed = 0
 
     def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str]) -> None:
         """Store the bus, the name of the queue, and the patterns of its bindings. No queue is declared."""
         self.name = name
         self._bus = bus
-        self._topology = consumer_topology(bus.settings, name, patterns := tuple(patterns))
-        limit = self._topology.queues[0].arguments["x-max-length"]
-        self._prefetch = QUEUE_PREFETCH[bus.settings.isb_queue_type]
-        self._losses = LostEvents(bus, name, patterns, limit=limit, prefetch=self._prefetch)
-
-    @property
-    def missed(self) -> int:
-        """Number of events that the queue is known to have dropped before they were read."""
-        return self._losses.missed
+        self._topology = consumer_topology(bus.settings, name, patterns)
+        self._prefetch = BATCH_PREFETCH
 
     def attach(self, link: "AmqpLink") -> None:
         """Create the queue if it is missing, and subscribe to it."""
         self._bus.ensure(link, "exchange", self._bus.event_exchange)
-        self._losses.attach(link, is_there=link.exists("queue", self.name))
         if not link.declare(self._topology):
             link.bind(self._topology)
         link.consume(self.name, prefetch=self._prefetch)
 
     def receive(self, link: "AmqpLink", received: "TaggedMessage") -> None:
-        """Check for events that were lost before a message."""
-        self._losses.receive(link, received)
+        """Do nothing: the consumer itself compares its records with the archive."""
 
-    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage") -> None:
-        """Acknowledge a message."""
-        link.acknowledge(received.tag)
-        self._losses.settle(received)
+    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage", *, with_earlier: bool = False) -> None:
+        """Acknowledge a message, or with all that this link received before it."""
+        link.acknowledge(received.tag, with_earlier=with_earlier)
 
     def close(self) -> None:
-        """Store the read position in the queue."""
-        self._losses.flush()
+        """Do nothing: the queue stores its read position."""
 
     def takes(self, _: "TaggedMessage") -> bool:
         """Return True: the bindings of the queue have already selected its messages."""
@@ -103,6 +96,42 @@ class NamedQueue:
         )
         link.publish(Message(DEAD_LETTER_EXCHANGE, self.name, original.body, properties), _CONFIRM_SECONDS)
         self.acknowledge(link, received)
+
+
+class CountedQueue(NamedQueue):
+    """A queue whose messages are read one by one; events that it has dropped are counted."""
+
+    def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str]) -> None:
+        """Store the bus, the name of the queue, and the patterns of its bindings. No queue is declared."""
+        super().__init__(bus, name, patterns := tuple(patterns))
+        limit = self._topology.queues[0].arguments["x-max-length"]
+        self._prefetch = QUEUE_PREFETCH[bus.settings.isb_queue_type]
+        self._losses = LostEvents(bus, name, patterns, limit=limit, prefetch=self._prefetch)
+
+    @property
+    def missed(self) -> int:  # type: ignore[override] # it is only read
+        """Number of events that the queue is known to have dropped before they were read."""
+        return self._losses.missed
+
+    def attach(self, link: "AmqpLink") -> None:
+        """Count the events lost before, then create the queue if it is missing, and subscribe to it."""
+        # The comparison reads the archive, which is created here if it is missing.
+        self._bus.ensure(link, "exchange", self._bus.event_exchange)
+        self._losses.attach(link, is_there=link.exists("queue", self.name))
+        super().attach(link)
+
+    def receive(self, link: "AmqpLink", received: "TaggedMessage") -> None:
+        """Check for events that were lost before a message."""
+        self._losses.receive(link, received)
+
+    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage", *, with_earlier: bool = False) -> None:
+        """Acknowledge a message, or with all that this link received before it."""
+        super().acknowledge(link, received, with_earlier=with_earlier)
+        self._losses.settle(received)
+
+    def close(self) -> None:
+        """Store the read position in the queue."""
+        self._losses.flush()
 
 
 def _carried(headers: Mapping[str, Any]) -> dict[str, Any]:

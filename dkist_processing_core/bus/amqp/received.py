@@ -33,9 +33,9 @@ class AmqpReceivedMessage:
         """The message."""
         return self.received.message
 
-    def acknowledge(self, wait: float = 0.0) -> None:
+    def acknowledge(self, wait: float = 0.0, *, with_earlier: bool = False) -> None:
         """Request the acknowledgement of this event; wait up to `wait` seconds until the broker has processed it."""
-        self._settle(lambda link: self.thread.source.acknowledge(link, self.received), wait)
+        self._settle(lambda link: self.thread.source.acknowledge(link, self.received, with_earlier=with_earlier), wait)
 
     def dead_letter(self, reason: str) -> None:
         """Request that the event is published to the queue's dead letters, with the reason."""

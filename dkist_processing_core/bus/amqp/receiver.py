@@ -56,6 +56,23 @@ class AmqpReceiver:
             raise found
         return found
 
+    def receive_batch(self, most: int, timeout: float) -> "list[AmqpReceivedMessage]":
+        """Return the events that have arrived, at most `most`; none if none arrives within `timeout` seconds."""
+        first = self.receive(timeout)
+        batch = [] if first is None else [first]
+        messages = self._thread.messages
+        while batch and len(batch) < most:
+            try:
+                found = messages.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(found, BusError):
+                # The next call raises it.
+                messages.put(found)
+                break
+            batch.append(found)
+        return batch
+
     def close(self) -> None:
         """Carry out the pending requests, then disconnect."""
         self._finalizer()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.bus.interface import Batches
+from dkist_processing_core.bus.interface import Batches, Offset
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.opening import open_recovered
 from dkist_processing_core.journal.place import open_folder, place
@@ -52,7 +52,12 @@ class JournalBus:
         return Spare.open(open_folder(self._place) / FILE)
 
     def subscribe(
-        self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
+        self,
+        patterns: Iterable[str],
+        *,
+        name: str | None = None,
+        replay: bool | datetime | Offset = False,
+        in_batches: bool = False,  # noqa: ARG002 - reading the file is the same
     ) -> "UnnamedReceiver | NamedReceiver":
         """
         Return a receiver of events from the file. Only one process at a time reads under a name; others wait.
@@ -65,8 +70,12 @@ class JournalBus:
 
         wanted = tuple(patterns)
         if name is None:
-            return UnnamedReceiver(self.journal_path, self.event_exchange, wanted, replay=replay)
+            start = replay if isinstance(replay, datetime) else bool(replay)
+            return UnnamedReceiver(self.journal_path, self.event_exchange, wanted, replay=start)
         return NamedReceiver(self.open_journal, self.event_exchange, wanted, name=name)
+
+    def archive_end(self, name: str) -> None:
+        """Return None: the file counts what it removes before a name has read it."""
 
     def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:
         """Yield the events of the file in batches, the newest batch first. The file is only read."""

@@ -48,6 +48,13 @@ class JournalReceiver(ABC):
                 return None
             time.sleep(min(POLL_SECONDS, remaining))
 
+    def receive_batch(self, most: int, timeout: float) -> "list[JournalReceivedMessage]":
+        """Return the next events, at most `most`; none if none arrives within `timeout` seconds."""
+        batch: list[JournalReceivedMessage] = []
+        while len(batch) < most and (received := self.receive(0.0 if batch else timeout)) is not None:
+            batch.append(received)
+        return batch
+
     def _next(self) -> Entry | None:
         while True:
             while self._ahead:
@@ -98,8 +105,8 @@ class JournalReceivedMessage:
         """The message."""
         return self.entry.message
 
-    def acknowledge(self, wait: float = 0.0) -> None:  # noqa: ARG002 - this does not wait
-        """Advance the subscription's position past this event."""
+    def acknowledge(self, wait: float = 0.0, *, with_earlier: bool = False) -> None:  # noqa: ARG002 - it never waits
+        """Advance the subscription's position past this event, and therefore past all earlier ones."""
         self._settle(None)
 
     def dead_letter(self, reason: str) -> None:
