@@ -2,6 +2,7 @@
 Behaviour of a subscription that is independent of the bus; the promises of both buses are in `tests.bus.contract`.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,12 +12,14 @@ import pytest
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.consumer import Selection, Subscription, subscribe
 from dkist_processing_core.consumer._subscription import event_of
 from dkist_processing_core.consumer.replay import replayed
+from dkist_processing_core.consumer.since import moment_of
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.events import EVENT_CLASSES
 from dkist_processing_core.journal.message import Message, Properties
-from tests.facts import finished, started
+from tests.facts import failed, finished, started
 from tests.waiting import SECONDS
 
 
@@ -205,3 +208,93 @@ def test_an_event_s_own_time_needs_a_zone(local_zone: Callable[[str], None], zon
 
     with pytest.raises(ValueError, match="time: expected a time with its zone"):
         started("A", time=datetime.fromisoformat("2026-10-25T02:30"))
+
+
+@pytest.mark.parametrize(
+    ("selection", "patterns"),
+    [
+        (Selection(), ("*.*.*.#",)),
+        (Selection(("task.failed",), "l0_to_l1_*"), ("task.failed.*.#",)),
+        (Selection(("task.*",), "W", "Parse?"), ("task.*.W.*",)),
+        (Selection(("task.f*",), "W"), ("task.finished.W.#", "task.failed.W.#")),
+        (Selection(("*",), "a.b"), tuple(f"{each.name}.a-b.#" for each in EVENT_CLASSES)),
+    ],
+)
+def test_patterns_of_names_become_bindings_where_a_broker_can_compare(
+    selection: Selection, patterns: tuple[str, ...]
+) -> None:
+    """
+    A broker compares whole words: for a part of a name the binding takes all, and the consumer compares again.
+    """
+    assert set(selection.patterns) == set(patterns)
+
+
+def test_only_events_of_matching_names_arrive(settings: DKISTProcessingCoreConfiguration, publisher: Publisher) -> None:
+    """
+    `*` and `?` stand for text in names of events, workflows and tasks; other characters stand for themselves.
+    """
+    wanted = [failed("Parse1", workflow_name="l0_visp"), finished("Parse[", workflow_name="l0_visp")]
+    others = [
+        started("Parse1", workflow_name="l0_visp"),
+        failed("Parse12", workflow_name="l0_visp"),
+        failed("Parse1", workflow_name="l1_visp"),
+    ]
+    publisher.publish(*others, *wanted)
+
+    found = subscribe("task.f*", workflow="l0_*", task="Parse?", since="first", timeout=0.0, settings=settings)
+
+    assert list(found) == wanted
+
+
+@pytest.mark.parametrize(
+    ("since", "ago"),
+    [
+        ("30m", timedelta(minutes=30)),
+        ("2H", timedelta(hours=2)),
+        (" 7d ", timedelta(days=7)),
+        ("0s", timedelta()),
+        (timedelta(minutes=5), timedelta(minutes=5)),
+    ],
+)
+def test_a_duration_counts_back_from_now(since: str | timedelta, ago: timedelta) -> None:
+    """
+    So that `2h` means the last two hours.
+    """
+    before = datetime.now(UTC)
+    moment = moment_of(since)
+    after = datetime.now(UTC)
+
+    assert moment is not None
+    assert before <= moment + ago <= after
+
+
+def test_a_moment_may_be_a_time_midnight_or_the_first_event(local_zone: Callable[[str], None]) -> None:
+    """
+    A time without a zone is local, and nothing is older than the first event.
+    """
+    local_zone("Pacific/Honolulu")
+
+    assert moment_of("2026-11-22T09:00") == datetime(2026, 11, 22, 19, tzinfo=UTC)
+    assert moment_of("2026-11-22 09:00z") == datetime(2026, 11, 22, 9, tzinfo=UTC)
+    assert moment_of("2026-11-22") == datetime(2026, 11, 22, 10, tzinfo=UTC)
+    midnight = moment_of("today")
+    assert midnight is not None
+    assert midnight.hour == 10
+    assert [moment_of(each) for each in ("first", "FIRST", "999999999d", "1901-01-01")] == [None] * 4
+
+
+@pytest.mark.parametrize("since", ["", "soon", "2w", "1.5h", "-1h", "2026-13-01", 5])
+def test_what_is_no_moment_is_refused_with_the_forms(settings: DKISTProcessingCoreConfiguration, since: object) -> None:
+    """
+    The message names all of them.
+    """
+    with pytest.raises(ValueError, match=f"found {re.escape(repr(since))}, expected a number followed by .* or first"):
+        subscribe(since=since, settings=settings)  # type: ignore[arg-type]
+
+
+def test_a_start_is_given_once(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    `since` and `replay` mean the same.
+    """
+    with pytest.raises(ValueError, match="found replay=True and since='2h', expected one of them"):
+        subscribe(replay=True, since="2h", settings=settings)

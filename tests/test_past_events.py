@@ -61,7 +61,7 @@ def _many() -> None:
 
 @pytest.mark.usefixtures("_many")
 @pytest.mark.parametrize("limit", [1, 7, 100, 255, 256, 257, 410])
-@pytest.mark.parametrize("choice", [{}, {"every_report": True}, {"since": timedelta(minutes=90)}])
+@pytest.mark.parametrize("choice", [{}, {"every_report": True}, {"since": NOW - timedelta(minutes=90)}])
 def test_the_newest_events_are_the_end_of_the_whole_list(choice: dict[str, object], limit: int) -> None:
     """
     Whatever is chosen, the limit only leaves out older events, and it is reported if it does.

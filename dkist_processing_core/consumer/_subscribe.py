@@ -9,13 +9,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.consumer._names import check_name
 from dkist_processing_core.consumer._selection import Selection
 from dkist_processing_core.consumer._subscription import Subscription
+from dkist_processing_core.consumer.since import in_utc, moment_of
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.interface import Settings
@@ -23,8 +24,6 @@ from dkist_processing_core.settings.reading import read_settings
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 3.0
 logger = logging.getLogger("dkist_processing_core.consumer")
-_Replay = bool | datetime
-_EPOCH, _LAST = datetime.fromtimestamp(0, UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class _Named(threading.local):
@@ -44,6 +43,7 @@ def subscribe(
     task: str | None = None,
     name: str | None = None,
     replay: bool | datetime = False,
+    since: str | timedelta | datetime | None = None,
     timeout: float | None = None,
     every_report: bool = False,
     connect: Literal["wait", "fail"] = "wait",
@@ -54,7 +54,8 @@ def subscribe(
 
     Args:
         names: the wanted events, as in `subscribe("task.failed", "task.finished")`; all events if none is named.
-        workflow: the name of the only wanted workflow.
+        workflow: the name of the only wanted workflow, or a pattern: `*` matches any text, `?` one character. The names
+            of events and tasks may be patterns as well.
         task: the name of the only wanted task.
         name: the subscription's name, under which its position is stored: events that arrive while it is closed
             are delivered later, and unacknowledged events are delivered again. On RabbitMQ it is a queue. A thread has
@@ -64,6 +65,8 @@ def subscribe(
             as everywhere in Python. An event that happened before that time and reached the bus later, for example
             from an outbox, is included. On RabbitMQ, events that reached it in the few seconds before that time may
             also be included.
+        since: the same in the forms of the command line: `2h` or another duration with s, m, h or d, `today`, a time by
+            ISO 8601, or `first` for the oldest event; a `timedelta` or a `datetime` as well.
         timeout: end the iteration when no event came for this many seconds; None waits without a limit. In a replay,
             the time counts from the moment when it has read everything that the bus held when it began. With 0, exactly
             those events are yielded. It also limits the wait for a broker that cannot be reached now.
@@ -75,8 +78,8 @@ def subscribe(
         settings: read from the environment if they are not given.
 
     Raises:
-        ValueError: There is no such event, the subscription cannot have that name, `replay` is no time, or `connect` is
-            another text.
+        ValueError: There is no such event, the subscription cannot have that name, `replay` or `since` is no time, both
+            are given, or `connect` is another text.
         ConfigurationError, BusError, JournalError: The settings are wrong, the broker refuses the subscription or, with
             `connect="fail"` or within the `timeout`, cannot be reached.
     """
@@ -84,7 +87,7 @@ def subscribe(
         msg = f"connect is {connect!r}, expected 'wait' or 'fail'"
         raise ValueError(msg)
     selection = Selection(names, workflow, task)
-    replay = _in_utc(replay)
+    replay = _start(replay, since)
     if name is not None:
         check_name(name, replay=replay)
     with signals_deferred():
@@ -134,18 +137,16 @@ def _when_reachable(open_once: Callable[[], Subscription], timeout: float | None
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-def _in_utc(replay: _Replay) -> _Replay:
-    """Return the start of a replay, for either bus; a time without a zone is a local time."""
+def _start(replay: bool | datetime, since: str | timedelta | datetime | None) -> bool | datetime:  # noqa: FBT001 - as `subscribe` gets it
+    """Return the start of a replay, for either bus."""
+    if since is not None:
+        if replay is not False:
+            msg = f"found replay={replay!r} and since={since!r}, expected one of them"
+            raise ValueError(msg)
+        return moment_of(since) or True
     if isinstance(replay, bool):
         return replay
     if not isinstance(replay, datetime):
         msg = f"replay is {replay!r}, expected True, False or a datetime"
         raise ValueError(msg)  # noqa: TRY004 - as every other wrong argument
-    try:
-        # `astimezone` is not used: in the hour that a change of clocks skips, its result depends on Python's release.
-        moment = datetime.fromtimestamp(replay.timestamp(), UTC)
-    except (OverflowError, ValueError):
-        # In UTC the time is outside the calendar.
-        moment = _LAST if replay.year > _EPOCH.year else _EPOCH
-    # There are no events before RabbitMQ's first time.
-    return moment if moment > _EPOCH else True
+    return in_utc(replay) or True

@@ -5,18 +5,15 @@ Not here: the implementations of the commands, which each command imports when i
 """
 
 # ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from dkist_processing_core.cli.run_ids import complete_run_id, complete_task_name
+from dkist_processing_core.cli.since import since_option
 
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-
-_DURATION = re.compile(r"(\d{1,9})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def _event_names(incomplete: str) -> list[tuple[str, str]]:
@@ -106,24 +103,6 @@ def events_tail(
     tail(Filters(types, workflow, task, run, all_reports, as_json), name=name, replay=replay, waits=not no_wait)
 
 
-def _duration(text: str) -> timedelta:
-    """
-    Return the duration in a user's text; `today` is the time since the last midnight, in local time.
-
-    >>> _duration("90m"), _duration("7d")
-    (datetime.timedelta(seconds=5400), datetime.timedelta(days=7))
-    """
-    if text.strip().lower() == "today":
-        now = datetime.now().astimezone()
-        return now - now.replace(hour=0, minute=0, second=0, microsecond=0)
-    found = _DURATION.fullmatch(text.strip().lower())
-    if found is None:
-        raise typer.BadParameter(
-            f"found {text!r}, expected a number followed by s, m, h or d, for example 30m, 2h or 7d; or today"
-        )
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
-
-
 @events_app.command("list")
 def events_list(
     *,
@@ -132,11 +111,11 @@ def events_list(
     task: OfTask = None,
     run: OfRun = None,
     since: Annotated[
-        timedelta | None,
+        datetime | None,
         typer.Option(
-            parser=_duration,
-            metavar="DURATION",
-            help="Show only events from the last DURATION, for example 30m, 2h or 7d, or those of today.",
+            parser=since_option,
+            metavar="SINCE",
+            help="Show only events since then: 30m, 2h or 7d ago, today, a time such as 2026-11-22T09:00, or first.",
         ),
     ] = None,
     limit: Annotated[

@@ -6,7 +6,7 @@ Not here: reading them from the bus (consumer), and printing them (show).
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from dkist_processing_core.cli.waiting import only_waiting
 from dkist_processing_core.consumer import Selection
@@ -17,9 +17,6 @@ from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.identity.short_ids import names_run
 from dkist_processing_core.settings.interface import Settings
 
-# RabbitMQ has no earlier times.
-_FIRST = datetime.fromtimestamp(3600, UTC)
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -27,7 +24,7 @@ class Choice:
 
     selection: Selection
     every_report: bool = False
-    since: timedelta | None = None
+    since: datetime | None = None
     run: str | None = None
     """The run as a person names it; several runs may have the name."""
     limit: int = 0
@@ -77,7 +74,7 @@ def _all(settings: Settings, choice: Choice, now: datetime) -> Iterator[Event]:
         workflow=selection.workflow,
         task=selection.task,
         every_report=choice.every_report,
-        since=_start_of(choice.since, now),
+        since=choice.since,
     ):
         if event.id in waiting_ids:
             delivered.add(event.id)
@@ -93,7 +90,7 @@ def _newest(settings: Settings, choice: Choice, now: datetime, remark: Callable[
     batches = all_back(
         settings,
         choice.selection,
-        since=_start_of(choice.since, now),
+        since=choice.since,
         takes=lambda message: may_be_of(message, lambda run_id: _is_of(choice.run, run_id)),
     )
     read: list[Event] = []
@@ -122,7 +119,7 @@ def _filter(choice: Choice, now: datetime) -> Callable[[Event], bool]:
     moments = _Moments()
 
     def is_chosen(event: Event) -> bool:
-        is_young = choice.since is None or now - moments.latest(event, now) <= choice.since
+        is_young = choice.since is None or moments.latest(event, now) >= choice.since
         is_followed = choice.only_final and isinstance(event, TaskFailed) and event.final is False
         return is_young and not is_followed and _is_of(choice.run, event.run_id)
 
@@ -145,11 +142,3 @@ class _Moments:
         if found <= now:
             self._latest[event.run] = found
         return found
-
-
-def _start_of(since: timedelta | None, now: datetime) -> datetime | None:
-    try:
-        return None if since is None else max(now - since, _FIRST)
-    except OverflowError:
-        # The limit is before the start of the calendar: no event is older.
-        return None

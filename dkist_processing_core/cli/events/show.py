@@ -7,7 +7,7 @@ Not here: the choice of past events (past), and the formatting of an event as a 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 
 import typer
 
@@ -68,7 +68,7 @@ def tail(filters: Filters, *, name: str | None, replay: bool, waits: bool) -> No
             event.ack()
 
 
-def show_list(filters: Filters, *, since: timedelta | None, limit: int | None, only_final: bool = False) -> None:
+def show_list(filters: Filters, *, since: datetime | None, limit: int | None, only_final: bool = False) -> None:
     """Print the events that the bus still has; without a `limit`, the newest on a terminal, and otherwise all."""
     settings = read_settings()
     if limit is None:
