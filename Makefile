@@ -96,8 +96,8 @@ clean: ## Remove the files that the targets create, except the environments (.ve
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
 lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
-	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples --extra notebook
-	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples --extra notebook
+	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples --extra notebook --extra consumer
+	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples --extra notebook --extra consumer
 	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
 	$(COMPILE) --output-file requirements/uv.txt -c requirements/dev.txt requirements/uv.in
 	$(COMPILE) --output-file requirements/peers.txt requirements/peers.in

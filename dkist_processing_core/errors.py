@@ -155,3 +155,19 @@ class ConnectionFailedHereError(BusUnreachableError):
 
 class BusRefusedError(BusError):
     """The bus answers and refuses: an operator must correct credentials, permissions, virtual host or topology."""
+
+
+class InboxError(DKISTProcessingCoreError):
+    """The inbox's database did not perform a request; the message names the database, without its password."""
+
+
+class InboxUnavailableError(InboxError):
+    """The inbox's database cannot be reached or written now: a retry may succeed."""
+
+
+class InboxVersionError(InboxError):
+    """A newer release has migrated the inbox's tables; they are not changed."""
+
+
+class ClaimLostError(InboxError):
+    """A row is no longer claimed by this process: the transaction of its effect was rolled back."""

@@ -22,6 +22,7 @@ from dkist_processing_core.delivery import outbox_warnings
 from tests.parts import is_in_part
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
+from tests.services.postgres import MissingPostgresError, PostgresServer
 from tests.services.processes import SESSION_VARIABLE, SessionWatch
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import MissingRabbitMQError, RabbitMQNode, installed_version
@@ -352,6 +353,21 @@ def otlp() -> Iterator[OtlpReceiver]:
     """
     with OtlpReceiver() as receiver:
         yield receiver
+
+
+@pytest.fixture(scope="session")
+def postgres(session_watch: SessionWatch) -> Iterator[PostgresServer]:
+    """
+    The database server that the tests share, started when the first of them needs it.
+    """
+    server = PostgresServer()
+    try:
+        server.start()
+    except MissingPostgresError as missing:
+        pytest.fail(str(missing), pytrace=False)
+    session_watch.assert_loopback_only()
+    yield server
+    server.close()
 
 
 @pytest.fixture

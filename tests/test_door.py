@@ -38,8 +38,8 @@ LIBRARYS_LOCKS = [lock for lock in LOCKS if lock not in APART]
 # The content of each lock in addition to the base requirements: extras, and one dependency group.
 LOCKED_SETS = {
     "demo": ["examples"],
-    "test": ["examples", "test"],
-    "dev": ["examples", "test", "docs", "lint"],
+    "test": ["consumer", "examples", "test"],
+    "dev": ["consumer", "examples", "test", "docs", "lint"],
     "airflow": ["airflow"],
 }
 

@@ -37,8 +37,13 @@ def describe(error: BaseException) -> Failure:
         error_type=error_type,
         message=_shortened(message_of(error)),
         stack=_shortened(stack_of(error), keep_end=True),
-        fingerprint=fingerprint(error_type, frames_of(error)),
+        fingerprint=family_of(error),
     )
+
+
+def family_of(error: BaseException) -> str:
+    """Return the fingerprint of an exception."""
+    return fingerprint(qualified_name(type(error)), frames_of(error))
 
 
 def _shortened(text: str, *, keep_end: bool = False) -> str:

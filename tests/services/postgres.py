@@ -155,11 +155,11 @@ class PostgresServer(Server):
             shutil.rmtree(self._folder)
             self._folder = None
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, *, driver: str = "psycopg2") -> str:
         """
         Return the address of a database, with the password, in SQLAlchemy's form.
         """
-        return f"postgresql+psycopg2://{_SUPERUSER}:{self.password}@{self.host}:{self.port}/{database}"
+        return f"postgresql+{driver}://{_SUPERUSER}:{self.password}@{self.host}:{self.port}/{database}"
 
     def create_database(self, name: str, *, template: str | None = None) -> str:
         """

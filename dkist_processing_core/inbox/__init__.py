@@ -1,0 +1,14 @@
+"""
+The inbox of a consumer: the rows of its received messages in SQLite or PostgreSQL, from arrival to outcome.
+
+It needs the extra `consumer`. Not here: the bus that messages are received from (bus), and the threads that receive
+and handle them (consumer).
+"""
+
+from dkist_processing_core.inbox.arrivals import Arrival, Stored
+from dkist_processing_core.inbox.database import Database
+from dkist_processing_core.inbox.inbox import Counts, Inbox
+from dkist_processing_core.inbox.rows import Row
+from dkist_processing_core.inbox.rules import Rules
+
+__all__ = ["Arrival", "Counts", "Database", "Inbox", "Row", "Rules", "Stored"]

@@ -1,0 +1,193 @@
+"""
+The database of inboxes: SQLite beside the journals by default, PostgreSQL by its URL.
+
+Not here: its tables (tables), and how they are made and changed (migrating).
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from dkist_processing_core.errors import ConfigurationError, InboxUnavailableError
+from dkist_processing_core.inbox.faults import explained
+from dkist_processing_core.inbox.migrating import migrate
+from dkist_processing_core.journal.place import open_folder, place
+from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
+from dkist_processing_core.settings.interface import Settings
+
+FILE_NAME = "inbox.db"
+# How long a transaction on SQLite waits for one of another process.
+_BUSY_SECONDS = 30.0
+# A consumer's lock ends with its connection, so a host that disappears must be noticed on both sides.
+_CONNECTION_SECONDS = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_SERVER_SETTINGS = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+_EXPECTED = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+_OURS = "is_transaction_of_inbox"
+
+
+class Database:
+    """An open database with the inbox's tables. Its connections may be used by several threads."""
+
+    def __init__(self, engine: Engine, where: str, file: Path | None) -> None:
+        """Store an engine; `file` is that of SQLite."""
+        self.engine = engine
+        self.where = where
+        """The address, without the password."""
+        self.file = file
+        self._writing = threading.Lock()
+        if file is not None:
+            event.listen(engine, "connect", _prepare)
+            event.listen(engine, "before_cursor_execute", self._begin)
+
+    @classmethod
+    def open(cls, url: str | None, settings: Settings) -> Self:
+        """
+        Return a database whose tables are those of this release, made or migrated if necessary.
+
+        Args:
+            url: An address in SQLAlchemy's form; None means the file `inbox.db` beside the journals.
+            settings: The settings of this process.
+
+        Raises:
+            ConfigurationError: The address is none of SQLite or PostgreSQL.
+            InboxUnavailableError: The database cannot be reached now.
+            InboxVersionError: A newer release has migrated the tables.
+            JournalFolderError: There is no folder for journals.
+        """
+        database = cls._at(open_folder(place(settings)) / FILE_NAME) if url is None else cls._of(url)
+        try:
+            with explained(database.where):
+                migrate(database.engine, database.where, database.transaction)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @classmethod
+    def _of(cls, address: str) -> Self:
+        try:
+            url = make_url(address)
+        except (ArgumentError, ValueError):
+            # The text may hold a password, and is not shown.
+            msg = f"the inbox's address is no URL, {_EXPECTED}"
+            raise ConfigurationError(msg) from None
+        match url.drivername:
+            case "sqlite" | "sqlite+pysqlite":
+                if not url.database or url.database == ":memory:":
+                    msg = f"the inbox's address names no file, {_EXPECTED}"
+                    raise ConfigurationError(msg)
+                return cls._at(Path(url.database).absolute())
+            case "postgresql" | "postgres" | "postgresql+psycopg":
+                return cls._on_server(url.set(drivername="postgresql+psycopg"))
+        msg = f"the inbox's address begins with {url.drivername!r}, {_EXPECTED}"
+        raise ConfigurationError(msg)
+
+    @classmethod
+    def _at(cls, file: Path) -> Self:
+        where = f"sqlite:///{file}"
+        try:
+            with ClosedAfterwards(open_file(file, os.O_CREAT | os.O_RDWR)):
+                pass
+        except OSError as error:
+            msg = f"the inbox {where} cannot be opened: {error.strerror or error}"
+            raise InboxUnavailableError(msg) from error
+        engine = create_engine(
+            URL.create("sqlite", database=str(file)),
+            connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None, "check_same_thread": False},
+            max_overflow=-1,
+            hide_parameters=True,
+        )
+        return cls(engine, where, file)
+
+    @classmethod
+    def _on_server(cls, url: URL) -> Self:
+        where = URL.create(
+            "postgresql", username=url.username, host=url.host, port=url.port, database=url.database
+        ).render_as_string()
+        given: dict[str, Any] = dict(url.query)
+        options = {**_CONNECTION_SECONDS, "options": _SERVER_SETTINGS, "application_name": "dkist-core inbox", **given}
+        engine = create_engine(
+            url.set(query={}), connect_args=options, max_overflow=-1, pool_recycle=3600, hide_parameters=True
+        )
+        return cls(engine, where, None)
+
+    def __repr__(self) -> str:
+        """Return the address, without the password."""
+        return f"Database({self.where!r})"
+
+    @property
+    def dialect(self) -> Literal["sqlite", "postgresql"]:
+        """The kind of the database."""
+        return cast("Literal['sqlite', 'postgresql']", self.engine.dialect.name)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """
+        Run a transaction: committed at the end, rolled back at an exception.
+
+        On SQLite it takes the lock to write at its first statement.
+
+        Raises:
+            InboxUnavailableError: The database cannot be reached or written now.
+        """
+        with explained(self.where):
+            connection = self.engine.connect()
+        try:
+            yield from self._begun(connection)
+        finally:
+            connection.close()
+
+    def _begun(self, connection: Connection) -> Iterator[Connection]:
+        root = connection.begin()
+        try:
+            try:
+                yield connection
+            except BaseException:
+                with explained(self.where):
+                    root.rollback()
+                raise
+            with explained(self.where):
+                root.commit()
+        finally:
+            if connection.info.pop(_OURS, False):
+                self._writing.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Run statements that only read, each by itself: on SQLite they wait for no transaction."""
+        with explained(self.where), self.engine.connect() as connection:
+            yield connection.execution_options(is_reading=True)
+
+    def _begin(self, connection: Connection, cursor: Any, *_: object) -> None:
+        """Begin the transaction on SQLite: the driver would do that later, and not for each kind of statement."""
+        if connection.get_execution_options().get("is_reading") or cursor.connection.in_transaction:
+            return
+        if not self._writing.acquire(timeout=_BUSY_SECONDS):
+            msg = f"the inbox {self.where} is locked: another transaction of this process lasts over {_BUSY_SECONDS} s"
+            raise InboxUnavailableError(msg)
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            self._writing.release()
+            raise
+        connection.info[_OURS] = True
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self.engine.dispose()
+
+
+def _prepare(connection: sqlite3.Connection, _: object) -> None:
+    """Prepare a new connection to SQLite."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("PRAGMA journal_mode=WAL")
+        # A message is acknowledged after its commit, so the commit must survive a power cut.
+        cursor.execute("PRAGMA synchronous=FULL")

@@ -1,0 +1,69 @@
+"""
+The tables of the inbox are made and migrated when a database is opened, by one process at a time.
+
+Not here: the steps (migrations).
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from dkist_processing_core.errors import InboxVersionError
+
+HEAD = "0001"
+"""The newest revision of this release."""
+VERSION_TABLE = "dkist_core_version"
+_SCRIPTS = Path(__file__).with_name("migrations")
+# The key of the advisory lock that a migrator holds on PostgreSQL; on SQLite it is the only writer.
+_LOCK = 0x646B697374  # "dkist"
+
+
+def migrate(engine: Engine, where: str, transaction: Callable[[], AbstractContextManager[Connection]]) -> None:
+    """
+    Make or migrate the tables in one transaction: a migration that is killed leaves no trace.
+
+    Raises:
+        InboxVersionError: A newer release has migrated them; they are not changed.
+    """
+    with engine.connect() as connection:
+        if _version(connection.execution_options(is_reading=True)) == HEAD:
+            return
+    with transaction() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        _upgrade(connection, where)
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
+    return found
+
+
+def _upgrade(connection: Connection, where: str) -> None:
+    # The import takes a tenth of a second, and most starts find the tables as they should be.
+    from alembic.operations import Operations  # noqa: PLC0415
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    scripts = ScriptDirectory(str(_SCRIPTS))
+    found = _version(connection)
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        msg = (
+            f"the tables of the inbox {where} have the version {found}, expected {HEAD} or an earlier one: "
+            "a newer release has migrated them; use that release, or another database"
+        )
+        raise InboxVersionError(msg)
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "version_table": VERSION_TABLE,
+            "transactional_ddl": True,
+            "fn": lambda revision, _: scripts._upgrade_revs(HEAD, revision),  # noqa: SLF001 - as alembic.command does
+        },
+    )
+    with Operations.context(context):
+        context.run_migrations()

@@ -1,0 +1,5 @@
+"""
+One module for each revision of the tables, in the order of their numbers.
+
+Not here: running them (migrating).
+"""

@@ -1,0 +1,84 @@
+"""
+Outcomes of claimed rows: done, tried again later, or dead.
+
+Not here: the handlers that lead to them (consumer), and what an operator does with a dead row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, update
+
+from dkist_processing_core.events import describe, family_of
+from dkist_processing_core.inbox.tables import State, inbox
+from dkist_processing_core.text import clean, redact
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What became of a row whose handler failed."""
+
+    tries: int
+    due_at: float | None
+    """When it is tried again; None if it is dead."""
+
+
+def mark_done(connection: Connection, seqs: Sequence[int], number: int | None, now: float) -> bool:
+    """Mark claimed rows as done, and return False if one of them is no longer claimed by this claimer."""
+    found = inbox.c.seq == seqs[0] if len(seqs) == 1 else inbox.c.seq.in_(seqs)
+    done = connection.execute(
+        update(inbox)
+        .where(found, inbox.c.claim == number)
+        .values(state=State.DONE, claim=None, body=None, headers=None, done_at=now)
+    )
+    return done.rowcount == len(seqs)
+
+
+def mark_failed(
+    connection: Connection,
+    seq: int,
+    number: int | None,
+    *,
+    error: BaseException,
+    tries: int,
+    now: float,
+    due_at: float | None,
+    reason: str | None,
+) -> bool:
+    """Record a failure of a claimed row, and return False if it is no longer claimed by this claimer."""
+    failure = describe(error)
+    done = connection.execute(
+        update(inbox)
+        .where(inbox.c.seq == seq, inbox.c.claim == number)
+        .values(
+            state=State.DEAD if due_at is None else State.WAITING,
+            claim=None,
+            starts=0,
+            tries=tries,
+            due_at=now if due_at is None else due_at,
+            first_failed_at=func.coalesce(inbox.c.first_failed_at, now),
+            last_failed_at=now,
+            error_type=clean(failure["error_type"]),
+            error_message=clean(redact(failure["message"])),
+            stack=clean(redact(failure["stack"])),
+            family=family_of(error),
+            reason=reason,
+        )
+    )
+    return bool(done.rowcount)
+
+
+def mark_dead(connection: Connection, seq: int, *, reason: str, family: str, now: float) -> None:
+    """Give up a row for a reason that is no exception of a handler."""
+    connection.execute(
+        update(inbox)
+        .where(inbox.c.seq == seq)
+        .values(
+            state=State.DEAD,
+            claim=None,
+            first_failed_at=func.coalesce(inbox.c.first_failed_at, now),
+            last_failed_at=now,
+            family=family,
+            reason=clean(reason),
+        )
+    )

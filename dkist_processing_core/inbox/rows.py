@@ -1,0 +1,25 @@
+"""
+A row of the inbox as its handler gets it.
+
+Not here: the other columns (tables).
+"""
+
+from dataclasses import dataclass, field
+
+from dkist_processing_core.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A claimed row with its event."""
+
+    seq: int
+    """Its number, in order of arrival."""
+    event: Event
+    body: bytes = field(repr=False)
+    starts: int
+    """How often it was claimed since its last failure, this time included."""
+    tries: int
+    """How often its handlers have failed."""
+    received_at: float
+    """When it was stored, in seconds since 1970."""

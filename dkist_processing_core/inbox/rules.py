@@ -1,0 +1,39 @@
+"""
+The rules by which one consumer's rows are kept, tried again and given up.
+
+Not here: their application (claims, outcomes).
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+_GROWTH = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules of one consumer's inbox; times are in seconds."""
+
+    name: str
+    """The consumer's name: each name has rows of its own."""
+    ordered: bool = False
+    """Whether the rows of a run are handled in their order of arrival."""
+    every_report: bool = False
+    """Whether each reporter's report of an occurrence is a row of its own."""
+    provisional_after: float | None = 60.0
+    """How long a provisional report waits for a firm one; None takes it at once."""
+    max_tries: int = 10
+    """After how many failures a row is dead."""
+    max_starts: int = 5
+    """After how many deaths of its consumer a row is dead."""
+    first_pause: float = 1.0
+    """The pause after the first failure; each further one is four times as long."""
+    longest_pause: float = 900.0
+    """The limit of these pauses."""
+    kept_seconds: float = 7 * 24 * 3600.0
+    """How long the key of a handled row is kept, to recognise its repetitions: the age of the bus's archive."""
+
+    def pause(self, tries: int, random: Random) -> float:
+        """Return the pause after a number of failures, less up to half of it, so that rows do not return together."""
+        longest = min(self.longest_pause, self.first_pause * _GROWTH ** min(tries - 1, 100))
+        return longest * (1 - random.random() / 2)

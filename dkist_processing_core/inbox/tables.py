@@ -1,0 +1,121 @@
+"""
+The tables of the inbox. Their names begin with `dkist_core_`, since they may be in a database of the user.
+
+Times are seconds since 1970, UTC. Not here: how existing tables are changed (migrations).
+"""
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+
+class State(StrEnum):
+    """The state of a row."""
+
+    WAITING = "waiting"
+    """To be handled, at once or when it is due; also while a consumer handles it."""
+    PARKED = "parked"
+    """To be handled when an earlier row of its run allows it."""
+    DONE = "done"
+    """Handled."""
+    DEAD = "dead"
+    """Given up after failures; an operator decides."""
+    ARCHIVED = "archived"
+    """Dead, and put away by an operator."""
+    DISCARDED = "discarded"
+    """Dead, and given up by an operator."""
+    CANCELLED = "cancelled"
+    """A provisional report that a firm one contradicts."""
+    UNWANTED = "unwanted"
+    """A report that no handler wants, kept since it may contradict a provisional one."""
+
+
+metadata = MetaData()
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+inbox = Table(
+    "dkist_core_inbox",
+    metadata,
+    # The order of arrival.
+    Column("seq", _Number, primary_key=True, autoincrement=True),
+    Column("consumer", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("event_id", Text),
+    Column("name", Text),
+    Column("workflow", Text),
+    Column("version", Text),
+    Column("run_id", Text),
+    Column("task", Text),
+    Column("attempt", Integer),
+    Column("reporter", Text),
+    Column("provisional", Boolean, nullable=False),
+    Column("is_end", Boolean, nullable=False),
+    Column("body", LargeBinary),
+    Column("content_type", Text),
+    Column("headers", Text),
+    Column("received_at", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("due_at", Double, nullable=False),
+    # The number of the claimer that handles the row.
+    Column("claim", BigInteger),
+    Column("starts", Integer, nullable=False, server_default="0"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("first_failed_at", Double),
+    Column("last_failed_at", Double),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("stack", Text),
+    Column("family", Text),
+    Column("reason", Text),
+    Column("history", Text),
+    Column("done_at", Double),
+    Index("dkist_core_inbox_key", "consumer", "key", unique=True),
+    sqlite_autoincrement=True,
+)
+
+_UNFINISHED = "state IN ('waiting', 'parked', 'dead', 'archived')"
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(
+        f"dkist_core_inbox_{name}",
+        *(inbox.c[column] for column in columns),
+        sqlite_where=text(where),
+        postgresql_where=text(where),
+    )
+
+
+_partial("due", "consumer", "due_at", "seq", where="state = 'waiting' AND claim IS NULL")
+_partial("claim", "consumer", "claim", where="claim IS NOT NULL")
+_partial("run", "consumer", "run_id", "seq", where=_UNFINISHED)
+_partial("dead", "consumer", "family", where="state IN ('dead', 'archived')")
+_partial("end", "consumer", "run_id", "task", where="is_end")
+_partial("done", "consumer", "done_at", where="done_at IS NOT NULL")
+
+consumers = Table(
+    "dkist_core_consumer",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # The offset in the bus's archive up to which all messages are known to be stored.
+    Column("verified", BigInteger),
+)
+
+timers = Table(
+    "dkist_core_timer",
+    metadata,
+    Column("consumer", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("next_at", Double, nullable=False),
+)

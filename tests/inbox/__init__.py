@@ -1,0 +1,3 @@
+"""
+Tests of the inbox, each on SQLite and on a real PostgreSQL.
+"""

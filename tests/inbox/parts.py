@@ -1,0 +1,85 @@
+"""
+What the tests of the inbox share: a clock, arrivals, and the effects of handled rows.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from dkist_processing_core.events import CONTENT_TYPE, Event, encode
+from dkist_processing_core.inbox import Arrival, Database, Inbox, Row, Rules
+from tests.facts import failed
+
+
+class Clock:
+    """
+    A clock that only the test moves.
+    """
+
+    def __init__(self) -> None:
+        """
+        Start at an arbitrary time.
+        """
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        """
+        Return the time.
+        """
+        return self.now
+
+
+class Inboxes:
+    """
+    The inboxes that a test has opened.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        """
+        Nothing is open yet.
+        """
+        self._database, self._clock = database, clock
+        self._open: list[Inbox] = []
+
+    def open(self, name: str = "consumer", **rules: Any) -> Inbox:
+        """
+        Return a new inbox of a consumer.
+        """
+        self._open.append(Inbox(self._database, Rules(name, **rules), clock=self._clock))
+        return self._open[-1]
+
+    def close(self) -> None:
+        """
+        Close all of them.
+        """
+        for inbox in self._open:
+            inbox.close()
+
+
+def arrival(event: Event, *, is_wanted: bool = True) -> Arrival:
+    """
+    Return the message of an event as it arrives.
+    """
+    return Arrival(event, encode(event), CONTENT_TYPE, is_wanted=is_wanted)
+
+
+def failures(count: int, **facts: Any) -> list[Arrival]:
+    """
+    Return the arrivals of failures of as many tasks.
+    """
+    return [arrival(failed(f"Task{number}", **facts)) for number in range(count)]
+
+
+def take_effect(transaction: Connection, row: Row) -> None:
+    """
+    Write the effect of a row.
+    """
+    transaction.execute(text("INSERT INTO effect VALUES (:seq)"), {"seq": row.seq})
+
+
+def effects(database: Database) -> list[int]:
+    """
+    Return the rows whose effects were committed.
+    """
+    with database.reading() as connection:
+        return list(connection.scalars(text("SELECT seq FROM effect ORDER BY seq")))

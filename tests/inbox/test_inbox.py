@@ -1,0 +1,223 @@
+"""
+The life of a row: stored once, claimed, handled in a transaction with its mark, tried again, dead.
+"""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection
+
+from dkist_processing_core.errors import ClaimLostError
+from dkist_processing_core.inbox import Arrival, Counts, Database, Inbox
+from tests.facts import failed, finished
+from tests.inbox.parts import Clock, arrival, effects, failures, take_effect
+
+Open = Callable[..., Inbox]
+
+
+def test_a_repeated_key_is_stored_once(inboxes: Open) -> None:
+    """
+    The bus may deliver a message several times, and several reporters may report an occurrence.
+    """
+    inbox = inboxes()
+
+    first = inbox.store(failures(3))
+    second = inbox.store([*failures(4), arrival(failed("Task0", reported_by="launcher"))])
+
+    assert (first.new, first.repeated) == (3, 0)
+    assert (second.new, second.repeated) == (1, 4)
+
+
+def test_each_report_is_a_row_on_request(inboxes: Open) -> None:
+    """
+    A consumer that folds all reports gets each one, and no repetition.
+    """
+    inbox = inboxes(every_report=True)
+    reports = [arrival(failed("A", reported_by=reporter)) for reporter in ("task", "launcher", "task")]
+
+    assert inbox.store(reports).new == 2
+
+
+def test_consumers_have_rows_of_their_own(inboxes: Open) -> None:
+    """
+    The inboxes of two consumers in one database do not meet.
+    """
+    one, other = inboxes("one"), inboxes("other")
+    one.store(failures(2))
+
+    assert other.store(failures(2)).new == 2
+    assert len(one.claim(9)) == len(other.claim(9)) == 2
+
+
+def test_rows_are_claimed_in_order_of_arrival(inboxes: Open) -> None:
+    """
+    A claim takes the oldest rows, and no row twice.
+    """
+    inbox = inboxes()
+    inbox.store(failures(5))
+
+    assert [row.event.task_name for row in inbox.claim(2)] == ["Task0", "Task1"]  # type: ignore[attr-defined]
+    assert [row.seq for row in inbox.claim(9)] == [3, 4, 5]
+    assert inbox.claim(9) == []
+
+
+def test_an_effect_and_its_mark_are_one_transaction(inboxes: Open, database: Database) -> None:
+    """
+    A handler that raises leaves no effect and no mark; one that returns leaves both.
+    """
+    inbox = inboxes()
+    inbox.store(failures(2))
+    good, bad = inbox.claim(2)
+
+    def handle_badly(transaction: Connection) -> None:
+        take_effect(transaction, bad)
+        raise KeyError("missing")
+
+    with inbox.handling([good]) as transaction:
+        take_effect(transaction, good)
+    with pytest.raises(KeyError, match="missing"), inbox.handling([bad]) as transaction:
+        handle_badly(transaction)
+
+    assert effects(database) == [good.seq]
+    assert inbox.counts() == Counts(waiting=0, claimed=1, parked=0, dead=0, archived=0)
+
+
+def test_a_failed_row_is_tried_again_after_a_pause(inboxes: Open, clock: Clock) -> None:
+    """
+    Pauses grow, and other rows are not held up.
+    """
+    inbox = inboxes(max_tries=3, first_pause=10.0)
+    inbox.store(failures(2))
+    row, other = inbox.claim(2)
+    inbox.mark_done([other])
+
+    assert inbox.fail(row, ValueError("first")).due_at == pytest.approx(clock.now + 7.5, abs=2.5)
+    assert inbox.claim(2) == []
+    due = inbox.next_due()
+    assert due is not None
+    clock.now = due
+    (row,) = inbox.claim(2)
+    assert (row.tries, row.starts) == (1, 1)
+    assert inbox.fail(row, ValueError("second")).due_at == pytest.approx(clock.now + 30, abs=10)
+
+
+def test_a_row_is_dead_after_its_last_try(inboxes: Open, clock: Clock) -> None:
+    """
+    It is not claimed any more.
+    """
+    inbox = inboxes(max_tries=2)
+    inbox.store(failures(1))
+    (row,) = inbox.claim(1)
+    inbox.fail(row, ValueError("first"))
+    clock.now += 1000
+    (row,) = inbox.claim(1)
+
+    assert inbox.fail(row, ValueError("second")).due_at is None
+    assert inbox.next_due() is None
+    assert inbox.counts().dead == 1
+
+
+def test_a_message_that_is_no_event_is_dead_at_once(inboxes: Open) -> None:
+    """
+    Its bytes are kept with the reason, and the same message is stored once.
+    """
+    inbox = inboxes()
+
+    stored = inbox.store([Arrival(None, b"\xff", "text/plain", {"a": b"\x00"}, reason="the body is not JSON")] * 2)
+
+    assert (stored.new, stored.dead) == (1, 2)
+    assert inbox.counts().dead == 1
+
+
+def test_a_released_row_was_not_started(inboxes: Open) -> None:
+    """
+    A consumer that ends on request gives back what it has not begun.
+    """
+    inbox = inboxes()
+    inbox.store(failures(1))
+
+    inbox.release(inbox.claim(1))
+
+    assert [row.starts for row in inbox.claim(1)] == [1]
+
+
+def test_the_rows_of_a_dead_consumer_are_claimed_again_one_at_a_time(inboxes: Open) -> None:
+    """
+    One of them may have ended it.
+    """
+    first = inboxes()
+    first.store(failures(3))
+    rows = first.claim(9)
+    first.abandon()
+
+    again = inboxes()
+
+    assert [(row.seq, row.starts) for row in again.claim(9)] == [(rows[0].seq, 2)]
+    assert [(row.seq, row.starts) for row in again.claim(9)] == [(rows[1].seq, 2)]
+
+
+def test_the_mark_of_a_lost_claim_rolls_the_effect_back(inboxes: Open, database: Database) -> None:
+    """
+    Where another process has claimed the row in the meantime, that process has the effect.
+    """
+    first, second = inboxes(), inboxes()
+    first.store(failures(1))
+    (row,) = first.claim(1)
+    first.abandon()
+    (same,) = second.claim(1)
+
+    with pytest.raises(ClaimLostError, match="no longer claimed"), first.handling([row]) as transaction:
+        take_effect(transaction, row)
+    with second.handling([same]) as transaction:
+        take_effect(transaction, same)
+
+    assert effects(database) == [row.seq]
+
+
+def test_a_firm_report_replaces_a_provisional_one(inboxes: Open, clock: Clock) -> None:
+    """
+    The handler gets the firm one, at once.
+    """
+    inbox = inboxes()
+    inbox.store([arrival(failed("A", cause="lost", reported_by="engine", provisional=True))])
+    before = inbox.claim(1)
+    waiting_until = inbox.next_due()
+
+    inbox.store([arrival(failed("A", cause="out_of_memory"))])
+
+    (row,) = inbox.claim(1)
+    assert before == []
+    assert waiting_until == clock.now + 60
+    assert row.event == failed("A", cause="out_of_memory")
+
+
+@pytest.mark.parametrize("is_firm_first", [True, False])
+def test_a_firm_end_of_another_type_cancels_a_provisional_report(
+    inboxes: Open, clock: Clock, *, is_firm_first: bool
+) -> None:
+    """
+    The engine was wrong: no handler gets its report, in whichever order the two arrive.
+    """
+    inbox = inboxes()
+    provisional = arrival(failed("A", cause="lost", reported_by="engine", provisional=True))
+    firm = arrival(finished("A"), is_wanted=False)
+
+    for each in (firm, provisional) if is_firm_first else (provisional, firm):
+        inbox.store([each])
+
+    clock.now += 1000
+    assert inbox.claim(9) == []
+    assert inbox.next_due() is None
+
+
+def test_the_offset_in_the_archive_is_stored_with_the_rows(inboxes: Open) -> None:
+    """
+    What was verified stays verified.
+    """
+    inbox = inboxes()
+    before = inbox.verified()
+    inbox.store(failures(1), verified=17)
+    first = inbox.verified()
+    inbox.store([], verified=23)
+
+    assert (before, first, inboxes().verified()) == (None, 17, 23)
