@@ -24,8 +24,9 @@ MODULES = sorted(ROOT.rglob("*.py"))
 # From top to bottom: a module imports only from lines below its own. Inside one package imports are free.
 LAYERS = (
     {"__init__"},  # provides the public names, resolved at their first use
-    {"cli"},
-    {"build_utils", "dashboard", "failure_callback", "notebook_utils", "notify", "testing", "watch"},
+    {"pytest_plugin"},
+    {"cli", "testing"},
+    {"build_utils", "dashboard", "failure_callback", "notebook_utils", "notify", "watch"},
     {"airflow", "workflow"},
     {"local", "node"},
     {"author_checks", "export", "launcher"},

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +28,7 @@ from dkist_processing_core.delivery.reporter import EventReporter, context_error
 from dkist_processing_core.events import Cause, Reporter, TaskEnd, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.journal.notes import ENDED
+from dkist_processing_core.process import sources
 from dkist_processing_core.process.default_logging import shown_log
 from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from dkist_processing_core.process.signals import signals_deferred
@@ -92,7 +92,7 @@ class Lifecycle:
         """Open the attempt's span, and report its start unless the launcher does."""
         # Run due signal handlers only in the first phase. If one raised here, the start would have no end event.
         with signals_deferred(delivers=False):
-            began_at = datetime.now(UTC)
+            began_at = sources.now()
             self._begin()
             with self._errors_logged("the attempt's start is not reported"):
                 # Last, since nothing needs closing before that.

@@ -1,10 +1,12 @@
 """
-Choosing the bus by the settings, and the text about the choice.
+Choosing the bus by the settings, and the text about the choice; a test may use another bus.
 
 Not here: the two transports (embedded, amqp).
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from itertools import islice
 
 from dkist_processing_core.bus.embedded import JournalBus
@@ -15,11 +17,26 @@ from dkist_processing_core.settings.interface import Settings
 _SHOWN_SERVICES = 3
 # The lines about an unexpected bus that this process has logged.
 _logged: set[str] = set()
+# The bus that is used whatever the settings name.
+_in_use: Bus | None = None
 logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def bus_in_use(bus: Bus) -> Iterator[None]:
+    """Use a bus for everything in this process, whatever the settings name."""
+    global _in_use  # noqa: PLW0603 - a task reads its settings from the environment, and takes no bus
+    before, _in_use = _in_use, bus
+    try:
+        yield
+    finally:
+        _in_use = before
 
 
 def open_bus(settings: Settings) -> Bus:
     """Return the bus that the settings name. No connection and no file is opened."""
+    if _in_use is not None:
+        return _in_use
     if settings.names_broker:
         from dkist_processing_core.bus.amqp.bus import AmqpBus  # noqa: PLC0415 - the embedded journal needs no client
 

@@ -9,13 +9,14 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, Reporter, TaskEnd, identity_of
 from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.process import sources
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text.internal_errors import log_internal_error
 from dkist_processing_core.text.redaction import redact
@@ -77,7 +78,7 @@ class EventReporter:
             EventError: A fact does not fit its field.
         """
         return event_class(
-            time=at or datetime.now(UTC),
+            time=at or sources.now(),
             reported_by=self._who,
             traceparent=self.carrier.traceparent if self.carrier else None,
             tracestate=self.carrier.tracestate if self.carrier else None,

@@ -9,13 +9,13 @@ import json
 import math
 import os
 import re
-import secrets
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
 from dkist_processing_core.errors import IdentityError
+from dkist_processing_core.process import sources
 from dkist_processing_core.text import show, whole_number
 
 PREFIX = "DKIST_CORE_"
@@ -78,8 +78,8 @@ def new_run_id(kind: str, recipe_run_id: int, now: datetime | None = None) -> st
     >>> new_run_id("local", 1, datetime(2026, 11, 22, 9, tzinfo=UTC))[:-8]
     'local__1__20261122T090000Z__'
     """
-    moment = (now or datetime.now(UTC)).astimezone(UTC)
-    return f"{kind}__{recipe_run_id}__{moment:%Y%m%dT%H%M%SZ}__{secrets.token_hex(4)}"
+    moment = (now or sources.now()).astimezone(UTC)
+    return f"{kind}__{recipe_run_id}__{moment:%Y%m%dT%H%M%SZ}__{sources.random_hex()}"
 
 
 def class_name_of(task_name: str) -> str:

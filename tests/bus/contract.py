@@ -1,5 +1,5 @@
 """
-The promises of both buses, as one suite: `test_journal.py` and `test_amqp.py` each run it on their bus.
+The promises of each bus, as one suite: `test_journal.py`, `test_amqp.py` and `test_in_memory.py` run it on their bus.
 
 Not here: behaviour of only one of them.
 """
@@ -166,31 +166,6 @@ class BusContract:
 
         assert started("B") == in_hand
         assert started("B") == again
-
-    def test_an_acknowledgement_outlives_its_process(
-        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
-    ) -> None:
-        """
-        When `ack()` returns, the bus has the acknowledgement, even if the process ends at that moment.
-        """
-        listen(name="scripts").close()
-        events = [progressed("A", number) for number in range(3)]
-        publisher.publish(*events, started("B"))
-        assert publisher.flush(SECONDS)
-
-        for event in events:
-            child = os.fork()
-            if child == 0:
-                status = 1
-                try:
-                    received = next(subscription := subscribe(settings=settings, name="scripts", timeout=SECONDS))
-                    received.ack()
-                    status = 0 if received == event and subscription else 2
-                finally:
-                    os._exit(status)
-            assert os.waitpid(child, 0)[1] == 0
-
-        assert started("B") == next(listen(name="scripts"))
 
     def test_leaving_a_loop_ends_its_subscription(
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
@@ -507,28 +482,6 @@ class BusContract:
         with pytest.raises(ValueError, match=r"there is no event 'task\.exploded'; expected one of workflow\.started"):
             listen("task.exploded")
 
-    def test_a_fork_publishes_for_itself(self, publisher: Publisher, listen: Callable[..., Subscription]) -> None:
-        """
-        A publisher created before a fork works in the child, with a separate connection and journal handle.
-        """
-        subscription = listen()
-        publisher.publish(started("A"))
-        assert publisher.flush(SECONDS)
-
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                publisher.publish(started("B"))
-                status = 0 if publisher.flush(SECONDS) else 2
-            finally:
-                os._exit(status)
-        _, status = os.waitpid(child, 0)
-        publisher.publish(finished("A"))
-
-        assert status == 0
-        assert [started("A"), started("B"), finished("A")] == [next(subscription) for _ in range(3)]
-
     @pytest.mark.parametrize("name", [None, "forking"])
     def test_a_fork_ends_without_touching_its_parent_s_subscription(
         self, publisher: Publisher, listen: Callable[..., Subscription], name: str | None
@@ -651,3 +604,56 @@ class BusContract:
             ValueError, match=f"^replay is {re.escape(repr(replay))}, expected True, False or a datetim"
         ):
             listen(replay=replay)
+
+
+class SharedBusContract(BusContract):
+    """
+    The promises of a bus that several processes share, in addition.
+    """
+
+    def test_an_acknowledgement_outlives_its_process(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        When `ack()` returns, the bus has the acknowledgement, even if the process ends at that moment.
+        """
+        listen(name="scripts").close()
+        events = [progressed("A", number) for number in range(3)]
+        publisher.publish(*events, started("B"))
+        assert publisher.flush(SECONDS)
+
+        for event in events:
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    received = next(subscription := subscribe(settings=settings, name="scripts", timeout=SECONDS))
+                    received.ack()
+                    status = 0 if received == event and subscription else 2
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+
+        assert started("B") == next(listen(name="scripts"))
+
+    def test_a_fork_publishes_for_itself(self, publisher: Publisher, listen: Callable[..., Subscription]) -> None:
+        """
+        A publisher created before a fork works in the child, with a separate connection and journal handle.
+        """
+        subscription = listen()
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                publisher.publish(started("B"))
+                status = 0 if publisher.flush(SECONDS) else 2
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        publisher.publish(finished("A"))
+
+        assert status == 0
+        assert [started("A"), started("B"), finished("A")] == [next(subscription) for _ in range(3)]

@@ -32,7 +32,7 @@ from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachab
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, decode
 from dkist_processing_core.journal import Books
 from dkist_processing_core.journal.message import Message, Properties, to_message
-from tests.bus.contract import SECONDS, BusContract
+from tests.bus.contract import SECONDS, SharedBusContract
 from tests.facts import NOON, finished, progressed, started
 from tests.hostile import next_with_little_memory, too_large
 from tests.services.broker import Broker
@@ -55,7 +55,7 @@ def settings(broker: Broker, state_dir: Path) -> DKISTProcessingCoreConfiguratio
     )
 
 
-class TestAmqpBus(BusContract):
+class TestAmqpBus(SharedBusContract):
     """
     The contract, on a real broker.
     """

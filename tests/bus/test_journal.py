@@ -31,7 +31,7 @@ from dkist_processing_core.journal.place import file_system, place
 from dkist_processing_core.journal.retention import MOST_AT_ONCE, HostTime, keep, last_before
 from dkist_processing_core.journal.subscription import NamedSubscription
 from dkist_processing_core.journal.takeover import take_over
-from tests.bus.contract import SECONDS, BusContract
+from tests.bus.contract import SECONDS, SharedBusContract
 from tests.facts import finished, progressed, started
 from tests.hostile import next_with_little_memory, too_large
 
@@ -44,7 +44,7 @@ def settings(state_dir: Path) -> DKISTProcessingCoreConfiguration:
     return DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
 
 
-class TestJournalBus(BusContract):
+class TestJournalBus(SharedBusContract):
     """
     The contract, on one SQLite file.
     """
