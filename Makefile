@@ -69,9 +69,11 @@ docs: .venv/.stamp-dev ## Build the documentation into build/docs
 	@test -e mkdocs.yml || { echo 'There is no mkdocs.yml: nothing was built.' >&2; exit 1; }
 	.venv/bin/mkdocs build --strict --site-dir build/docs
 
-events: .venv/.stamp-dev ## Write the schemas and the reference page of the events from their classes
+events: .venv/.stamp-dev ## Write the schemas, the AsyncAPI document and their pages from the classes of the events
 	.venv/bin/python -m dkist_processing_core.events.schema telemetry/schemas
 	.venv/bin/python -m dkist_processing_core.events.page docs/reference/events.md
+	.venv/bin/python -m dkist_processing_core.bus.asyncapi.document telemetry/asyncapi.json
+	.venv/bin/python -m dkist_processing_core.bus.asyncapi.page docs/reference/bus.md
 
 house: .venv/.stamp-test ## Count the modules, imports and calls of the library
 	@.venv/bin/python -m tests.house
@@ -96,6 +98,7 @@ clean: ## Remove the files that the targets create, except the environments (.ve
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
 lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
+	npm install --prefix requirements --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples --extra notebook --extra consumer
 	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples --extra notebook --extra consumer
 	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
@@ -166,6 +169,14 @@ endef
 
 .venv-%/.stamp-uv: requirements/uv.txt
 	@python=$$(requirements/environment.sh find $*); requirements/environment.sh create .venv-$* "$$python"
+
+# The JavaScript packages of the tests. npm, unlike its lock file, knows the registry. Two runs of the suite may begin at
+# the same time.
+.node/.stamp: requirements/package.json requirements/package-lock.json
+	@mkdir -p .node
+	@cp requirements/package.json requirements/package-lock.json .node
+	@flock .node npm ci --prefix .node --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 # A stamp with another path: the environment was moved or copied here, and its scripts still run the old one.
 $(shell grep -LxsF '$(CURDIR)' .venv*/.stamp-uv): FORCE

@@ -49,6 +49,7 @@ CLEANED_NAMES = frozenset(
 SAME_ON_EVERY_PYTHON = frozenset(
     {
         "test_airflow_config",
+        "test_asyncapi",
         "test_benchmarks",
         "test_bounded_exit",
         "test_broker_restart",
@@ -62,6 +63,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_house",
         "test_kill_points",
         "test_notebook_image",
+        "test_other_languages",
         "test_own_errors",
         "test_pipeline_file",
         "test_services",
@@ -74,7 +76,10 @@ SAME_ON_EVERY_PYTHON = frozenset(
 # the topology. Other tests with a broker are about processes, files and networks; `make soak` runs them on newer
 # versions.
 OF_THE_BROKER = frozenset(
-    {"test_amqp", "test_delivery", "test_doctor", "test_lost_events", "test_poison", "test_topology", "test_versions"}
+    {
+        *("test_amqp", "test_delivery", "test_doctor", "test_lost_events", "test_other_languages", "test_poison"),
+        *("test_topology", "test_versions"),
+    }
 )
 
 # The suite's own action on a signal that it was started to ignore. Under nohup it still outlives its terminal.
@@ -127,6 +132,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.rabbitmq)
             if item.path.stem in OF_THE_BROKER:
                 item.add_marker(pytest.mark.versions)
+        if "node_modules" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.node)
 
 
 @pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # after all marks are added
@@ -304,6 +311,17 @@ def rabbitmq(session_watch: SessionWatch, tmp_path_factory: pytest.TempPathFacto
     session_watch.assert_loopback_only()
     yield node
     node.close()
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """
+    The folder with the JavaScript packages of the tests, which `make test` installs.
+    """
+    folder = Path(__file__).parents[1] / ".node" / "node_modules"
+    if not folder.is_dir():
+        pytest.fail("The packages of requirements/package.json are missing: run `make .node/.stamp`.", pytrace=False)
+    return folder
 
 
 @pytest.fixture

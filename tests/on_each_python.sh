@@ -52,10 +52,11 @@ quiet_everywhere='quiet and not soak and not airflow and not clients and not onc
 # Tests with needs of their own.
 with_airflow='airflow and not soak'
 with_clients='clients and not soak'
-with_packages="(rabbitmq or strace or airflow or clients) and not soak$left_out"
+with_node='node and not soak'
+with_packages="(rabbitmq or strace or node or airflow or clients) and not soak$left_out"
 
 all=("$everywhere" "$apart" "$of_the_broker" "$here" "$quiet" "$quiet_everywhere" \
-    "$with_airflow" "$with_clients" "$with_packages")
+    "$with_airflow" "$with_clients" "$with_node" "$with_packages")
 selected=$(printf '%s\n' "${all[@]}")
 if (($#)); then
     selected=$("$first/bin/python" -m tests.parts "${all[@]}" -- "$@") || exit
@@ -77,6 +78,7 @@ prepare() {
         fi
     fi
     selects "$with_airflow" && goals+=(.venv-airflow/.stamp-airflow)
+    selects "$with_node" && goals+=(.node/.stamp)
     ((${#others[@]})) && goals+=("${others[@]/%//.stamp-test}")
     if selects "$with_packages"; then
         tests/services/install_packages.sh || return

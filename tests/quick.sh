@@ -13,7 +13,7 @@ cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$1
 shift
 shares=$(nproc)
-marks='not processes and not rabbitmq and not airflow and not clients and not quiet and not soak'
+marks='not processes and not rabbitmq and not node and not airflow and not clients and not quiet and not soak'
 status=0
 nothing_collected=5
 pids=()

@@ -4,7 +4,8 @@ Every marked program and command of the documents is run, and its output compare
 python -m tests.test_docs writes the outputs again
 
 A block after `<!-- file: NAME -->` is written to that file; the commands of a console block after `<!-- run -->` are
-run, in one folder per document; a block after `<!-- consume -->` is run against a bus with events. Not here: the
+run, in one folder per document; a block after `<!-- consume -->` is run against a bus with events; a block after
+`<!-- program: PATH -->` shows a program of the repository, which other tests run. Not here: the
 commands after `<!-- set up -->`, which are run once (test_distribution), and the page that needs a real Airflow; its
 commands stand after `<!-- shell -->` (tests/airflow/test_how_to.py).
 """
@@ -27,7 +28,9 @@ from tests.generated import generated_by
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 _BLOCK = re.compile(
-    r"<!-- (file: (?P<file>[\w.]+)|(?P<kind>run|consume|set up)) -->\n```(\w+)\n(?P<text>.*?)```", re.DOTALL
+    r"<!-- (file: (?P<file>[\w.]+)|program: (?P<program>[\w./-]+)|(?P<kind>run|consume|set up)) -->\n"
+    r"```(\w+)\n(?P<text>.*?)```",
+    re.DOTALL,
 )
 _VARIES = [
     (re.compile(r"(local|hand)__\d+__\d{8}T\d{6}Z__[0-9a-f]{8}"), r"\1__RUN"),
@@ -62,6 +65,7 @@ class Block:
     end: int
     kind: str
     text: str
+    program: str | None = None
 
 
 def blocks_of(text: str) -> list[Block]:
@@ -69,7 +73,13 @@ def blocks_of(text: str) -> list[Block]:
     Return the marked blocks of a document, in order.
     """
     return [
-        Block(found.start("text"), found.end("text"), found["file"] or found["kind"], found["text"])
+        Block(
+            found.start("text"),
+            found.end("text"),
+            found["file"] or found["kind"] or "",
+            found["text"],
+            found["program"],
+        )
         for found in _BLOCK.finditer(text)
     ]
 
@@ -117,7 +127,9 @@ def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state
     environment = environment_of(state_dir)
 
     for block in blocks_of(path.read_text()):
-        if block.kind == "run":
+        if block.program is not None:
+            assert block.text == (ROOT / block.program).read_text()
+        elif block.kind == "run":
             assert alike(block.text) == alike(output_of(block, tmp_path, environment))
         elif block.kind == "consume":
             check_consumer(block.text, environment)
@@ -224,7 +236,9 @@ def write_anew() -> None:
             environment = environment_of(folder / "state")
             outputs = []
             for block in blocks_of(text):
-                if block.kind == "run":
+                if block.program is not None:
+                    outputs.append((block, (ROOT / block.program).read_text()))
+                elif block.kind == "run":
                     outputs.append((block, output_of(block, folder, environment)))
                 elif block.kind not in {"consume", "set up"}:
                     (folder / block.kind).write_text(block.text)

@@ -4,6 +4,7 @@ The entry to the project: Makefile, lock files, CI and hooks agree with each oth
 Not here: the work of the targets, which is the rest of the suite.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -33,6 +34,7 @@ PEERS = ROOT / "requirements" / "peers.txt"
 AIRFLOW = ROOT / "requirements" / "airflow.txt"
 CLIENTS = ROOT / "requirements" / "clients.txt"
 APART = [PEERS, AIRFLOW, CLIENTS]
+PACKAGES = ROOT / "requirements" / "package-lock.json"
 LIBRARYS_LOCKS = [lock for lock in LOCKS if lock not in APART]
 
 # The content of each lock in addition to the base requirements: extras, and one dependency group.
@@ -177,7 +179,7 @@ def test_settings_of_the_users_shell_do_not_reach_what_make_runs(tmp_path: Path)
 
 
 @generated_by("make lock")
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [*LOCKS, PACKAGES], ids=lambda lock: lock.name)
 def test_lock_file_holds_no_address(lock: Path) -> None:
     """The source of packages depends on the machine: a lock names no index, host or path."""
     found = re.findall(r".*(?:://|--(?:extra-)?index-url|--find-links| @ |(?<=\s)/).*", lock.read_text())
@@ -193,6 +195,18 @@ def test_lock_file_pins_every_requirement_by_version_and_hash(lock: Path) -> Non
 
     assert loose == []
     assert pins(lock)
+
+
+@generated_by("make lock")
+def test_javascript_packages_are_locked_by_version_and_hash() -> None:
+    """The lock names each requirement at its version, and the hash of each package."""
+    named = json.loads(PACKAGES.with_name("package.json").read_text())["dependencies"]
+
+    locked = json.loads(PACKAGES.read_text())["packages"]
+
+    assert locked.pop("")["dependencies"] == named
+    assert {name: locked[f"node_modules/{name}"]["version"] for name in named} == named
+    assert all(package["integrity"].startswith("sha512-") for package in locked.values())
 
 
 @generated_by("make lock")
@@ -301,7 +315,7 @@ def run_suite(
     """
     script = directory / "tests" / "on_each_python.sh"
     write_command(script, (ROOT / "tests" / "on_each_python.sh").read_text())
-    marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "strace")}
+    marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "strace", "node")}
     asks = f"""
         import sys
         for each in sys.argv[1:sys.argv.index("--")]:
@@ -475,6 +489,7 @@ def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path)
         ("quiet", ["quietfirst", "quietsecond"], ["make second/.stamp-test"]),
         ("", ["testfirst", "testsecond"], ["make second/.stamp-test"]),
         ("once strace", ["test.airflow"], ["install_packages.sh"]),
+        ("once node", ["test.airflow"], ["install_packages.sh", "make .node/.stamp"]),
         ("rabbitmq once", ["test.airflow"], ["install_packages.sh"]),
         ("airflow", ["test.airflow"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
         ("clients", ["test.airflow"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
@@ -509,6 +524,7 @@ def test_the_whole_suite_makes_all_environments(tmp_path: Path) -> None:
     assert sorted(each.strip() for each in made) == [
         "fetch_rabbitmq.sh trixie",
         "install_packages.sh",
+        "make .node/.stamp",
         "make .venv-airflow/.stamp-airflow",
         "make .venv-clients/.stamp-clients",
         "make second/.stamp-test",

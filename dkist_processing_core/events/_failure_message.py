@@ -6,12 +6,12 @@ Not here: when it is sent, which the engine's reporter decides.
 
 import uuid
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import msgspec
 
 from dkist_processing_core.events import _checks
-from dkist_processing_core.events._kinds import FreeText
+from dkist_processing_core.events._kinds import FreeText, about
 from dkist_processing_core.events.event import ID_NAMESPACE
 from dkist_processing_core.identity.trace_context import format_identity
 
@@ -22,12 +22,12 @@ class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename=
     routing_key: ClassVar[str] = "recipe.run.failure.m"
     queue: ClassVar[str] = "recipe.run.failure.q"
 
-    workflow_name: str
-    workflow_version: str
-    task_name: str
-    dag_run_id: str | None = None
-    log_url: FreeText | None = None
-    conversation_id: str = ""
+    workflow_name: Annotated[str, about("The name of the workflow.")]
+    workflow_version: Annotated[str, about("The version of the workflow.")]
+    task_name: Annotated[str, about("The name of the task that failed for good.")]
+    dag_run_id: Annotated[str | None, about("The run's id, as the engine names it.")] = None
+    log_url: Annotated[FreeText | None, about("The address of the log of the last attempt.")] = None
+    conversation_id: Annotated[str, about("The id of the conversation; the id of the message if it begins one.")] = ""
     clears: int = 0
     """How often the run had been cleared: a task that is cleared may fail for good again. The body omits it."""
 

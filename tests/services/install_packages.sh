@@ -1,11 +1,12 @@
 #!/bin/sh
-# Makes RabbitMQ, PostgreSQL, Redis and strace available to the tests through Debian's or Ubuntu's own packages.
+# Makes RabbitMQ, PostgreSQL, Redis, strace and npm available to the tests through Debian's or Ubuntu's own packages.
 #
 #   install_packages.sh                      install what is missing; silent on success
 #   install_packages.sh --check              change nothing; exit 1 with one sentence if RabbitMQ is missing
 #   install_packages.sh --check postgresql   the same for PostgreSQL's server
 #   install_packages.sh --check redis        the same for Redis
 #   install_packages.sh --check strace       the same for strace
+#   install_packages.sh --check npm          the same for npm, which brings Node.js
 #
 # The tests start private servers. Therefore this script must start no service, enable none for the next boot, leave no
 # open port, and create no database cluster of the machine.
@@ -21,6 +22,7 @@ missing_rabbitmq='RabbitMQ is missing: install the package rabbitmq-server (Debi
 missing_postgres='PostgreSQL is missing: install the package postgresql (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_redis='Redis is missing: install the package redis-server (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_strace='strace is missing: install the package strace (Debian, Ubuntu), as root by tests/services/install_packages.sh'
+missing_npm='npm is missing: install the package npm (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 units='rabbitmq-server.service epmd.service epmd.socket postgresql.service redis-server.service'
 
 fail() {
@@ -63,7 +65,8 @@ clusters() {
 look() {
     packages=
     missing=
-    if ! command -v strace >/dev/null; then packages=strace missing=$missing_strace; fi
+    if ! command -v npm >/dev/null; then packages=npm missing=$missing_npm; fi
+    if ! command -v strace >/dev/null; then packages="strace $packages" missing=$missing_strace; fi
     if ! has_redis; then packages="redis-server $packages" missing=$missing_redis; fi
     if ! has_postgres; then packages="postgresql $packages" missing=$missing_postgres; fi
     if [ ! -x "$server" ]; then packages="rabbitmq-server $packages" missing=$missing_rabbitmq; fi
@@ -71,6 +74,7 @@ look() {
 
 if [ "${1-}" = --check ]; then
     case ${2-rabbitmq} in
+    npm) if ! command -v npm >/dev/null; then fail "$missing_npm"; fi ;;
     strace) if ! command -v strace >/dev/null; then fail "$missing_strace"; fi ;;
     redis) if ! has_redis; then fail "$missing_redis"; fi ;;
     postgresql) if ! has_postgres; then fail "$missing_postgres"; fi ;;
@@ -111,11 +115,13 @@ if [ ! -e "$policy" ]; then
 else
     for package in $packages; do
         denied=101
-        # Of these packages, only strace has no service.
-        if [ "$package" != strace ]; then
+        case $package in
+        strace | npm) ;; # these have no service
+        *)
             denied=0
             "$policy" "$package" start >/dev/null 2>&1 || denied=$?
-        fi
+            ;;
+        esac
         if [ "$denied" -ne 101 ]; then
             fail "$missing; this script does not install it, because $policy would allow it to start a public service"
         fi

@@ -73,3 +73,16 @@ def topology_definitions(
     from dkist_processing_core.cli.topology.plan import show_definitions
 
     show_definitions(consumers)
+
+
+@topology_app.command("asyncapi")
+def topology_asyncapi() -> None:
+    """
+    Write the messages, exchanges and queues as an AsyncAPI 3.0 document.
+
+    Programs in other languages can be written or generated from it. No broker is queried: names and limits come from
+    the settings.
+    """
+    from dkist_processing_core.cli.topology.plan import show_asyncapi
+
+    show_asyncapi()

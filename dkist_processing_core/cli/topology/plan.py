@@ -11,6 +11,7 @@ from functools import partial
 import typer
 
 from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.asyncapi.document import asyncapi
 from dkist_processing_core.bus.topology import Topology, definitions, whole_topology
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.topology.findings import GOOD, Finding, State, findings
@@ -56,6 +57,11 @@ def show_definitions(consumers: list[str]) -> None:
     settings = read_settings()
     topology = whole_topology(settings, parse_consumers(consumers))
     write_json(definitions(topology, settings.isb_vhost))
+
+
+def show_asyncapi() -> None:
+    """Print the AsyncAPI document of the settings."""
+    write_json(asyncapi(read_settings()))
 
 
 def parse_consumers(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
