@@ -8,7 +8,24 @@ and handle them (consumer).
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.inbox import Counts, Inbox
+from dkist_processing_core.inbox.letters import DeadLetters, Group, Letter, Life
+from dkist_processing_core.inbox.outcomes import Failed
 from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
+from dkist_processing_core.inbox.timers import Timers
 
-__all__ = ["Arrival", "Counts", "Database", "Inbox", "Row", "Rules", "Stored"]
+__all__ = [
+    "Arrival",
+    "Counts",
+    "Database",
+    "DeadLetters",
+    "Failed",
+    "Group",
+    "Inbox",
+    "Letter",
+    "Life",
+    "Row",
+    "Rules",
+    "Stored",
+    "Timers",
+]

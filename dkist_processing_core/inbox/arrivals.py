@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from dkist_processing_core.events import Event, TaskEnd, TaskEvent
+from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.inbox.tables import State, consumers, inbox
 from dkist_processing_core.text import clean
@@ -67,10 +68,14 @@ def store(
     if rows:
         new = _insert(connection, rows)
         ends = [row for row in rows if row["is_end"] and not rules.every_report]
+        changed = 0
         if ends and new < len(rows):
-            connection.execute(_replacement, [_bound(row) for row in ends])
+            changed = connection.execute(_replacement, [_bound(row) for row in ends]).rowcount
         if runs := list({row["run_id"] for row in ends}):
-            connection.execute(_cancellation, {"consumer": rules.name, "now": now, "runs": runs})
+            values = {"consumer": rules.name, "now": now, "runs": runs}
+            changed += connection.execute(_cancellation, values).rowcount
+        if changed and rules.ordered:
+            let_go_on(connection, rules.name, [RunKey(r["run_id"], r["workflow"], r["version"]) for r in ends])
     if verified is not None:
         set_verified(connection, rules.name, verified)
     dead = sum(row["state"] == State.DEAD for row in rows)

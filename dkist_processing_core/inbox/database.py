@@ -7,17 +7,17 @@ Not here: its tables (tables), and how they are made and changed (migrating).
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, NoReturn, Self, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from dkist_processing_core.errors import ConfigurationError, InboxUnavailableError
-from dkist_processing_core.inbox.faults import explained
+from dkist_processing_core.errors import ConfigurationError, InboxError, InboxUnavailableError
+from dkist_processing_core.inbox.faults import convert_passing, explained
 from dkist_processing_core.inbox.migrating import migrate
 from dkist_processing_core.journal.place import open_folder, place
 from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
@@ -30,7 +30,8 @@ _BUSY_SECONDS = 30.0
 _CONNECTION_SECONDS = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _SERVER_SETTINGS = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 _EXPECTED = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
-_OURS = "is_transaction_of_inbox"
+_WRITES = "writes"
+_RESERVED = ("begin", "close", "commit", "invalidate", "rollback")
 
 
 class Database:
@@ -43,6 +44,7 @@ class Database:
         """The address, without the password."""
         self.file = file
         self._writing = threading.Lock()
+        event.listen(engine, "handle_error", convert_passing(where), retval=True)
         if file is not None:
             event.listen(engine, "connect", _prepare)
             event.listen(engine, "before_cursor_execute", self._begin)
@@ -140,25 +142,43 @@ class Database:
         """
         with explained(self.where):
             connection = self.engine.connect()
-        try:
-            yield from self._begun(connection)
-        finally:
-            connection.close()
-
-    def _begun(self, connection: Connection) -> Iterator[Connection]:
         root = connection.begin()
         try:
             try:
                 yield connection
             except BaseException:
-                with explained(self.where):
+                # The connection may be lost, and with it the transaction: the error that was raised is the reason.
+                with suppress(InboxError, SQLAlchemyError):
                     root.rollback()
                 raise
             with explained(self.where):
                 root.commit()
         finally:
-            if connection.info.pop(_OURS, False):
+            is_writing = self.file is not None and connection.info.pop(_WRITES, False)
+            connection.close()
+            if is_writing:
                 self._writing.release()
+
+    @contextmanager
+    def lent(self) -> Iterator[Connection]:
+        """
+        Run a transaction for code that may not end it: its commit and its rollback are the inbox's.
+
+        Raises:
+            InboxError: That code has ended it nevertheless, or an error of the database that it caught has.
+        """
+        with self.transaction() as connection:
+            root = connection.get_transaction()
+            for name in _RESERVED:
+                setattr(connection, name, _refuse(name))
+            try:
+                yield connection
+            finally:
+                for name in _RESERVED:
+                    delattr(connection, name)
+            if root is None or not root.is_active or connection.get_transaction() is not root:
+                msg = f"the transaction of the inbox {self.where} was ended before the end of its handler"
+                raise InboxError(msg)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -175,14 +195,28 @@ class Database:
             raise InboxUnavailableError(msg)
         try:
             cursor.execute("BEGIN IMMEDIATE")
-        except BaseException:
+        except BaseException as error:
             self._writing.release()
+            if isinstance(error, sqlite3.OperationalError):
+                msg = f"the inbox {self.where} cannot be used now: {error}"
+                raise InboxUnavailableError(msg) from error
             raise
-        connection.info[_OURS] = True
+        connection.info[_WRITES] = True
 
     def close(self) -> None:
         """Close the connections that are not in use."""
         self.engine.dispose()
+
+
+def _refuse(name: str) -> Callable[[], NoReturn]:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        msg = (
+            f"a handler called {name}() of its transaction, which the inbox commits or rolls back: return to commit, "
+            "raise an exception to roll back, use begin_nested() for a part of it"
+        )
+        raise InboxError(msg)
+
+    return refuse
 
 
 def _prepare(connection: sqlite3.Connection, _: object) -> None:

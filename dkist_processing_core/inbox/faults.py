@@ -5,17 +5,18 @@ Not here: failures of a handler (outcomes).
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy import ExceptionContext
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
 from dkist_processing_core.text import clean_line
 
 # Classes of SQLSTATE: connection, resources (as a full disk), operator intervention (as a shutdown), system.
 _PASSING = ("08", "53", "57P", "58")
+_CONFLICT = "40"
 _SQLITE_PASSING = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -30,8 +31,6 @@ _PRIMARY = 0xFF
 
 def is_passing(error: BaseException) -> bool:
     """Return True for an error of the database itself that a retry may not meet, such as a restart or a full disk."""
-    if isinstance(error, PoolTimeoutError):
-        return True
     if not isinstance(error, DBAPIError):
         return False
     original = error.orig
@@ -39,15 +38,34 @@ def is_passing(error: BaseException) -> bool:
         code = getattr(original, "sqlite_errorcode", None)
         return code is not None and code & _PRIMARY in _SQLITE_PASSING
     state = getattr(original, "sqlstate", None)
-    if error.connection_invalidated or (state is None and type(original).__name__ == "OperationalError"):
-        return True
-    return state is not None and state.startswith(_PASSING)
+    if state is None:
+        # The driver lost the connection, or got none.
+        return error.connection_invalidated or isinstance(error, OperationalError)
+    return bool(state.startswith(_PASSING))
 
 
-def sentence_of(error: BaseException) -> str:
-    """Return the reason that a driver states, on one line."""
+def converted(where: str, error: SQLAlchemyError) -> InboxError:
+    """Return the error that the inbox raises for one of SQLAlchemy."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return clean_line(" ".join(str(original).split()))
+    reason = clean_line(" ".join(str(original).split()))
+    # Of two transactions that wait for each other, PostgreSQL ends one.
+    if is_passing(error) or (getattr(original, "sqlstate", None) or "").startswith(_CONFLICT):
+        return InboxUnavailableError(f"the inbox {where} cannot be used now: {reason}")
+    return InboxError(f"the inbox {where} has refused a statement: {reason}")
+
+
+def convert_passing(where: str) -> Callable[[ExceptionContext], InboxError | None]:
+    """
+    Return a listener of an engine that converts errors of the database itself, in statements of handlers as well.
+
+    A handler may use other databases too: their errors are its own.
+    """
+
+    def convert(context: ExceptionContext) -> InboxError | None:
+        error = context.sqlalchemy_exception
+        return converted(where, error) if error is not None and is_passing(error) else None
+
+    return convert
 
 
 @contextmanager
@@ -62,7 +80,4 @@ def explained(where: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        kind = InboxUnavailableError if is_passing(error) else InboxError
-        verb = "cannot be used now" if is_passing(error) else "refused a statement"
-        msg = f"the inbox {where} {verb}: {sentence_of(error)}"
-        raise kind(msg) from error
+        raise converted(where, error) from error

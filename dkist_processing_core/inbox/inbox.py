@@ -14,19 +14,23 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping, case, func, select
 
-from dkist_processing_core.errors import ClaimLostError, DecodeError, InboxError
-from dkist_processing_core.inbox import arrivals, claims, outcomes
+from dkist_processing_core.errors import ClaimLostError, DecodeError
+from dkist_processing_core.events import Event
+from dkist_processing_core.inbox import arrivals, claims, outcomes, pruning
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import explained
 from dkist_processing_core.inbox.locks import AdvisoryLock, Lock, LockedFile, claimers_number, number_of
+from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.outcomes import Failed
 from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.inbox.tables import State, inbox
+from dkist_processing_core.text import counted
 
 # How often the rows of claimers that have ended are looked for, while others can be claimed.
 _ORPHAN_SECONDS = 1.0
+_KILLER = "its consumer ended {starts} times while it handled this event"
 logger = logging.getLogger("dkist_processing_core.inbox")
 
 
@@ -65,9 +69,12 @@ class Inbox:
             self._intake = AdvisoryLock(database, lambda: number_of(f"intake {rules.name}"))
         else:
             self._claimer = self._intake = LockedFile(database, rules.name)
-        self._held: dict[int, bool] = {}
         self._claiming = threading.Lock()
-        self._looked_at = float("-inf")
+        self._number = 0
+        # The claimed rows without an outcome, and the one of them beside which no other is claimed.
+        self._held: set[int] = set()
+        self._alone: int | None = None
+        self._freed_at = float("-inf")
 
     def become_intake(self) -> bool:
         """Return True if this process is now the one that stores the arrivals of this consumer."""
@@ -75,13 +82,15 @@ class Inbox:
 
     def become_claimer(self) -> bool:
         """Return True if this process may now claim rows; on SQLite one process of a consumer may."""
-        return self._claimer.acquire()
+        with self._claiming:
+            return self._acquire()
 
     def abandon(self) -> None:
         """Release the locks as the end of the process does: its claimed rows are those of a consumer that died."""
         self._claimer.release()
         self._intake.release()
         self._held.clear()
+        self._alone = None
 
     def store(self, arrived: Sequence[Arrival], *, verified: int | None = None) -> Stored:
         """
@@ -110,64 +119,103 @@ class Inbox:
         Raises:
             InboxUnavailableError: Nothing is known to be claimed; a retry may succeed.
         """
-        if not self.become_claimer():
-            return []
         with self._claiming:
-            if any(self._held.values()):
-                # A row that may end its process is handled alone.
+            if self._alone is not None or not self._acquire():
                 return []
-            with self._claimer.transaction() as connection:
-                number = self._claimer.number
-                if number is None:
-                    return []
-                found = self._found(connection, number, limit)
-                rows = self._decoded(connection, found)
-            self._held.update({row.seq: row.starts >= self.rules.max_starts for row in rows})
+            with explained(self._database.where), self._claimer.transaction() as connection:
+                while (rows := self._claim(connection, limit)) is None:
+                    pass
+            self._held.update(row.seq for row in rows)
+            if rows and self._is_last_start(rows[0].starts - 1):
+                self._alone = rows[0].seq
             return rows
 
-    def _found(self, connection: Connection, number: int, limit: int) -> list[RowMapping]:
+    def _claim(self, connection: Connection, limit: int) -> list[Row] | None:
+        """Claim rows; None if all that were found are dead now, so that there may be others."""
         now = self._clock()
-        if time.monotonic() - self._looked_at >= _ORPHAN_SECONDS:
-            for orphan in claims.orphans(connection, self.rules, number):
-                if orphan["starts"] >= self.rules.max_starts:
-                    reason = claims.KILLER.format(starts=orphan["starts"])
-                    outcomes.mark_dead(connection, orphan["seq"], reason=reason, family="killer", now=now)
-                    logger.error("event %d of consumer %r is dead: %s", orphan["seq"], self.rules.name, reason)
-                    continue
-                if orphan["starts"] + 1 >= self.rules.max_starts and self._held:
-                    # Its last start is to prove that it ends its process, so the others are handled before.
-                    return []
-                claims.take_orphan(connection, orphan, number)
-                return [orphan]
-            self._looked_at = time.monotonic()
-        return claims.take(connection, self.rules, number, limit, now)
-
-    def _decoded(self, connection: Connection, found: Sequence[RowMapping]) -> list[Row]:
-        rows = []
+        if not 0 <= now - self._freed_at < _ORPHAN_SECONDS:
+            self._free_orphans(connection, now)
+        found = claims.due(connection, self.rules, limit, now)
+        if not found and self._freed_at != now and self._free_orphans(connection, now):
+            found = claims.due(connection, self.rules, limit, now)
+        rows: list[Row] = []
+        gave_up = False
         for row in found:
-            try:
-                event = claims.event_of(row)
-            except DecodeError as error:
-                outcomes.mark_dead(connection, row["seq"], reason=str(error), family="undecodable", now=self._clock())
+            if row["starts"] and (rows or (self._held and self._is_last_start(row["starts"]))):
+                # Its claimer has ended, perhaps because of this row: it is claimed alone.
+                break
+            event = self._event(connection, row)
+            if event is None:
+                gave_up = True
+                if self.rules.ordered:
+                    # The dead row holds up the later ones of its run.
+                    break
                 continue
-            rows.append(Row(row["seq"], event, row["body"], row["starts"] + 1, row["tries"], row["received_at"]))
-        return rows
+            rows.append(_row(row, event))
+            if row["starts"]:
+                break
+        if rows:
+            claims.claim(connection, [row.seq for row in rows], self._number)
+        return None if gave_up and not rows else rows
+
+    def _event(self, connection: Connection, row: RowMapping) -> Event | None:
+        """Return the event of a row, or give the row up if it ends its consumers or is no event."""
+        if row["starts"] >= self.rules.max_starts:
+            reason, family = _KILLER.format(starts=row["starts"]), "killer"
+        else:
+            try:
+                return claims.event_of(row)
+            except DecodeError as error:
+                reason, family = str(error), "undecodable"
+        outcomes.mark_dead(connection, row["seq"], reason=reason, family=family, now=self._clock())
+        logger.error("consumer %r: event %d is a dead letter: %s", self.rules.name, row["seq"], reason)
+        return None
+
+    def _is_last_start(self, starts: int) -> bool:
+        """Return True if a row that ends its claimer once more is dead: no other row may then be to blame."""
+        return starts > 0 and starts + 1 >= self.rules.max_starts
+
+    def _free_orphans(self, connection: Connection, now: float) -> int:
+        self._freed_at = now
+        freed = claims.free_orphans(connection, self.rules, self._number)
+        if freed:
+            logger.warning(
+                "consumer %r: the process that had claimed %s has ended; they are handled again, one at a time",
+                self.rules.name,
+                counted(freed, "event"),
+            )
+        return freed
+
+    def _acquire(self) -> bool:
+        """Acquire the lock of the claimer. After the loss of its session, claims move to the number of the new one."""
+        if not self._claimer.acquire():
+            return False
+        number = self._claimer.number
+        if number is None:
+            return False
+        if self._number not in (number, 0):
+            with explained(self._database.where), self._claimer.transaction() as connection:
+                claims.adopt(connection, list(self._held), self._number, number)
+        self._number = number
+        return True
 
     @contextmanager
     def handling(self, rows: Sequence[Row]) -> Iterator[Connection]:
         """
         Run the transaction of an effect: at its end the rows are marked as done, and both are committed or neither.
 
-        On SQLite it takes the lock to write at its first statement.
+        On SQLite it takes the lock to write at its first statement. An exception leaves the rows claimed: `fail` or
+        `release` them, or handle them again.
 
         Raises:
             ClaimLostError: A row is no longer claimed by this process; everything was rolled back.
-            InboxUnavailableError: The database cannot be used now; everything was rolled back.
+            InboxUnavailableError: The database cannot be used now; everything was rolled back, or, if the connection
+                was lost during the commit, perhaps committed. If the rows are then handled again, their claim is lost.
+            InboxError: The handler has ended the transaction, or caught an error that ended it.
         """
-        with self._database.transaction() as connection:
+        with self._database.lent() as connection:
             yield connection
-            with explained(self._database.where):
-                self._mark(connection, rows)
+            self._mark(connection, rows)
         self._forget(rows)
 
     def mark_done(self, rows: Sequence[Row]) -> None:
@@ -176,10 +224,20 @@ class Inbox:
             pass
 
     def _mark(self, connection: Connection, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
         seqs = [row.seq for row in rows]
-        if seqs and not outcomes.mark_done(connection, seqs, self._claimer.number, self._clock()):
-            msg = f"the inbox {self._database.where}: rows of {seqs} are no longer claimed by this process"
-            raise ClaimLostError(msg)
+        with explained(self._database.where):
+            if not outcomes.mark_done(connection, seqs, self._number, self._clock()):
+                raise self._claim_lost(rows)
+            if self.rules.ordered:
+                runs = [RunKey.of(row.event) for row in rows if row.may_hold_up]
+                let_go_on(connection, self.rules.name, runs)
+
+    def _claim_lost(self, rows: Sequence[Row]) -> ClaimLostError:
+        self._forget(rows)
+        seqs = ", ".join(str(row.seq) for row in rows)
+        return ClaimLostError(f"the inbox {self._database.where}: this process has lost its claim of event {seqs}")
 
     def fail(self, row: Row, error: BaseException) -> Failed:
         """Record that a handler failed: the row is tried again after a pause, or is dead after `max_tries`."""
@@ -190,31 +248,39 @@ class Inbox:
             is_ours = outcomes.mark_failed(
                 connection,
                 row.seq,
-                self._claimer.number,
+                self._number,
                 error=error,
                 tries=tries,
                 now=now,
                 due_at=due_at,
                 reason=reason,
             )
-        self._forget([row])
         if not is_ours:
-            msg = f"the inbox {self._database.where}: row {row.seq} is no longer claimed by this process"
-            raise ClaimLostError(msg)
+            raise self._claim_lost([row])
+        self._forget([row])
         return Failed(tries, due_at)
 
     def release(self, rows: Sequence[Row]) -> None:
         """Give rows back that were not handled: their start does not count."""
-        number = self._claimer.number
-        if number is not None:
+        if rows:
             with explained(self._database.where), self._database.transaction() as connection:
-                claims.give_back(connection, [row.seq for row in rows], number)
+                claims.give_back(connection, [row.seq for row in rows], self._number)
         self._forget(rows)
 
     def _forget(self, rows: Sequence[Row]) -> None:
-        with self._claiming:
-            for row in rows:
-                self._held.pop(row.seq, None)
+        for row in rows:
+            self._held.discard(row.seq)
+            if self._alone == row.seq:
+                self._alone = None
+
+    def prune(self, limit: int = 1000) -> int:
+        """
+        Delete up to `limit` handled rows whose repetition cannot come any more, and return their number.
+
+        It is called now and then, in small steps, so that no other statement waits long.
+        """
+        with explained(self._database.where), self._database.transaction() as connection:
+            return pruning.prune(connection, self.rules, limit, self._clock())
 
     def next_due(self) -> float | None:
         """Return when the next row that is neither claimed nor parked is due; None if there is none."""
@@ -247,4 +313,13 @@ class Inbox:
         self.abandon()
 
 
-__all__ = ["Counts", "Failed", "Inbox", "InboxError"]
+def _row(row: RowMapping, event: Event) -> Row:
+    return Row(
+        row["seq"],
+        event,
+        row["body"],
+        row["starts"] + 1,
+        row["tries"],
+        row["received_at"],
+        bool(row["tries"] or row["history"] or getattr(event, "provisional", False)),
+    )

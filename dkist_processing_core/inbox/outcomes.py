@@ -23,7 +23,7 @@ class Failed:
     """When it is tried again; None if it is dead."""
 
 
-def mark_done(connection: Connection, seqs: Sequence[int], number: int | None, now: float) -> bool:
+def mark_done(connection: Connection, seqs: Sequence[int], number: int, now: float) -> bool:
     """Mark claimed rows as done, and return False if one of them is no longer claimed by this claimer."""
     found = inbox.c.seq == seqs[0] if len(seqs) == 1 else inbox.c.seq.in_(seqs)
     done = connection.execute(
@@ -37,7 +37,7 @@ def mark_done(connection: Connection, seqs: Sequence[int], number: int | None, n
 def mark_failed(
     connection: Connection,
     seq: int,
-    number: int | None,
+    number: int,
     *,
     error: BaseException,
     tries: int,

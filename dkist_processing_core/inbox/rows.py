@@ -23,3 +23,5 @@ class Row:
     """How often its handlers have failed."""
     received_at: float
     """When it was stored, in seconds since 1970."""
+    may_hold_up: bool = False
+    """Whether later rows of its run may be parked because of it."""

@@ -100,7 +100,8 @@ def _partial(name: str, *columns: str, where: str) -> Index:
 _partial("due", "consumer", "due_at", "seq", where="state = 'waiting' AND claim IS NULL")
 _partial("claim", "consumer", "claim", where="claim IS NOT NULL")
 _partial("run", "consumer", "run_id", "seq", where=_UNFINISHED)
-_partial("dead", "consumer", "family", where="state IN ('dead', 'archived')")
+_partial("dead", "consumer", "last_failed_at", "seq", where="state IN ('dead', 'archived')")
+_partial("family", "consumer", "family", "last_failed_at", where="state IN ('dead', 'archived')")
 _partial("end", "consumer", "run_id", "task", where="is_end")
 _partial("done", "consumer", "done_at", where="done_at IS NOT NULL")
 

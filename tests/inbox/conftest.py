@@ -6,14 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from sqlalchemy import text
 
 from dkist_processing_core.inbox import Database, Inbox
-from dkist_processing_core.settings.reading import read_settings
-from tests.inbox.parts import Clock, Inboxes
+from tests.inbox.parts import Clock, Inboxes, opened
 from tests.services.postgres import PostgresServer
-
-TABLES = "dkist_core_inbox, dkist_core_consumer, dkist_core_timer"
 
 
 @pytest.fixture(scope="session")
@@ -31,14 +27,8 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     An open database without rows; the test runs on each kind.
     """
     url = None if request.param == "sqlite" else request.getfixturevalue("inbox_url")
-    with closing(Database.open(url, read_settings())) as opened:
-        if url is not None:
-            with opened.transaction() as transaction:
-                transaction.execute(text(f"TRUNCATE {TABLES} RESTART IDENTITY"))
-        with opened.transaction() as transaction:
-            transaction.execute(text("DROP TABLE IF EXISTS effect"))
-            transaction.execute(text("CREATE TABLE effect (seq INTEGER)"))
-        yield opened
+    with opened(url) as database:
+        yield database
 
 
 @pytest.fixture

@@ -2,13 +2,18 @@
 What the tests of the inbox share: a clock, arrivals, and the effects of handled rows.
 """
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from dkist_processing_core.events import CONTENT_TYPE, Event, encode
 from dkist_processing_core.inbox import Arrival, Database, Inbox, Row, Rules
+from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed
+
+TABLES = "dkist_core_inbox, dkist_core_consumer, dkist_core_timer"
 
 
 class Clock:
@@ -54,6 +59,20 @@ class Inboxes:
         """
         for inbox in self._open:
             inbox.close()
+
+
+@contextmanager
+def opened(url: str | None) -> Iterator[Database]:
+    """
+    Open a database without rows, and with a table for effects.
+    """
+    with closing(Database.open(url, read_settings())) as database:
+        with database.transaction() as transaction:
+            if url is not None:
+                transaction.execute(text(f"TRUNCATE {TABLES} RESTART IDENTITY"))
+            transaction.execute(text("DROP TABLE IF EXISTS effect"))
+            transaction.execute(text("CREATE TABLE effect (seq INTEGER)"))
+        yield database
 
 
 def arrival(event: Event, *, is_wanted: bool = True) -> Arrival:

@@ -166,7 +166,7 @@ def test_the_mark_of_a_lost_claim_rolls_the_effect_back(inboxes: Open, database:
     first.abandon()
     (same,) = second.claim(1)
 
-    with pytest.raises(ClaimLostError, match="no longer claimed"), first.handling([row]) as transaction:
+    with pytest.raises(ClaimLostError, match="lost its claim of event 1"), first.handling([row]) as transaction:
         take_effect(transaction, row)
     with second.handling([same]) as transaction:
         take_effect(transaction, same)

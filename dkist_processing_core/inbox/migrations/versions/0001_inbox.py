@@ -15,7 +15,8 @@ _INDEXES = {
     "due": (["consumer", "due_at", "seq"], "state = 'waiting' AND claim IS NULL"),
     "claim": (["consumer", "claim"], "claim IS NOT NULL"),
     "run": (["consumer", "run_id", "seq"], _UNFINISHED),
-    "dead": (["consumer", "family"], "state IN ('dead', 'archived')"),
+    "dead": (["consumer", "last_failed_at", "seq"], "state IN ('dead', 'archived')"),
+    "family": (["consumer", "family", "last_failed_at"], "state IN ('dead', 'archived')"),
     "end": (["consumer", "run_id", "task"], "is_end"),
     "done": (["consumer", "done_at"], "done_at IS NOT NULL"),
 }

@@ -1,0 +1,27 @@
+"""
+Pruning: finished rows are deleted when no repetition of their events can come.
+
+Not here: when it is done (consumer).
+"""
+
+from sqlalchemy import Connection, text
+
+from dkist_processing_core.inbox.order import let_go_on_if_first
+from dkist_processing_core.inbox.rules import Rules
+
+_PRUNE = text(
+    """
+    DELETE FROM dkist_core_inbox WHERE seq IN (
+        SELECT seq FROM dkist_core_inbox WHERE consumer = :consumer AND done_at IS NOT NULL AND done_at < :until
+        ORDER BY done_at LIMIT :limit
+    )
+    """
+)
+
+
+def prune(connection: Connection, rules: Rules, limit: int, now: float) -> int:
+    """Delete up to `limit` rows that were finished longer ago than they are kept, and return their number."""
+    if rules.ordered:
+        let_go_on_if_first(connection, rules.name)
+    values = {"consumer": rules.name, "until": now - rules.kept_seconds, "limit": limit}
+    return connection.execute(_PRUNE, values).rowcount

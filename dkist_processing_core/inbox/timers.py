@@ -1,0 +1,81 @@
+"""
+Timers: work of a consumer at regular times, by one of its processes at a time.
+
+Not here: the threads that do the work (consumer).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, text
+
+from dkist_processing_core.inbox.database import Database
+from dkist_processing_core.inbox.faults import explained
+
+_ADD = text(
+    """
+    INSERT INTO dkist_core_timer (consumer, name, next_at) VALUES (:consumer, :name, :next_at)
+    ON CONFLICT (consumer, name) DO NOTHING
+    """
+)
+_NEXT = text("SELECT next_at FROM dkist_core_timer WHERE consumer = :consumer AND name = :name")
+_MOVE = text("UPDATE dkist_core_timer SET next_at = :next_at WHERE consumer = :consumer AND name = :name")
+
+
+class Timers:
+    """The timers of one consumer, each with a name and a period in seconds."""
+
+    def __init__(self, database: Database, consumer: str, *, clock: Callable[[], float] = time.time) -> None:
+        """Store the database and the name of the consumer."""
+        self._database = database
+        self._consumer = consumer
+        self._clock = clock
+
+    def next_at(self, name: str, seconds: float) -> float:
+        """Return when a timer is due next, in seconds since 1970; a new one is due after its period."""
+        values = {"consumer": self._consumer, "name": name}
+        with self._database.reading() as connection:
+            found: float | None = connection.scalar(_NEXT, values)
+        if found is not None:
+            return found
+        with explained(self._database.where), self._database.transaction() as connection:
+            connection.execute(_ADD, values | {"next_at": self._clock() + seconds})
+            added: float = connection.execute(_NEXT, values).scalar_one()
+        return added
+
+    @contextmanager
+    def due(self, name: str, seconds: float) -> Iterator[Connection | None]:
+        """
+        Run the transaction of a timer's work, in which the timer moves on; None if it is not due, or another is at it.
+
+        Missed times are not made up for. After an exception nothing has changed, and the timer is still due: `postpone`
+        it, or try again after a pause.
+
+        Raises:
+            InboxUnavailableError: The database cannot be used now.
+        """
+        if self.next_at(name, seconds) > self._clock():
+            yield None
+            return
+        with self._database.lent() as connection:
+            yield connection if self._move(connection, name, seconds) else None
+
+    def _move(self, connection: Connection, name: str, seconds: float) -> bool:
+        values = {"consumer": self._consumer, "name": name}
+        lock = " FOR UPDATE SKIP LOCKED" if self._database.dialect == "postgresql" else ""
+        with explained(self._database.where):
+            found = connection.scalar(text(f"{_NEXT.text}{lock}"), values)
+            now = self._clock()
+            if found is None or found > now:
+                return False
+            periods = math.floor((now - found) / seconds) + 1
+            connection.execute(_MOVE, values | {"next_at": found + periods * seconds})
+        return True
+
+    def postpone(self, name: str, pause: float) -> None:
+        """Have a timer due after a pause, as after a failure of its work."""
+        values = {"consumer": self._consumer, "name": name, "next_at": self._clock() + pause}
+        with explained(self._database.where), self._database.transaction() as connection:
+            connection.execute(_MOVE, values)

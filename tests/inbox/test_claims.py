@@ -1,0 +1,175 @@
+"""
+Claims of consumers that die: their rows are claimed again alone, and given up if they end each consumer.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from sqlalchemy import text
+
+from dkist_processing_core.errors import ClaimLostError, InboxUnavailableError
+from dkist_processing_core.inbox import Database, DeadLetters, Inbox, Rules
+from tests.inbox.parts import Clock, effects, failures, opened, take_effect
+
+Open = Callable[..., Inbox]
+
+
+def die(inbox: Inbox) -> None:
+    """
+    End a consumer as SIGKILL does.
+    """
+    inbox.abandon()
+
+
+def test_a_row_that_ends_each_consumer_is_given_up_and_the_others_are_done(
+    inboxes: Open, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Claims of the same batch are not to blame, however often they were claimed beside it.
+    """
+    killer, deaths = 4, 0
+    inbox = inboxes(max_starts=3)
+    inbox.store(failures(9))
+
+    done: list[int] = []
+    while rows := inbox.claim(6):
+        for row in rows:
+            if row.seq == killer:
+                die(inbox)
+                deaths += 1
+                inbox = inboxes(max_starts=3)
+                break
+            inbox.mark_done([row])
+            done.append(row.seq)
+
+    (letter,) = DeadLetters(database).list()
+    assert deaths == 3
+    assert sorted(done) == [1, 2, 3, 5, 6, 7, 8, 9]
+    assert (letter.seq, letter.reason) == (killer, "its consumer ended 3 times while it handled this event")
+    assert any("event 4 is a dead letter" in record.message for record in caplog.records)
+
+
+def test_the_last_start_of_a_row_has_no_other_beside_it(inboxes: Open) -> None:
+    """
+    The death of its consumer must then be its own doing, so other workers wait for a moment.
+    """
+    inbox = inboxes(max_starts=2)
+    inbox.store(failures(3))
+    suspect = inbox.claim(1)
+    die(inbox)
+    inbox = inboxes(max_starts=2)
+
+    alone = inbox.claim(9)
+    beside = inbox.claim(9)
+    inbox.mark_done(alone)
+    after = inbox.claim(9)
+
+    assert [row.seq for row in alone] == [row.seq for row in suspect]
+    assert beside == []
+    assert [row.seq for row in after] == [2, 3]
+
+
+def test_a_suspect_waits_until_the_others_are_handled(inboxes: Open, database: Database, clock: Clock) -> None:
+    """
+    A consumer that has claimed rows takes no row that may end it.
+    """
+    one = inboxes(max_starts=2)
+    one.store(failures(2))
+    if database.dialect == "sqlite":
+        (first,) = one.claim(1)
+        die(one)
+        other = inboxes(max_starts=2)
+        assert [row.seq for row in other.claim(9)] == [first.seq]
+        return
+    one.claim(1)
+    other = inboxes(max_starts=2)
+    held = other.claim(1)
+    die(one)
+    clock.now += 10
+
+    before = other.claim(9)
+    other.mark_done(held)
+
+    assert before == []
+    assert [row.seq for row in other.claim(9)] == [1]
+
+
+def test_a_failure_takes_back_the_suspicion(inboxes: Open, clock: Clock) -> None:
+    """
+    A handler that raised did not end its consumer.
+    """
+    inbox = inboxes(max_starts=2, first_pause=1.0)
+    inbox.store(failures(1))
+    inbox.claim(1)
+    die(inbox)
+    inbox = inboxes(max_starts=2, first_pause=1.0)
+    (row,) = inbox.claim(1)
+
+    inbox.fail(row, OSError("gone"))
+
+    clock.now += 10
+    (again,) = inbox.claim(1)
+    assert (row.starts, again.starts, again.tries) == (2, 1, 1)
+
+
+def test_processes_of_a_consumer_on_sqlite_take_turns(inboxes: Open, database: Database) -> None:
+    """
+    On PostgreSQL they share the rows; only one of them stores arrivals in both cases.
+    """
+    one, other = inboxes(), inboxes()
+    one.store(failures(4))
+
+    assert one.become_intake()
+    assert not other.become_intake()
+    assert len(one.claim(2)) == 2
+    assert len(other.claim(9)) == (0 if database.dialect == "sqlite" else 2)
+
+    one.close()
+
+    assert other.become_intake()
+
+
+def test_a_claimer_that_lost_its_session_keeps_its_claims(
+    inbox_url: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Its rows are neither handled twice nor held for a death that did not happen.
+    """
+    with opened(inbox_url) as database, closing(Inbox(database, Rules("lost"), clock=clock)) as inbox:
+        inbox.store(failures(3))
+        held = inbox.claim(2)
+        with database.transaction() as transaction:
+            transaction.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
+
+        with pytest.raises(InboxUnavailableError, match="cannot be used now"):
+            inbox.claim(1)
+        rest = inbox.claim(9)
+        for row in held:
+            with inbox.handling([row]) as transaction:
+                take_effect(transaction, row)
+
+        assert [row.seq for row in rest] == [3]
+        assert effects(database) == [1, 2]
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_row_that_another_process_has_claimed_meanwhile_is_lost(inboxes: Open) -> None:
+    """
+    Neither its mark nor its failure is recorded by the process that lost it.
+    """
+    one, other = inboxes(), inboxes()
+    one.store(failures(2))
+    first, second = one.claim(2)
+    die(one)
+    (taken,) = other.claim(1)
+    other.mark_done([taken])
+
+    with pytest.raises(ClaimLostError, match="lost its claim of event 1"):
+        one.mark_done([first])
+    with pytest.raises(ClaimLostError, match="lost its claim of event 2"):
+        one.fail(second, OSError("gone"))
+    one.release([second])
+
+    assert [row.starts for row in other.claim(9)] == [2]

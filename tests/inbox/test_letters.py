@@ -1,0 +1,172 @@
+"""
+Dead letters: grouped by their kind of failure, retried with their history, archived, restored and discarded.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from dkist_processing_core.inbox import Arrival, Database, DeadLetters, Inbox, Life
+from tests.facts import failed
+from tests.inbox.parts import Clock, arrival, failures
+
+Open = Callable[..., Inbox]
+
+
+@pytest.fixture
+def letters(database: Database, clock: Clock) -> DeadLetters:
+    """
+    The dead letters of the database.
+    """
+    return DeadLetters(database, clock=clock)
+
+
+def bury(inbox: Inbox, count: int, error: Exception) -> list[int]:
+    """
+    Have as many rows die of an error, and return their numbers.
+    """
+    rows = inbox.claim(count)
+    for row in rows:
+        inbox.fail(row, error)
+    return [row.seq for row in rows]
+
+
+def test_letters_are_grouped_by_consumer_and_kind_of_failure(inboxes: Open, letters: DeadLetters, clock: Clock) -> None:
+    """
+    An operator sees each problem once, with the number of its victims and its newest one.
+    """
+    inbox = inboxes(max_tries=1)
+    inbox.store(failures(3))
+    bury(inbox, 2, KeyError("missing"))
+    clock.now += 10
+    last = bury(inbox, 1, OSError("gone"))
+    inboxes("other").store([Arrival(None, b"\xff", reason="the body is not JSON")])
+
+    groups = letters.groups()
+
+    assert [(group.consumer, group.count, group.newest.error_type) for group in groups] == [
+        ("consumer", 1, "OSError"),
+        ("other", 1, None),
+        ("consumer", 2, "KeyError"),
+    ]
+    assert groups[0].newest.seq == last[0]
+    assert (groups[2].first_failed_at, groups[2].last_failed_at) == (clock.now - 10, clock.now - 10)
+    assert groups[1].newest.reason == "the body is not JSON"
+
+
+def test_a_letter_has_the_event_and_the_failure(inboxes: Open, letters: DeadLetters, clock: Clock) -> None:
+    """
+    It shows what was to be handled, what happened and how often.
+    """
+    inbox = inboxes(max_tries=1)
+    inbox.store([arrival(failed("A"))])
+    (seq,) = bury(inbox, 1, ValueError("no such\x00 table at https://user:hunter22@host/"))
+
+    letter = letters.show(seq)
+
+    assert letter is not None
+    assert letter.event == failed("A")
+    assert (letter.tries, letter.first_failed_at, letter.last_failed_at) == (1, clock.now, clock.now)
+    assert letter.error_message == "no such\N{REPLACEMENT CHARACTER} table at https://[redacted]@host/"
+    assert "ValueError" in (letter.stack or "")
+    assert letters.show(seq + 1) is None
+
+
+def test_raw_bytes_and_headers_of_an_undecodable_message_are_kept(inboxes: Open, letters: DeadLetters) -> None:
+    """
+    They show which publisher sent it.
+    """
+    inboxes().store([Arrival(None, b"\xff\x00", "text/plain", {"a": b"b", "n": [1]}, reason="the body is not JSON")])
+
+    (letter,) = letters.list()
+
+    assert (letter.body, letter.content_type, letter.headers) == (b"\xff\x00", "text/plain", {"a": "b", "n": [1]})
+    assert letter.event is None
+
+
+def test_a_group_is_retried_with_its_history(inboxes: Open, letters: DeadLetters, clock: Clock) -> None:
+    """
+    A retried row begins anew, and keeps how it failed before.
+    """
+    inbox = inboxes(max_tries=1)
+    inbox.store(failures(3))
+    bury(inbox, 2, KeyError("missing"))
+    bury(inbox, 1, OSError("gone"))
+    family = letters.groups()[1].family if letters.groups()[0].count == 1 else letters.groups()[0].family
+    clock.now += 5
+
+    retried = letters.retry(family=family)
+    bury(inbox, 9, OSError("gone"))
+
+    assert retried == 2
+    (group,) = letters.groups()
+    assert group.count == 3
+    (life,) = group.newest.history
+    assert isinstance(life, Life)
+    assert (life.error_type, life.tries, life.retried_at) == ("KeyError", 1, clock.now)
+
+
+def test_an_undecodable_message_is_decoded_again_at_a_retry(inboxes: Open, letters: DeadLetters) -> None:
+    """
+    A newer release may know the event; this one does not, so it is dead again, and no handler sees it.
+    """
+    inbox = inboxes()
+    inbox.store([Arrival(None, b"{}", reason="unknown")])
+
+    letters.retry(every=True)
+
+    assert letters.list() == []
+    assert inbox.claim(9) == []
+    (letter,) = letters.list()
+    assert letter.reason == "the event's data is null, expected a JSON object"
+    assert [life.reason for life in letter.history] == ["unknown"]
+
+
+def test_archived_letters_are_out_of_the_list_until_restored(inboxes: Open, letters: DeadLetters) -> None:
+    """
+    An operator puts away what is known, and loses nothing.
+    """
+    inbox = inboxes(max_tries=1)
+    inbox.store(failures(2))
+    one, other = bury(inbox, 2, KeyError("missing"))
+
+    assert letters.archive(one) == 1
+    assert [letter.seq for letter in letters.list()] == [other]
+    assert [letter.seq for letter in letters.list(archived=True)] == [one]
+    assert inbox.counts().archived == 1
+    assert letters.restore(every=True) == 1
+    assert {letter.seq for letter in letters.list()} == {one, other}
+
+
+def test_a_discarded_letter_is_gone_and_its_repetition_is_known(inboxes: Open, letters: DeadLetters) -> None:
+    """
+    The same event does not come back.
+    """
+    inbox = inboxes(max_tries=1)
+    inbox.store(failures(1))
+    bury(inbox, 1, KeyError("missing"))
+
+    assert letters.discard(every=True) == 1
+    assert letters.list() == letters.list(archived=True) == []
+    assert inbox.store(failures(1)).new == 0
+    assert inbox.next_due() is None
+
+
+def test_letters_of_one_consumer_can_be_looked_at_alone(inboxes: Open, database: Database) -> None:
+    """
+    A command about one consumer does not change another's.
+    """
+    for name in ("one", "other"):
+        inboxes(name).store([Arrival(None, b"\xff", reason="no event")])
+
+    assert DeadLetters(database, "one").discard(every=True) == 1
+    assert [letter.consumer for letter in DeadLetters(database).list()] == ["other"]
+
+
+@pytest.mark.parametrize("selection", [{}, {"family": "a", "every": True}])
+def test_a_change_needs_a_selection(letters: DeadLetters, selection: dict[str, object]) -> None:
+    """
+    A forgotten argument does not discard everything.
+    """
+    with pytest.raises(ValueError, match="expected numbers, or a family, or every=True"):
+        letters.discard(**selection)  # type: ignore[arg-type]
