@@ -96,7 +96,9 @@ class Database:
     def _at(cls, file: Path) -> Self:
         where = f"sqlite:///{file}"
         try:
-            with ClosedAfterwards(open_file(file, os.O_CREAT | os.O_RDWR)):
+            # Only its path is opened: closing another descriptor would release the locks that SQLite holds for other
+            # connections of this process, and the last process would remove the log under them.
+            with ClosedAfterwards(open_file(file, os.O_CREAT | os.O_PATH)):
                 pass
         except OSError as error:
             msg = f"the inbox {where} cannot be opened: {error.strerror or error}"

@@ -123,6 +123,8 @@ class LockedFile:
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]
         self._database = database
         self._lock = FileLock(Path(f"{database.file}.{digest}.lock"))
+        # Two threads that acquire at a time would open the file twice, and the second would find it locked.
+        self._acquiring = threading.Lock()
         self._number = claimers_number()
 
     @property
@@ -132,7 +134,8 @@ class LockedFile:
 
     def acquire(self) -> bool:
         """Acquire the lock if it is free, and return True if it is held now."""
-        return self._lock.acquire()
+        with self._acquiring:
+            return self._lock.acquire()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
