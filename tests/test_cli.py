@@ -722,6 +722,7 @@ def test_output_that_cannot_be_written_is_one_sentence(tmp_path: Path, redirecti
     It is the same for help, for JSON and for tables, and the exit status is 1.
     """
     calls = [["--version"], ["events", "list", "--json"], ["outbox", "list"]]
+    calls += [["topology", "definitions", "--consumer", "--debug"]]  # here, `--debug` is a name
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.publish(started("A"))
     lines = [f"{shlex.join(command(*each))} {redirection} 2>>errors; echo $? >>statuses" for each in calls]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from dkist_processing_core.identity.trace_context import (
 )
 from dkist_processing_core.tracing import Carrier, Signal, Telemetry, endpoint_of, run_parent
 from dkist_processing_core.tracing._collector import collector_of, is_plain
+from dkist_processing_core.tracing._otlp import otlp_exporter
 from tests.running import ROOT, run_python
 from tests.services.otlp import OtlpReceiver, Span
 
@@ -288,6 +290,28 @@ def test_a_dead_collector_is_reported_by_one_process_of_a_run(
 
     assert early == []
     assert [message.partition(": ")[0] for message in caplog.messages] == ["traces are not exported"]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_retries_of_an_author_s_own_exporter_are_logged(
+    protocol: str, refusing_port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Those of the library's exporters are not: Telemetry logs once that a collector is unreachable.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1.4")  # one retry, after about a second
+    endpoint = f"http://127.0.0.1:{refusing_port}"
+    settings = DKISTProcessingCoreConfiguration(
+        otel_exporter_otlp_protocol=protocol, otel_exporter_otlp_endpoint=endpoint
+    )
+    own = otlp_exporter(settings, "traces")
+    authors = type(own).__mro__[1](endpoint=endpoint)
+
+    with ThreadPoolExecutor() as both:
+        list(both.map(lambda exporter: exporter.export([]), [own, authors]))
+
+    retries = [message for message in caplog.messages if message.startswith("Transient error")]
+    assert len(retries) == 1
 
 
 def test_ids_are_derived_from_what_is_traced() -> None:

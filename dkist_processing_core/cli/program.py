@@ -6,6 +6,7 @@ implementation when it is called, so that the other commands start without it.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -115,12 +116,17 @@ def main() -> None:
     except SystemExit as end:
         status = end.code
     except Exception as error:  # noqa: BLE001 - an error of a file or a stream, an unexpected one, or any with --debug
-        if isinstance(error, OSError) and "--debug" not in sys.argv:
+        if isinstance(error, OSError) and not _is_debug(sys.argv[1:]):
             output.report(error)
         else:
             with contextlib.suppress(OSError):
                 write_line(redact(traceback.format_exc().rstrip()), err=True)
     sys.exit(output.end_output(status))
+
+
+def _is_debug(arguments: list[str]) -> bool:
+    """Return whether `--debug` is among the options before the command; elsewhere the word is a name or a value."""
+    return "--debug" in itertools.takewhile(lambda argument: argument.startswith("-"), arguments)
 
 
 def _show_version(is_requested: bool) -> None:  # noqa: FBT001 - typer passes an option's value by position

@@ -7,6 +7,7 @@ Not here: the address of its collector (_collector), and the provider that it be
 import functools
 import logging
 import os
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +20,7 @@ from dkist_processing_core.tracing._collector import Signal, endpoint_of, is_pla
 _THREADS_OF_GRPC = 2 * (min(max(os.cpu_count() or 16, 4), 16) + 6)
 _CLASSES = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}
 _MODULES = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}
+_is_own_export = ContextVar("_is_own_export", default=False)
 
 
 def otlp_exporter(settings: Settings, signal: Signal) -> Any:
@@ -34,8 +36,11 @@ def otlp_exporter(settings: Settings, signal: Signal) -> Any:
         raise RuntimeError(msg)
     package = f"opentelemetry.exporter.otlp.proto.{transport}"
     module = import_module(f"{package}.{_MODULES[signal]}")
-    # A filter that is added again changes nothing.
-    logging.getLogger(f"{package}.exporter").addFilter(_is_no_retry)
+    for name in (f"{package}.exporter", module.__name__):  # of gRPC and of HTTP
+        exporters_logger = logging.getLogger(name)
+        if _is_no_own_retry not in exporters_logger.filters:
+            # First: the exporter's own filter removes a line that is equal to the last one, shown or not.
+            exporters_logger.filters.insert(0, _is_no_own_retry)
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     if endpoint and transport == "http" and not special:
         # By the specification, the general variable names the base, and a signal's own variable the exact address.
@@ -44,12 +49,26 @@ def otlp_exporter(settings: Settings, signal: Signal) -> Any:
         options["insecure"] = True
     if transport == "http" and not any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):
         options["session"] = _session()
-    return getattr(module, _CLASSES[signal])(**options)
+    return _without_logged_retries(getattr(module, _CLASSES[signal]))(**options)
 
 
-def _is_no_retry(record: logging.LogRecord) -> bool:
-    # The exporter logs each retry. Telemetry logs once that a collector accepts no connection.
-    return not str(record.msg).startswith("Transient error")
+def _without_logged_retries(exporter_class: Any) -> Any:
+    """Return a class of exporters whose retries are not logged: Telemetry logs once that a collector is unreachable."""
+
+    class Exporter(exporter_class):  # type: ignore[misc]
+        def export(self, *items: Any, **options: Any) -> Any:
+            before = _is_own_export.set(True)
+            try:
+                return super().export(*items, **options)
+            finally:
+                _is_own_export.reset(before)
+
+    return Exporter
+
+
+def _is_no_own_retry(record: logging.LogRecord) -> bool:
+    # The logger belongs to the module of the exporter, so the author's own exporters use it as well.
+    return not (_is_own_export.get() and str(record.msg).startswith("Transient error"))
 
 
 @functools.cache
