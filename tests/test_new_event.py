@@ -3,7 +3,9 @@ Adds a type of event, and a field of an event, by the steps of CONTRIBUTING.md, 
 """
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -92,10 +94,12 @@ print(*draw_timeline(run, width=80, now=datetime.now(UTC)), sep="\\n")
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """
-    Copy the package, the schemas and the documentation, and return the folder.
+    Copy the package, the schemas, the documentation and the examples of events, and return the folder.
     """
-    for folder in (PACKAGE, "telemetry", "docs"):
+    for folder in (PACKAGE, "telemetry", "docs", "tests/golden"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("__init__.py", "test_golden.py"):
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
     return tmp_path
 
 
@@ -125,6 +129,19 @@ def make_events(copy: Path) -> None:
     """
     run(copy, "-m", f"{PACKAGE}.events.schema", "telemetry/schemas")
     run(copy, "-m", f"{PACKAGE}.events.page", "docs/reference/events.md")
+
+
+def append_example(copy: Path) -> None:
+    """
+    Run the command of CONTRIBUTING.md that appends an example with the field.
+    """
+    command = re.search(r"-m tests.golden .*? >> \S+", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
+    assert command is not None
+    *arguments, _, file = shlex.split(command[0].replace("\\\n", " "))
+    line = run(copy, *arguments)
+    with (copy / file).open("a") as examples:
+        examples.write(line)
+    assert json.loads(json.loads(line)["body"])["data"]["frames"] == 7
 
 
 def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path) -> None:
@@ -161,10 +178,12 @@ def test_a_field_is_added_by_the_steps_that_are_written_down(following: str, obs
     make_events(copy)
 
     line, *timeline = run(copy, "-c", OF_FIELD).splitlines()
-    assert re.search(r", 7 frames, peak \d+ MB$", line)
-    assert any(re.match(r"    7 frames, peak \d+ MB$", each) for each in timeline)
+    assert re.search(r", 7 frames, peak \d+ MB\b", line)
+    assert any(re.match(r"    7 frames, peak \d+ MB\b", each) for each in timeline)
     schema = json.loads((copy / "telemetry" / "schemas" / "task.finished.v1.json").read_text())
     assert schema["properties"]["frames"]["description"] == "How many frames the task has written."
+    append_example(copy)
+    assert " passed" in run(copy, "-m", "pytest", "-q", "-c", os.devnull, "tests/test_golden.py")
     page = (copy / "docs" / "reference" / "events.md").read_text()
     assert page.count("| `frames` | integer | How many frames the task has written. |") == 1
 

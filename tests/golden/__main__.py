@@ -1,19 +1,25 @@
 """
-Print an example of an event, to be appended to `events.jsonl`: `python -m tests.golden <example> <class> <facts>`.
+Print an example of an event, to be appended to `events.jsonl`: `python -m tests.golden NAME BASE FACTS`.
 
-The facts are JSON: the arguments of the class, in the form that `tests.golden.to_plain` returns. Not here: the
+NAME is the name of the new example. BASE is the name of a recorded example, whose facts it gets, or a class of events.
+FACTS are further arguments of the class, a JSON object in the form that `tests.golden.to_plain` returns. Not here: the
 comparison of the examples with the package (test_golden).
 """
 
 import json
 import sys
 
-from tests.golden import example_of
+from tests.golden import example_of, examples
 
 
-def main(example: str, class_name: str, facts: str) -> None:
+def main(name: str, base: str, facts: str) -> None:
     """Print the line of one example."""
-    print(json.dumps(example_of(example, class_name, json.loads(facts))))  # noqa: T201 - its output
+    recorded = {row["example"]: row for row in examples("events.jsonl")}
+    if base in recorded:
+        example = example_of(name, recorded[base]["class"], recorded[base]["given"] | json.loads(facts))
+    else:
+        example = example_of(name, base, json.loads(facts))
+    print(json.dumps(example))  # noqa: T201 - its output
 
 
 if __name__ == "__main__":
