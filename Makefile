@@ -53,12 +53,8 @@ test: .venv/.stamp-test ## Run the suite on the oldest and the newest supported 
 coverage: .venv/.stamp-test ## Run the suite on the Python of .venv, and show the coverage
 	@COVERAGE=1 $(MAKE) test TEST_PYTHONS=
 
-soak: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the tests that need minutes: load, faults, leaks, newer brokers
-	@tests/services/install_packages.sh
-	DKIST_CORE_SOAK=1 .venv/bin/python -m pytest -m soak $(PYTEST_ARGS)
-	@suites=$$(tests/services/fetch_rabbitmq.sh $(SOAK_RABBITMQ_SUITES)); for suite in $$suites; do \
-	    RABBITMQ_SUITE=$$suite .venv/bin/python -m pytest -m 'rabbitmq and not soak and not airflow and not clients' \
-	    $(PYTEST_ARGS); done
+soak: .venv/.stamp-test ## Run the tests that need minutes: load, faults, leaks, newer brokers (PYTEST_ARGS=… selects tests)
+	@tests/soak.sh .venv/bin/python '$(SOAK_RABBITMQ_SUITES)' $(PYTEST_ARGS)
 
 lint: .venv/.stamp-dev ## Check style, format and types
 	.venv/bin/ruff check

@@ -306,15 +306,21 @@ def write_command(path: Path, script: str) -> None:
 
 
 def run_suite(
-    directory: Path, *arguments: str, selected: str = "", pytest_: str, **settings: str
+    directory: Path,
+    *arguments: str,
+    selected: str = "",
+    pytest_: str,
+    name: str = "on_each_python.sh",
+    environments: str = "first second",
+    **settings: str,
 ) -> subprocess.CompletedProcess[str]:
     """
     Run the suite in the environments `first` and `second`, with a shell script in place of pytest.
 
     The arguments select tests with the marks `selected`. The file `prepared` gets the names of what is made for them.
     """
-    script = directory / "tests" / "on_each_python.sh"
-    write_command(script, (ROOT / "tests" / "on_each_python.sh").read_text())
+    script = directory / "tests" / name
+    write_command(script, (ROOT / "tests" / name).read_text())
     marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "strace", "node")}
     asks = f"""
         import sys
@@ -323,14 +329,14 @@ def run_suite(
                 print(each)
     """
     (directory / "asks.py").write_text(textwrap.dedent(asks))
-    for name in ("first", "second"):
+    for python in (f"{directory}/{environment}/bin/python" for environment in ("first", "second")):
         asked = f'shift 2; exec {sys.executable} {directory}/asks.py "$@"'
-        write_command(directory / name / "bin" / "python", f"if [ $2 = tests.parts ]; then {asked}; fi\n{pytest_}")
+        write_command(Path(python), f"if [ $2 = tests.parts ]; then {asked}; fi\n{pytest_}")
     for path in ("commands/make", "tests/services/install_packages.sh", "tests/services/fetch_rabbitmq.sh"):
         does = f'echo "$(basename $0) $*" | sed "s/--silent //" >>{directory}/prepared'
         write_command(directory / path, f'{does}; case $0 in *fetch*) echo "$*" ;; esac')
     return subprocess.run(
-        ["bash", script, "first second", *arguments],
+        ["bash", script, *environments.split(","), *arguments],
         env=outside_make(PATH=f"{directory}/commands:{os.environ['PATH']}", **settings),
         capture_output=True,
         text=True,
@@ -347,6 +353,8 @@ def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str
 
 
 MARKS = ("soak", "quiet", "airflow", "clients", "once", "rabbitmq")
+SOAK = "first/bin/python,sid"
+WITH_A_BROKER = "rabbitmq and not soak and not airflow and not clients"
 
 
 @pytest.mark.parametrize(
@@ -538,6 +546,35 @@ def test_a_selection_of_nothing_is_one_sentence(tmp_path: Path) -> None:
     assert ran.returncode == 5
     assert ran.stdout == ""
     assert ran.stderr == "No test was selected by: -k misspelt. The tests marked `soak` run by make soak.\n"
+
+
+@pytest.mark.parametrize(
+    ("marks", "made", "runs"),
+    [
+        ("soak", [], ["soak"]),
+        ("soak rabbitmq", ["install_packages.sh"], ["soak"]),
+        ("soak airflow", ["install_packages.sh", "make .venv-airflow/.stamp-airflow"], ["soak"]),
+        ("rabbitmq", ["install_packages.sh", "fetch_rabbitmq.sh sid"], [WITH_A_BROKER]),
+        ("rabbitmq airflow", [], []),
+    ],
+)
+def test_the_long_tests_make_what_the_selected_ones_need(
+    marks: str, made: list[str], runs: list[str], tmp_path: Path
+) -> None:
+    """An Airflow takes minutes to install."""
+    script = 'printf "%s\\n" "$4" >>"${0%/bin/python}/marks"'
+    ran = run_suite(tmp_path, "tests/x.py", selected=marks, pytest_=script, name="soak.sh", environments=SOAK)
+
+    prepared, marked = tmp_path / "prepared", tmp_path / "first" / "marks"
+    assert ran.returncode == (0 if runs else 5)
+    assert [each.strip() for each in lines_of(prepared)] == made
+    assert lines_of(marked) == runs
+    assert ran.stderr.startswith("No test of make soak was selected by: tests/x.py.") is not bool(runs)
+
+
+def lines_of(file: Path) -> list[str]:
+    """Return the lines of a file, none if it does not exist."""
+    return file.read_text().splitlines() if file.exists() else []
 
 
 def parts_of(*arguments: str) -> list[str]:
