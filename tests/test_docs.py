@@ -215,6 +215,20 @@ def test_the_menu_of_the_site_names_each_page_and_fits_on_one_line() -> None:
     assert [sheet for sheet in sheets if not (ROOT / "docs" / sheet).exists()] == []
 
 
+def test_the_site_is_built_without_a_complaint(tmp_path: Path) -> None:
+    """
+    A link to a missing page or part of a page is one; the home links to the repository.
+    """
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+    assert built.returncode == 0, built.stderr
+    home = (tmp_path / "site" / "index.html").read_text()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"] in home
+    assert '<span class="kn">import</span>' in home  # highlighted
+
+
 def test_versions_and_pythons_are_those_of_the_package() -> None:
     """
     The README's oldest Python and the changelog's version are those that the package declares.
