@@ -119,7 +119,7 @@ prepare || exit
 for environment in "${others[@]}"; do
     run_beside "test$environment" "$environment" "$everywhere" "$@"
 done
-run_beside test.airflow "$first" "$apart" "$@"
+run_beside test.once "$first" "$apart" "$@"
 for suite in "${suites[@]}"; do
     RABBITMQ_SUITE=$suite run_beside "test.rabbitmq-$suite" "$first" "$of_the_broker" "$@"
 done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests that start no process, and therefore need no service, on all processors: a separate process runs one
 # share of the tests for each processor. The output of the first share is shown while it runs, that of the others
-# afterwards. The script fails if a share fails. Tests that measure time are left out. Hypothesis tries fewer examples
+# afterwards. The script fails if a share fails. Its last lines repeat the result of each share and all failures. Tests that measure time are left out. Hypothesis tries fewer examples
 # of each property than in `make test`.
 #
 # With arguments, which may select few tests or start a debugger, one process runs them.
@@ -17,6 +17,10 @@ marks='not processes and not rabbitmq and not node and not airflow and not clien
 status=0
 nothing_collected=5
 pids=()
+results=()
+failures=()
+colour=()
+[[ -t 1 ]] && colour=(--color=yes)
 mkdir -p build
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
@@ -34,17 +38,33 @@ if (($#)); then
 fi
 
 note() {
-    (($1 == nothing_collected)) || status=$1
+    local log
+    log=$(sed 's/\x1b\[[0-9;]*m//g' "build/quick.$1.log")
+    results+=("build/quick.$1.log: $(tail -n 1 <<<"$log")")
+    (($2 == 0 || $2 == nothing_collected)) && return
+    status=$2
+    failures+=("build/quick.$1.log: exit status $2")
+    mapfile -t -O "${#failures[@]}" failures < <(grep -E '^(FAILED|ERROR) ' <<<"$log")
 }
 
 for ((share = 2; share <= shares; share++)); do
-    run "$share" >"build/quick.$share.log" 2>&1 &
+    run "$share" "${colour[@]}" >"build/quick.$share.log" 2>&1 &
     pids+=($!)
 done
-run 1 || note $?
+run 1 "${colour[@]}" 2>&1 | tee build/quick.1.log
+note 1 "${PIPESTATUS[0]}"
 for index in "${!pids[@]}"; do
-    wait "${pids[$index]}" || note $?
+    wait "${pids[$index]}"
+    note "$((index + 2))" $?
     cat "build/quick.$((index + 2)).log"
 done
 pids=()
+if ((shares > 1)); then
+    printf '\nResults:\n'
+    printf '  %s\n' "${results[@]}"
+fi
+if ((status)); then
+    printf '\nFailed:\n'
+    printf '  %s\n' "${failures[@]}"
+fi
 exit "$status"

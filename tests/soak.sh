@@ -18,7 +18,7 @@ long='soak'
 with_a_broker='rabbitmq and not soak and not airflow and not clients'
 # Tests with needs of their own.
 with_airflow='soak and airflow'
-with_packages='soak and (rabbitmq or strace or airflow or clients)'
+with_packages='soak and (rabbitmq or strace or node or airflow or clients)'
 
 all=("$long" "$with_a_broker" "$with_airflow" "$with_packages")
 selected=$(printf '%s\n' "${all[@]}")

@@ -415,7 +415,8 @@ def test_quick_runs_what_starts_no_process_in_as_many_shares_as_there_are_proces
 
     ran = run_quick(tmp_path, 'printf \'%s|%s\\n\' "$5" "$8"')
 
-    expressions, shares = zip(*(line.split("|") for line in ran.stdout.splitlines()), strict=True)
+    printed = ran.stdout.partition("\nResults:\n")[0]
+    expressions, shares = zip(*(line.split("|") for line in printed.splitlines()), strict=True)
     (expression,) = set(expressions)
     left_out = {mark for mark in marks if not eval(expression, {each: each == mark for each in marks})}
     assert ran.returncode == 0
@@ -429,10 +430,14 @@ def test_a_failure_in_any_share_fails_quick(tmp_path: Path, statuses: tuple[int,
     """A share without a test that was requested is not a failure."""
     first, second, third = statuses
 
-    ran = run_quick(tmp_path, f"echo share; case $8 in 1/*) exit {first} ;; 2/*) exit {second} ;; esac; exit {third}")
+    ends = "".join(f"{share}/*) end {status} ;; " for share, status in enumerate((first, second, third), 1))
+    end = 'end() { [ $1 != 1 ] || echo "FAILED tests/x.py::test_y"; echo "1 of a share"; exit $1; }'
+    ran = run_quick(tmp_path, f"{end}; case $8 in {ends} esac")
 
     assert ran.returncode == 1
-    assert ran.stdout.count("share") == 3
+    assert ran.stdout.count("1 of a share") == 2 * 3  # each share, and the list of results
+    failing = f"build/quick.{statuses.index(1) + 1}.log: exit status 1"
+    assert ran.stdout.endswith(f"\nFailed:\n  {failing}\n  FAILED tests/x.py::test_y\n")
 
 
 def collected(*arguments: str) -> list[str]:
@@ -492,15 +497,15 @@ def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path)
 @pytest.mark.parametrize(
     ("selected", "results", "prepared"),
     [
-        ("once", ["test.airflow"], []),
+        ("once", ["test.once"], []),
         ("quiet once", ["quietfirst"], []),
         ("quiet", ["quietfirst", "quietsecond"], ["make second/.stamp-test"]),
         ("", ["testfirst", "testsecond"], ["make second/.stamp-test"]),
-        ("once strace", ["test.airflow"], ["install_packages.sh"]),
-        ("once node", ["test.airflow"], ["install_packages.sh", "make .node/.stamp"]),
-        ("rabbitmq once", ["test.airflow"], ["install_packages.sh"]),
-        ("airflow", ["test.airflow"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
-        ("clients", ["test.airflow"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
+        ("once strace", ["test.once"], ["install_packages.sh"]),
+        ("once node", ["test.once"], ["install_packages.sh", "make .node/.stamp"]),
+        ("rabbitmq once", ["test.once"], ["install_packages.sh"]),
+        ("airflow", ["test.once"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
+        ("clients", ["test.once"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
         (
             "versions rabbitmq",
             ["testfirst", "testsecond", "test.rabbitmq-trixie"],
