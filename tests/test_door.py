@@ -411,7 +411,7 @@ def run_quick(directory: Path, python: str) -> subprocess.CompletedProcess[str]:
 
 def test_quick_runs_what_starts_no_process_in_as_many_shares_as_there_are_processors(tmp_path: Path) -> None:
     """Tests that measure time or take minutes are left out."""
-    marks = [*MARKS, "processes"]
+    marks = [*MARKS, "processes", "node"]
 
     ran = run_quick(tmp_path, 'printf \'%s|%s\\n\' "$5" "$8"')
 
@@ -421,7 +421,7 @@ def test_quick_runs_what_starts_no_process_in_as_many_shares_as_there_are_proces
     left_out = {mark for mark in marks if not eval(expression, {each: each == mark for each in marks})}
     assert ran.returncode == 0
     assert sorted(shares) == ["1/3", "2/3", "3/3"]
-    assert left_out == {"airflow", "clients", "processes", "quiet", "rabbitmq", "soak"}
+    assert left_out == {"airflow", "clients", "node", "processes", "quiet", "rabbitmq", "soak"}
     assert eval(expression, dict.fromkeys(marks, False))
 
 
