@@ -7,7 +7,7 @@ Not here: receiving them (consumer).
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import (
@@ -28,7 +28,7 @@ from dkist_processing_core.events import Event, TaskEnd, TaskEvent
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.inbox.tables import State, consumers, inbox
-from dkist_processing_core.text import clean
+from dkist_processing_core.text import clean, clean_line
 
 _STRUCTURED = "application/cloudevents"
 
@@ -64,22 +64,18 @@ def store(
 ) -> Stored:
     """Store arrivals in their order, and the offset in the archive up to which everything is stored."""
     rows = [row for arrival in arrivals if (row := _row(arrival, rules, now)) is not None]
-    new = 0
-    if rows:
-        new = _insert(connection, rows)
-        ends = [row for row in rows if row["is_end"] and not rules.every_report]
+    new = _insert(connection, rows) if rows else 0
+    if not rules.every_report and (ends := [row for row in rows if row.is_end]):
         changed = 0
-        if ends and new < len(rows):
-            changed = connection.execute(_replacement, [_bound(row) for row in ends]).rowcount
-        if runs := list({row["run_id"] for row in ends}):
-            values = {"consumer": rules.name, "now": now, "runs": runs}
-            changed += connection.execute(_cancellation, values).rowcount
+        if new < len(rows):
+            changed = sum(_replace(connection, row) for row in ends)
+        values = {"consumer": rules.name, "now": now, "runs": list({row.run_id for row in ends})}
+        changed += connection.execute(_cancellation, values).rowcount
         if changed and rules.ordered:
-            let_go_on(connection, rules.name, [RunKey(r["run_id"], r["workflow"], r["version"]) for r in ends])
+            let_go_on(connection, rules.name, [RunKey(str(r.run_id), str(r.workflow), str(r.version)) for r in ends])
     if verified is not None:
         set_verified(connection, rules.name, verified)
-    dead = sum(row["state"] == State.DEAD for row in rows)
-    return Stored(new, len(rows) - new, dead)
+    return Stored(new, len(rows) - new, sum(row.state == State.DEAD for row in rows))
 
 
 def set_verified(connection: Connection, consumer: str, verified: int) -> None:
@@ -94,53 +90,97 @@ def verified_of(connection: Connection, consumer: str) -> int | None:
     return found
 
 
-def _row(arrival: Arrival, rules: Rules, now: float) -> dict[str, Any] | None:
-    event = arrival.event
-    row: dict[str, Any] = dict.fromkeys(_COLUMNS)
-    row |= {
-        "consumer": rules.name,
-        "provisional": False,
-        "is_end": False,
-        "body": arrival.body,
-        "content_type": None if arrival.content_type is None else clean(arrival.content_type),
-        "received_at": now,
-        "due_at": now,
-        "state": State.WAITING.value,
-    }
+class _New(NamedTuple):
+    """The values of a new row, in the order of the statements' columns."""
+
+    consumer: str
+    key: str
+    name: str | None
+    workflow: str | None
+    version: str | None
+    run_id: str | None
+    task: str | None
+    attempt: int | None
+    reporter: str | None
+    provisional: bool
+    is_end: bool
+    body: bytes | None
+    content_type: str | None
+    headers: str | None
+    received_at: float
+    state: str
+    due_at: float
+    first_failed_at: float | None = None
+    last_failed_at: float | None = None
+    family: str | None = None
+    reason: str | None = None
+    done_at: float | None = None
+
+
+def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
+    """Return the row of an arrival; None for an event that needs none."""
+    event, body = arrival.event, arrival.body
+    content_type = None if arrival.content_type is None else clean_line(arrival.content_type)
     if event is None:
-        row |= {
-            "key": f"undecodable {hashlib.sha256(arrival.body).hexdigest()}",
-            "state": State.DEAD.value,
-            "reason": clean(arrival.reason or "the message is no event"),
-            "headers": _to_json(arrival.headers),
-            "family": "undecodable",
-            "first_failed_at": now,
-            "last_failed_at": now,
-        }
-        return row
+        return _undecodable(arrival, rules, now, content_type)
+    is_end = isinstance(event, TaskEnd)
     is_provisional = isinstance(event, TaskEnd) and event.provisional
+    state, due_at = _WAITING, now
     if not arrival.is_wanted:
-        if is_provisional or not isinstance(event, TaskEnd):
+        if is_provisional or not is_end:
             return None
-        row |= {"state": State.UNWANTED.value, "body": None, "done_at": now}
+        state = _UNWANTED
     elif is_provisional and rules.provisional_after is not None and not rules.every_report:
-        row["due_at"] = now + rules.provisional_after
-    if arrival.is_wanted and not (arrival.content_type or "").startswith(_STRUCTURED):
-        row["headers"] = _to_json(arrival.headers)
-    row |= {
-        "key": key_of(event, arrival.body, rules),
-        "event_id": event.id,
-        "name": event.name,
-        "workflow": event.workflow_name,
-        "version": event.workflow_version,
-        "run_id": event.run_id,
-        "task": event.task_name if isinstance(event, TaskEvent) else None,
-        "attempt": event.attempt if isinstance(event, TaskEvent) else None,
-        "reporter": str(event.reported_by),
-        "provisional": is_provisional,
-        "is_end": isinstance(event, TaskEnd),
-    }
-    return row
+        due_at = now + rules.provisional_after
+    # In structured mode the body alone is the event.
+    is_structured = content_type is not None and content_type.startswith(_STRUCTURED)
+    task, attempt = (event.task_name, event.attempt) if isinstance(event, TaskEvent) else (None, None)
+    return _New(
+        rules.name,
+        key_of(event, body, rules),
+        event.name,
+        event.workflow_name,
+        event.workflow_version,
+        event.run_id,
+        task,
+        attempt,
+        event.reported_by.value,
+        is_provisional,
+        is_end,
+        body if arrival.is_wanted else None,
+        content_type,
+        None if is_structured else _to_json(arrival.headers),
+        now,
+        state,
+        due_at,
+        done_at=None if arrival.is_wanted else now,
+    )
+
+
+def _undecodable(arrival: Arrival, rules: Rules, now: float, content_type: str | None) -> _New:
+    return _New(
+        rules.name,
+        f"undecodable {hashlib.sha256(arrival.body).hexdigest()}",
+        name=None,
+        workflow=None,
+        version=None,
+        run_id=None,
+        task=None,
+        attempt=None,
+        reporter=None,
+        provisional=False,
+        is_end=False,
+        body=arrival.body,
+        content_type=content_type,
+        headers=_to_json(arrival.headers),
+        received_at=now,
+        state=State.DEAD.value,
+        due_at=now,
+        first_failed_at=now,
+        last_failed_at=now,
+        family="undecodable",
+        reason=clean(arrival.reason or "the message is no event"),
+    )
 
 
 def key_of(event: Event, body: bytes, rules: Rules) -> str:
@@ -161,42 +201,40 @@ def _plain(value: object) -> object:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-_COLUMNS = [
-    column.name
-    for column in inbox.columns
-    if column.name not in {"seq", "claim", "starts", "tries", "error_type", "error_message", "stack", "history"}
-]
+_WAITING, _UNWANTED = State.WAITING.value, State.UNWANTED.value
+_COLUMNS = ", ".join(_New._fields)
 _ARRAYS = {Text: "text[]", Boolean: "boolean[]", Double: "float8[]", Integer: "integer[]", LargeBinary: "bytea[]"}
 # One statement with an array for each column: PostgreSQL answers once for a whole batch.
 _INSERT_ARRAYS = (
-    f"INSERT INTO dkist_core_inbox ({', '.join(_COLUMNS)}) SELECT * FROM unnest("  # noqa: S608 - names of columns
-    + ", ".join(f"%s::{_ARRAYS[type(inbox.c[name].type)]}" for name in _COLUMNS)
+    f"INSERT INTO dkist_core_inbox ({_COLUMNS}) SELECT * FROM unnest("  # noqa: S608 - names of columns
+    + ", ".join(f"%b::{_ARRAYS[type(inbox.c[name].type)]}" for name in _New._fields)
     + ") ON CONFLICT (consumer, key) DO NOTHING"
 )
 _INSERT_ROWS = (
-    f"INSERT INTO dkist_core_inbox ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    f"INSERT INTO dkist_core_inbox ({_COLUMNS}) VALUES ({', '.join('?' * len(_New._fields))}) "  # noqa: S608
     "ON CONFLICT (consumer, key) DO NOTHING"
 )
 
 
-def _insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+def _insert(connection: Connection, rows: Sequence[_New]) -> int:
     """Insert the rows whose keys are new, and return their number."""
     if connection.dialect.name == "postgresql":
-        arrays = tuple([row[name] for row in rows] for name in _COLUMNS)
-        return connection.exec_driver_sql(_INSERT_ARRAYS, arrays).rowcount
-    return connection.exec_driver_sql(_INSERT_ROWS, [tuple(row[name] for name in _COLUMNS) for row in rows]).rowcount
-
-
-def _bound(row: dict[str, Any]) -> dict[str, Any]:
-    return {f"new_{name}": row[name] for name in _REPLACED} | {
-        "of_consumer": row["consumer"],
-        "of_key": row["key"],
-        "is_firm": not row["provisional"] and row["state"] == State.WAITING,
-        "is_wanted": row["state"] == State.WAITING,
-    }
+        return connection.exec_driver_sql(_INSERT_ARRAYS, tuple(map(list, zip(*rows, strict=True)))).rowcount
+    return connection.exec_driver_sql(_INSERT_ROWS, list(rows)).rowcount
 
 
 _REPLACED = ("body", "content_type", "headers", "provisional", "reporter", "due_at", "state")
+
+
+def _replace(connection: Connection, row: _New) -> int:
+    """Put a report in the place of one that is worth less, and return 1 if there is one."""
+    is_wanted = row.state == _WAITING
+    values = {f"new_{name}": getattr(row, name) for name in _REPLACED}
+    values |= {"of_consumer": row.consumer, "of_key": row.key}
+    values |= {"is_firm": is_wanted and not row.provisional, "is_wanted": is_wanted}
+    return connection.execute(_replacement, values).rowcount
+
+
 # A firm report replaces a provisional one that is not handled yet; a wanted one takes the place of an unwanted one.
 _replacement = text(
     f"""
@@ -210,7 +248,7 @@ _replacement = text(
 _cancellation = text(
     """
     UPDATE dkist_core_inbox SET state = 'cancelled', body = NULL, headers = NULL, done_at = :now
-    WHERE consumer = :consumer AND run_id IN :runs AND is_end AND provisional AND state IN ('waiting', 'parked')
+    WHERE consumer = :consumer AND run_id IN :runs AND provisional AND state IN ('waiting', 'parked')
     AND claim IS NULL AND EXISTS (
         SELECT 1 FROM dkist_core_inbox firm
         WHERE firm.consumer = dkist_core_inbox.consumer AND firm.run_id = dkist_core_inbox.run_id

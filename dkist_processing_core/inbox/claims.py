@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, Select, func, select, text, update
+from sqlalchemy import Connection, RowMapping, func, select, text, update
 
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import Event, decode
@@ -60,7 +60,7 @@ def due(connection: Connection, rules: Rules, limit: int, now: float) -> list[Ro
     def lock(seqs: Sequence[int]) -> Sequence[RowMapping]:
         return connection.execute(query.where(inbox.c.seq.in_(seqs))).mappings().all()
 
-    of_free_runs = oldest.where(~_busy(rules).exists()).limit(max(limit, _SCANNED))
+    of_free_runs = oldest.where(inbox.c.run_id.not_in(_busy_runs(connection, rules))).limit(max(limit, _SCANNED))
     while found := connection.execute(of_free_runs).mappings().all():
         kept, parked = first_of_their_runs(connection, rules, found, now, lock)
         if kept or not parked:
@@ -68,16 +68,10 @@ def due(connection: Connection, rules: Rules, limit: int, now: float) -> list[Ro
     return []
 
 
-def _busy(rules: Rules) -> Select[Any]:
-    """Return the query for claimed rows of the same run: another worker is in it."""
-    other = inbox.alias("other")
-    return select(other.c.seq).where(
-        other.c.consumer == rules.name,
-        text("other.claim IS NOT NULL"),
-        other.c.run_id == inbox.c.run_id,
-        other.c.workflow == inbox.c.workflow,
-        other.c.version == inbox.c.version,
-    )
+def _busy_runs(connection: Connection, rules: Rules) -> list[str]:
+    """Return the runs with claimed rows: a worker is in each of them."""
+    query = select(inbox.c.run_id).where(inbox.c.consumer == rules.name, _IS_CLAIMED).distinct()
+    return list(connection.scalars(query))
 
 
 def claim(connection: Connection, seqs: Sequence[int], number: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, case, func, select
+from sqlalchemy import Connection, RowMapping, case, func, select, text
 
 from dkist_processing_core.errors import ClaimLostError, DecodeError
 from dkist_processing_core.events import Event
@@ -290,7 +290,7 @@ class Inbox:
     def counts(self) -> Counts:
         """Return the numbers of unfinished rows."""
         mine = inbox.c.consumer == self.rules.name
-        unfinished = inbox.c.state.in_([State.WAITING, State.PARKED, State.DEAD, State.ARCHIVED])
+        unfinished = text("state IN ('waiting', 'parked', 'dead', 'archived')")
         query = (
             select(inbox.c.state, func.count(), func.sum(case((inbox.c.claim.is_not(None), 1), else_=0)))
             .where(mine, unfinished)

@@ -197,11 +197,11 @@ class DeadLetters:
         if bool(seqs) + (family is not None) + every != 1:
             msg = "found no selection of dead letters, or several: expected numbers, or a family, or every=True"
             raise ValueError(msg)
-        query = self._of(select(inbox.c.seq), family).where(inbox.c.state.in_(states)).order_by(inbox.c.seq)
+        query = self._of(select(inbox.c.seq), family).where(inbox.c.state.in_(states))
         if seqs:
             query = query.where(inbox.c.seq.in_(seqs))
         with self._database.reading() as connection:
-            found = list(connection.scalars(query))
+            found = sorted(connection.scalars(query))
         count = 0
         for start in range(0, len(found), _STEP):
             step = self._of(select(inbox)).where(

@@ -22,6 +22,9 @@ from dkist_processing_core.journal.locks import FileLock
 
 # Keys of PostgreSQL's advisory locks have 64 bits with a sign. Names have the lower half of the positive ones.
 _HALF = 1 << 62
+# A new table has no statistics, and each index of the inbox is made for its query. A plain scan also marks entries of
+# deleted rows, which the next scan passes over.
+_PLAIN_PLANS = text("SET enable_seqscan = off; SET enable_bitmapscan = off")
 
 
 class Lock(Protocol):
@@ -72,6 +75,7 @@ class AdvisoryLock:
                 session = self._database.engine.connect()
                 try:
                     with session.begin():
+                        session.execute(_PLAIN_PLANS)
                         is_held = session.scalar(text("SELECT pg_try_advisory_lock(:number)"), {"number": number})
                 except BaseException:
                     session.invalidate()

@@ -23,14 +23,24 @@ class Failed:
     """When it is tried again; None if it is dead."""
 
 
+# Executed once for each event: as text of the driver it takes a quarter of the time of a built statement.
+_MARK_ONE = (
+    "UPDATE dkist_core_inbox SET state = 'done', claim = NULL, body = NULL, headers = NULL, done_at = ? "
+    "WHERE seq = ? AND claim = ?"
+)
+_MARKS_OF = {"sqlite": _MARK_ONE, "postgresql": _MARK_ONE.replace("?", "%s")}
+
+
 def mark_done(connection: Connection, seqs: Sequence[int], number: int, now: float) -> bool:
     """Mark claimed rows as done, and return False if one of them is no longer claimed by this claimer."""
-    found = inbox.c.seq == seqs[0] if len(seqs) == 1 else inbox.c.seq.in_(seqs)
-    done = connection.execute(
-        update(inbox)
-        .where(found, inbox.c.claim == number)
-        .values(state=State.DONE, claim=None, body=None, headers=None, done_at=now)
-    )
+    if len(seqs) == 1:
+        done = connection.exec_driver_sql(_MARKS_OF[connection.dialect.name], (now, seqs[0], number))
+    else:
+        done = connection.execute(
+            update(inbox)
+            .where(inbox.c.seq.in_(seqs), inbox.c.claim == number)
+            .values(state=State.DONE, claim=None, body=None, headers=None, done_at=now)
+        )
     return done.rowcount == len(seqs)
 
 

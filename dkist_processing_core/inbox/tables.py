@@ -52,7 +52,6 @@ inbox = Table(
     Column("seq", _Number, primary_key=True, autoincrement=True),
     Column("consumer", Text, nullable=False),
     Column("key", Text, nullable=False),
-    Column("event_id", Text),
     Column("name", Text),
     Column("workflow", Text),
     Column("version", Text),
@@ -102,6 +101,7 @@ _partial("claim", "consumer", "claim", where="claim IS NOT NULL")
 _partial("run", "consumer", "run_id", "seq", where=_UNFINISHED)
 _partial("dead", "consumer", "last_failed_at", "seq", where="state IN ('dead', 'archived')")
 _partial("family", "consumer", "family", "last_failed_at", where="state IN ('dead', 'archived')")
+_partial("provisional", "consumer", "run_id", where="provisional AND state IN ('waiting', 'parked')")
 _partial("end", "consumer", "run_id", "task", where="is_end")
 _partial("done", "consumer", "done_at", where="done_at IS NOT NULL")
 

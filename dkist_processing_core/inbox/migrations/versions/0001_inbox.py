@@ -17,6 +17,7 @@ _INDEXES = {
     "run": (["consumer", "run_id", "seq"], _UNFINISHED),
     "dead": (["consumer", "last_failed_at", "seq"], "state IN ('dead', 'archived')"),
     "family": (["consumer", "family", "last_failed_at"], "state IN ('dead', 'archived')"),
+    "provisional": (["consumer", "run_id"], "provisional AND state IN ('waiting', 'parked')"),
     "end": (["consumer", "run_id", "task"], "is_end"),
     "done": (["consumer", "done_at"], "done_at IS NOT NULL"),
 }
@@ -29,7 +30,6 @@ def upgrade() -> None:
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
         sa.Column("consumer", sa.Text, nullable=False),
         sa.Column("key", sa.Text, nullable=False),
-        sa.Column("event_id", sa.Text),
         sa.Column("name", sa.Text),
         sa.Column("workflow", sa.Text),
         sa.Column("version", sa.Text),
@@ -68,6 +68,9 @@ def upgrade() -> None:
             sqlite_where=sa.text(where),
             postgresql_where=sa.text(where),
         )
+    if op.get_context().dialect.name == "postgresql":
+        # Each row is changed twice within a short time, so the table is to be vacuumed more often than by default.
+        op.execute("ALTER TABLE dkist_core_inbox SET (autovacuum_vacuum_scale_factor = 0.02)")
     op.create_table(
         "dkist_core_consumer",
         sa.Column("name", sa.Text, primary_key=True),
