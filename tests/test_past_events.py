@@ -196,6 +196,23 @@ def test_a_subscription_to_a_dead_broker_fails_on_request(monkeypatch: pytest.Mo
         subscribe(connect="maybe")  # type: ignore[arg-type]
 
 
+def test_what_reads_the_bus_for_a_person_imports_nothing_that_publishes() -> None:
+    """
+    Imports take most of the time until the first line of a list or a timeline.
+    """
+    source = """
+import sys
+import dkist_processing_core.cli.events.show
+import dkist_processing_core.cli.runs.timeline
+print(*(name for name in sys.modules if name.startswith(("dkist_processing_core", "opentelemetry", "pydantic"))))
+"""
+    listed = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True).stdout.split()
+
+    assert "dkist_processing_core.consumer.backwards" in listed
+    needless = ("dkist_processing_core.delivery", "dkist_processing_core.outbox", "opentelemetry", "pydantic")
+    assert [name for name in listed if name.startswith(needless)] == []
+
+
 @pytest.mark.parametrize("timeout", [0.0, 0.3])
 def test_a_timeout_also_limits_the_wait_for_a_dead_broker(
     monkeypatch: pytest.MonkeyPatch, refusing_port: int, timeout: float

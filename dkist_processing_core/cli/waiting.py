@@ -5,12 +5,15 @@ Not here: reading the waiting events (consumer.backwards), and listing and deliv
 """
 
 import contextlib
+from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.errors import BusUnreachableError, JournalError
-from dkist_processing_core.outbox import OutboxState, outboxes
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import counted
+
+if TYPE_CHECKING:
+    from dkist_processing_core.outbox import OutboxState
 
 
 def waiting_remark(settings: Settings) -> str | None:
@@ -35,8 +38,10 @@ def only_waiting(settings: Settings, error: BusUnreachableError, count: int) -> 
     return BusUnreachableError(f"{error}; {found} ({place})")
 
 
-def _outbox(settings: Settings) -> OutboxState | None:
+def _outbox(settings: Settings) -> "OutboxState | None":
     """Return the outbox of the settings; None for the embedded journal, and if there is none or it cannot be read."""
+    from dkist_processing_core.outbox import outboxes  # noqa: PLC0415 - not needed for the first line
+
     with contextlib.suppress(JournalError):
         return next((each for each in outboxes(settings) if each.is_current and not each.is_embedded), None)
     return None

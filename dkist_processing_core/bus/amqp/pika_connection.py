@@ -21,7 +21,7 @@ import pika.adapters.utils.selector_ioloop_adapter
 import pika.frame
 import pika.spec
 
-from dkist_processing_core.bus.amqp import tls
+from dkist_processing_core.bus.amqp import deliveries, tls
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE
 from dkist_processing_core.bus.amqp.frames import Frames
 from dkist_processing_core.bus.amqp.pika_logs import pika_silenced
@@ -33,6 +33,7 @@ HEARTBEAT_SECONDS = 10
 CLOSING_SECONDS = 0.25
 # AMQP 0.9.1: a frame begins with type, channel and size; a content header begins with class, weight and body size.
 _FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
+_READ_BYTES = 64 * 1024
 # The arguments of `socket.getaddrinfo` after host and port, by pika's names.
 _LOOKED_UP_BY = ("family", "socktype", "proto", "flags")
 _log = logging.getLogger(__name__)
@@ -241,6 +242,35 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         if error is not None and not self._opened:
             error = tls.last_alert(self._connected_socket) or error
         super()._proto_connection_lost(error)
+
+    def _proto_connection_made(self, transport: Any) -> None:
+        # Overrides pika, which would read 4 KiB at a time: that is two or three messages.
+        transport._MAX_RECV_BYTES = _READ_BYTES  # noqa: SLF001 - private to pika, which has no setting for it
+        super()._proto_connection_made(transport)
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        # Overrides pika, to decode deliveries faster. All other frames are left to pika, one by one.
+        self._frame_buffer += data_in
+        while self._frame_buffer:
+            found, is_partial = deliveries.leading(self._frame_buffer)
+            if found:
+                self._trim_frame_buffer(found[-1].end)
+                for each in found:
+                    self._deliver(each)
+            if is_partial:
+                return
+            consumed, frame = self._read_frame()
+            if frame is None:
+                return
+            self._trim_frame_buffer(consumed)
+            self._process_frame(frame)
+
+    def _deliver(self, found: deliveries.Delivery) -> None:
+        channel = self._channels.get(found.channel)
+        if channel is not None:
+            header = pika.frame.Header(found.channel, len(found.body), found.properties)
+            # Private to pika: its decoder calls this with the same values.
+            channel._on_deliver(pika.frame.Method(found.channel, found.method), header, found.body)  # noqa: SLF001
 
     def _read_frame(self) -> tuple[int, pika.frame.Frame | None]:
         # Overrides pika, which would close the connection at a content header that it cannot decode.

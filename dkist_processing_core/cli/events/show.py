@@ -15,10 +15,8 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.lines import EventLines
 from dkist_processing_core.cli.events.past import Choice, PastEvents
 from dkist_processing_core.cli.events.runs import events_of_run, have_several_runs
-from dkist_processing_core.cli.runs.find import find_run
 from dkist_processing_core.cli.waiting import waiting_remark
 from dkist_processing_core.consumer import Selection, subscribe
-from dkist_processing_core.consumer.backwards import all_back
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
 from dkist_processing_core.identity.short_ids import names_run
 from dkist_processing_core.settings.reading import read_settings
@@ -89,6 +87,9 @@ def show_list(filters: Filters, *, since: datetime | None, limit: int | None, on
         raise past.unreachable
     if not count:
         if filters.run is not None:
+            from dkist_processing_core.cli.runs.find import find_run  # noqa: PLC0415 - as below
+            from dkist_processing_core.consumer.backwards import all_back  # noqa: PLC0415 - as below
+
             # If there is no such run, this raises the error that states this.
             find_run(
                 lambda takes: all_back(settings, Selection(), takes=takes),

@@ -7,6 +7,7 @@ Not here: finding the run (find), the drawing of a timeline (draw.timeline), and
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.timeline import draw_timeline
@@ -15,10 +16,10 @@ from dkist_processing_core.cli.runs.find import find_run
 from dkist_processing_core.cli.waiting import only_waiting, waiting_remark
 from dkist_processing_core.consumer import Selection
 from dkist_processing_core.consumer.backwards import Batch, all_back, undelivered_back
-from dkist_processing_core.delivery.lost_runs import end_of, failures_of, lost_runs
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.journal.message import Message
+from dkist_processing_core.journal.run_record import records_beside
 from dkist_processing_core.runs import RunView
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal, print_remark
@@ -38,9 +39,7 @@ def show_timeline(named: str | None, *, workflow: str | None = None, as_json: bo
     unreachable: BusUnreachableError | None = None
 
     def read(batches: Iterable[Batch]) -> Iterator[Batch]:
-        found = lost_runs(bus.journal_path)
-        lost = (Batch([end_of(run), *failures_of(run)], began=run.started_at) for run in found)
-        for batch in itertools.chain(lost, batches):
+        for batch in itertools.chain(_lost(bus.journal_path), batches):
             for event in batch.events:
                 short_ids.add(event.run_id)
             yield batch
@@ -61,6 +60,19 @@ def show_timeline(named: str | None, *, workflow: str | None = None, as_json: bo
         raise unreachable
     if (remark := waiting_remark(settings)) is not None:
         print_remark(remark)
+
+
+def _lost(journal: Path) -> Iterator[Batch]:
+    """Yield what a later process will report on each lost run of this host."""
+    if any(records_beside(journal)):
+        from dkist_processing_core.delivery.lost_runs import (  # noqa: PLC0415 - imports much, and is rarely needed
+            end_of,
+            failures_of,
+            lost_runs,
+        )
+
+        for run in lost_runs(journal):
+            yield Batch([end_of(run), *failures_of(run)], began=run.started_at)
 
 
 def _show(view: RunView, short_id: str, *, as_json: bool) -> None:
