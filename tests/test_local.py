@@ -23,6 +23,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import IdentityError, RunFailedError, WorkflowError
 from dkist_processing_core.events import Reporter, TaskEnd, TaskFailed, TaskStarted, WorkflowFailed, WorkflowStarted
+from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.local.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.runs import RunView, State
 from dkist_processing_core.text import duration
@@ -198,15 +199,17 @@ def test_the_truth_value_of_a_result_is_the_success_of_the_run() -> None:
     """
     A script ends with the right status by `sys.exit(not workflow.run(…))`.
     """
-    finished = RunResult("local__1", {"First": TaskOutcome(TaskState.SUCCESS, 1)})
+    run_id = "local__3__20261129T020544Z__8bf54b12"
+    finished = RunResult(run_id, {"First": TaskOutcome(TaskState.SUCCESS, 1)})
     failed = RunResult(
-        "local__1",
+        run_id,
         {"First": TaskOutcome(TaskState.FAILED, 2), "Last": TaskOutcome(TaskState.UPSTREAM_FAILED)},
     )
 
     assert (bool(finished), bool(failed)) == (True, False)
-    assert finished.summary == "run local__1 finished"
-    assert failed.summary == "run local__1 failed: First failed after 2 attempts, 1 task was not run"
+    assert ShortIds().of(run_id) == "8bf54b12"
+    assert finished.summary == "run 8bf54b12 finished"
+    assert failed.summary == "run 8bf54b12 failed: First failed after 2 attempts, 1 task was not run"
 
 
 def test_a_checked_run_raises_an_error_with_its_result() -> None:
@@ -222,7 +225,7 @@ def test_a_checked_run_raises_an_error_with_its_result() -> None:
     workflow.add_node(Fails)
 
     result = workflow.run(recipe_run_id=5)
-    with pytest.raises(RunFailedError, match=r"^run local__5__\w+ failed: Fails failed$") as raised:
+    with pytest.raises(RunFailedError, match=r"^run \w{8} failed: Fails failed$") as raised:
         workflow.run(recipe_run_id=5, check=True)
 
     assert not result

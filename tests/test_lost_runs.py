@@ -2,6 +2,8 @@
 Tests of the end of a local run whose process was killed.
 """
 
+import contextlib
+import logging
 import subprocess
 import sys
 import threading
@@ -86,20 +88,41 @@ def failure_messages() -> int:
     return sum(entry.message.exchange == "master.direct.x" for entry in entries)
 
 
+REPORTER = """
+import sys
+import threading
+from dkist_processing_core.delivery.lost_runs import report_lost_runs
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.settings.reading import read_settings
+
+with Publisher.open(read_settings()) as publisher:
+    print("ready", flush=True)
+    sys.stdin.read()
+    report_lost_runs(publisher)
+    report_lost_runs(publisher)
+"""
+
+
 def test_two_processes_publish_the_end_of_a_lost_run_once() -> None:
     """
     The end names the reason and the state of each task, and the task that ran is announced; the record is removed.
     """
     lose_a_run()
-    with Publisher.open(read_settings()) as one, Publisher.open(read_settings()) as other:
-        threads = [threading.Thread(target=report_lost_runs, args=(each,)) for each in (one, other)]
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", REPORTER], stdin=-1, stdout=-1))
+            for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
 
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        report_lost_runs(one)
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+        statuses = [process.wait() for process in processes]
 
+    assert statuses == [0, 0]
     (_, failure, end) = on_the_bus()
     assert isinstance(failure, TaskFailed)
     assert (failure.task_name, failure.attempt, failure.final, failure.cause) == ("First", 1, True, "lost")
@@ -265,7 +288,7 @@ def test_a_record_is_read_up_to_a_line_that_was_cut() -> None:
 
 
 @pytest.mark.parametrize("line", [b'{"state": "success"}\n', b"\x00\xff\xfe\n", b"[]\n"])
-def test_a_record_with_a_damaged_line_is_reported_up_to_it(line: bytes) -> None:
+def test_a_record_with_a_damaged_line_is_reported_up_to_it(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """
     The host may fail while the file is written; the record does not stay for every later process.
     """
@@ -281,6 +304,34 @@ def test_a_record_with_a_damaged_line_is_reported_up_to_it(line: bytes) -> None:
     assert isinstance(end, WorkflowFailed)
     assert end.tasks == {"First": "failed", "Last": "no_status"}
     assert records_beside(journal_path()) == []
+    assert warnings_in(caplog) == [
+        f"the record {path} of run {RUN.run_id} is damaged: the reported states of its tasks may be older than its end"
+    ]
+
+
+def test_a_record_with_a_damaged_first_line_is_removed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    No process can know its run.
+    """
+    lose_a_run()
+    (path,) = records_beside(journal_path())
+    path.write_bytes(b"\xff" + path.read_bytes())
+
+    with Publisher.open(read_settings()) as publisher:
+        report_lost_runs(publisher)
+
+    assert [event.name for event in on_the_bus()] == ["workflow.started"]
+    assert records_beside(journal_path()) == []
+    assert warnings_in(caplog) == [
+        f"the record {path} of a run is damaged and removed: the end of this run is not reported"
+    ]
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """
+    Return the warnings that were logged.
+    """
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_run_is_not_recorded_without_the_lock_of_its_record() -> None:

@@ -105,14 +105,8 @@ def _first_moment(dag_run: object) -> datetime | None:
 
 def _message(run: Run, task_name: str, dag_run: object, ti: object) -> RecipeRunFailureMessage:
     is_its = getattr(ti, "task_id", None) == task_name
-    return RecipeRunFailureMessage(
-        workflow_name=run.workflow_name,
-        workflow_version=run.workflow_version,
-        task_name=task_name,
-        dag_run_id=run.run_id,
-        log_url=getattr(ti, "log_url", None) if is_its else None,
-        clears=clears_of(dag_run),
-    )
+    log_url = getattr(ti, "log_url", None) if is_its else None
+    return RecipeRunFailureMessage.about(run, task_name, log_url=log_url, clears=clears_of(dag_run))
 
 
 def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime | None, *, succeeded: bool) -> None:

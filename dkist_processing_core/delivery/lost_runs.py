@@ -4,7 +4,7 @@ The end of a local run whose process was killed: published by the next process o
 Not here: the record by which such a run is known (journal.run_record), and the end of a run that ends itself (local).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +37,18 @@ def report_lost_runs(publisher: Publisher) -> None:
 
 
 def _report(publisher: Publisher, lost: RecordedRun) -> None:
-    succeeded = {name for name, attempt in _running(lost).items() if publisher.remembers(SUCCEEDED + attempt.key)}
-    end, run = end_of(lost, succeeded), lost.run
-    for name in _running(lost):
-        if name not in succeeded:
-            publisher.publish_failure(
-                RecipeRunFailureMessage(
-                    workflow_name=run.workflow_name,
-                    workflow_version=run.workflow_version,
-                    task_name=name,
-                    dag_run_id=run.run_id,
-                )
-            )
-    for failure in failures_of(lost, succeeded):
+    _record_successes(lost, publisher.remembers)
+    for failure in failures_of(lost):
+        publisher.publish_failure(RecipeRunFailureMessage.about(lost.run, failure.task_name))
         publisher.publish(failure)
-    publisher.publish(end, note=RUN_ENDED + run.run_id)
+    publisher.publish(end_of(lost), note=RUN_ENDED + lost.run.run_id)
+
+
+def _record_successes(lost: RecordedRun, is_noted: Callable[[str], bool]) -> None:
+    """Record the tasks that have succeeded after the death of the process that ran them, by their launchers' notes."""
+    for name, attempt in _running(lost).items():
+        if is_noted(SUCCEEDED + attempt.key):
+            lost.states[name] = _SUCCESS
 
 
 def final_failure(task_name: str, cause: Cause, message: str, attempt: int | None = None) -> dict[str, Any]:
@@ -75,14 +72,8 @@ def final_failure(task_name: str, cause: Cause, message: str, attempt: int | Non
     }
 
 
-def failures_of(lost: RecordedRun, succeeded: Iterable[str] = ()) -> list[TaskFailed]:
-    """
-    Return the final failure of each task that was not over when the process of the run ended.
-
-    Args:
-        lost: The run.
-        succeeded: The tasks that have succeeded after the death of the process that ran them.
-    """
+def failures_of(lost: RecordedRun) -> list[TaskFailed]:
+    """Return the final failure of each task that was not over when the process of the run ended."""
     reporter, message = _reporter(lost), f"no other attempt follows: the run was lost, {_how(lost)}"
     return [
         reporter.event(
@@ -90,7 +81,6 @@ def failures_of(lost: RecordedRun, succeeded: Iterable[str] = ()) -> list[TaskFa
             **final_failure(name, Cause.LOST, message, None if name in lost.retried else attempt.attempt),
         )
         for name, attempt in _running(lost).items()
-        if name not in succeeded
     ]
 
 
@@ -113,29 +103,27 @@ def _running(lost: RecordedRun) -> dict[str, Attempt]:
     }
 
 
-def end_of(lost: RecordedRun, succeeded: Iterable[str] = ()) -> WorkflowFailed:
+def end_of(lost: RecordedRun) -> WorkflowFailed:
     """
     Return the end of a lost run.
 
     Its process knew no time of the end, so the event has none, and all processes derive the same id.
-
-    Args:
-        lost: The run.
-        succeeded: The tasks that have succeeded after the death of the process that ran them.
     """
     states = {name: _FAILED if state == RUNNING else state for name, state in lost.states.items()}
     return _reporter(lost).event(
         WorkflowFailed,
-        tasks=states | dict.fromkeys(succeeded, _SUCCESS),
-        reason=f"lost: {_how(lost)}",
+        tasks=states,
+        reason=f"{WorkflowFailed.lost} {_how(lost)}",
     )
 
 
 def lost_runs(journal: Path) -> Iterator[RecordedRun]:
     """Yield the lost runs of this host whose end no process has published in this journal. Nothing is changed."""
     for lost in read_lost(journal):
-        if noted_on_host(journal, [RUN_ENDED + lost.run.run_id], process=lost.pid, patience=0.0) is None:
-            for name, attempt in _running(lost).items():
-                if noted_on_host(journal, [SUCCEEDED + attempt.key], process=lost.pid, patience=0.0):
-                    lost.states[name] = _SUCCESS
+
+        def is_noted(note: str, pid: int = lost.pid) -> bool:
+            return noted_on_host(journal, [note], process=pid, patience=0.0) is not None
+
+        if not is_noted(RUN_ENDED + lost.run.run_id):
+            _record_successes(lost, is_noted)
             yield lost

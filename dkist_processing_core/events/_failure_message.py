@@ -13,6 +13,7 @@ import msgspec
 from dkist_processing_core.events import _checks
 from dkist_processing_core.events._kinds import FreeText, about
 from dkist_processing_core.events.event import ID_NAMESPACE
+from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.trace_context import format_identity
 
 
@@ -30,6 +31,18 @@ class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename=
     conversation_id: Annotated[str, about("The id of the conversation; the id of the message if it begins one.")] = ""
     clears: int = 0
     """How often the run had been cleared: a task that is cleared may fail for good again. The body omits it."""
+
+    @classmethod
+    def about(cls, run: Run, task_name: str, *, log_url: str | None = None, clears: int = 0) -> Self:
+        """Return the message about a task of a run."""
+        return cls(
+            workflow_name=run.workflow_name,
+            workflow_version=run.workflow_version,
+            task_name=task_name,
+            dag_run_id=run.run_id,
+            log_url=log_url,
+            clears=clears,
+        )
 
     def __post_init__(self) -> None:
         """Check the values, and clean the text."""

@@ -81,8 +81,15 @@ class WorkflowFailed(WorkflowEnd, frozen=True, kw_only=True, dict=True):
     """Signals that a run ended, and that it failed for the engine."""
 
     name: ClassVar[str] = "workflow.failed"
+    lost: ClassVar[str] = "lost:"
+    """The beginning of the reason of a run whose process ended without a report of the end."""
 
     reason: Annotated[FreeText | None, about("The reason, as the engine words it.", Cut.NOTE)] = None
+
+    @property
+    def is_of_lost_run(self) -> bool:
+        """Whether the process of the run ended without a report, so that no process knows when the run ended."""
+        return self.ended_at is None and (self.reason or "").startswith(self.lost)
 
 
 class TaskEvent(Event, frozen=True, kw_only=True, dict=True):

@@ -27,6 +27,7 @@ from dkist_processing_core.journal._rows import (
     SetAside,
     number,
     to_entries,
+    to_entry,
     to_runs,
     to_set_aside,
 )
@@ -151,19 +152,18 @@ class Journal(JournalFile):
         return {message_id for (message_id,) in self.rows("SELECT message_id FROM sent_once")}
 
     def read(self, after: int, limit: int) -> list[Entry]:
-        """Return up to `limit` messages after number `after`, in order; with an excerpt of a body that is too large."""
+        """
+        Return up to `limit` messages after number `after`, in order; with an excerpt of a body that is too large.
+
+        A message whose properties cannot be read has empty ones: what reads it decides what is lost without them.
+        """
         query = f"SELECT {EXCERPT_COLUMNS} FROM message WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - a constant
-        while True:
-            rows = self.rows(query, after, limit)
-            if any(row[0] <= before for before, row in zip([after, *(row[0] for row in rows)], rows, strict=False)):
-                # Further reading could return to earlier rows, and never end.
-                msg = f"the journal {self.path} cannot be used: its rows are out of order"
-                raise JournalDamagedError(msg)
-            entries, _ = to_entries(rows)
-            if entries or not rows:
-                return entries
-            # None of these rows can be read. Continue with the rows that follow.
-            after = rows[-1][0]
+        rows = self.rows(query, after, limit)
+        if any(row[0] <= before for before, row in zip([after, *(row[0] for row in rows)], rows, strict=False)):
+            # Further reading could return to earlier rows, and never end.
+            msg = f"the journal {self.path} cannot be used: its rows are out of order"
+            raise JournalDamagedError(msg)
+        return [to_entry(row) for row in rows]
 
     def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
         """

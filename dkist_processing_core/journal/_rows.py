@@ -59,21 +59,28 @@ class Books:
 def to_entries(rows: Iterable[Sequence[Any]]) -> tuple[list[Entry], list[tuple[int, str]]]:
     """Return the readable rows as messages, and the number and the reason of each unreadable row."""
     entries, unreadable = [], []
-    for seq, exchange, key, body, properties, *full_size in rows:
+    for seq, exchange, key, body, properties in rows:
         try:
-            message = Message(exchange, key, _as_bytes(body), Properties.from_json(properties), *full_size)
+            message = Message(exchange, key, _as_bytes(body), Properties.from_json(properties))
             entries.append(Entry(seq, message))
         except (TypeError, ValueError) as error:
             unreadable.append((seq, str(error)))
     return entries, unreadable
 
 
+def to_entry(row: Sequence[Any]) -> Entry:
+    """Return a row as a message, with empty properties if they cannot be read."""
+    seq, exchange, key, body, properties, full_size = row
+    return Entry(seq, Message(str(exchange), str(key), _as_bytes(body), readable(properties), full_size))
+
+
 def to_set_aside(row: Sequence[Any]) -> SetAside:
     """Return a row of a set-aside message; columns that cannot be read get an empty value."""
-    seq, exchange, key, body, properties, full_size, appended, refused, tries, reason = row
+    *columns, appended, refused, tries, reason = row
+    entry = to_entry(columns)
     return SetAside(
-        seq,
-        Message(str(exchange), str(key), _as_bytes(body), readable(properties), full_size),
+        entry.seq,
+        entry.message,
         appended=number(appended) or 0.0,
         refused=number(refused),
         tries=int(number(tries) or 0),

@@ -8,10 +8,11 @@ process id can be mistaken for theirs: a record without a lock is that of a lost
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,7 @@ from dkist_processing_core.process.trusted_files import open_file
 
 RUNNING = "running"
 """The state of a task that has begun and is not over; the other states are those of the run's engine."""
+logger = logging.getLogger(__name__)
 _PAUSE_SECONDS, _TRIES = 0.005, 40
 
 
@@ -41,10 +43,12 @@ class RecordedRun:
     """The number of the last attempt of each task that was started."""
     retried: set[str]
     """The tasks that would have had another attempt if this one failed."""
+    is_damaged: bool = False
+    """Whether the states are older ones, because a later line cannot be read."""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the content; None if the process ended before it had written the first line, and so before the run."""
+        """Return the content; None if the first line cannot be read, or was not written before the process ended."""
         first, *lines = text.splitlines() or [""]
         try:
             head = json.loads(first)
@@ -52,13 +56,15 @@ class RecordedRun:
             recorded = cls(run, started_at, head["pid"], dict(head["carrier"]), dict(head["states"]), {}, set())
         except (ValueError, TypeError, KeyError):
             return None
-        # The process or the host may have failed while it wrote the last lines.
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        try:
             for line in lines:
                 change = json.loads(line)
                 name, state, attempt = change["task"], change["state"], change["attempt"]
                 recorded.states[name], recorded.attempts[name] = state, attempt
                 (recorded.retried.discard if change.get("final", True) else recorded.retried.add)(name)
+        except (ValueError, TypeError, KeyError):
+            # The process or the host may have failed while it wrote the last lines.
+            return replace(recorded, is_damaged=True)
         return recorded
 
 
@@ -162,7 +168,17 @@ def take_lost(path: Path) -> Iterator[RecordedRun | None]:
         yield None
         return
     try:
-        recorded = RecordedRun.parse(path.read_text(errors="replace"))
+        text = path.read_text(errors="replace")
+        recorded = RecordedRun.parse(text)
+        # Without the end of the first line, the process had ended before the run began.
+        if recorded is None and "\n" in text:
+            logger.warning("the record %s of a run is damaged and removed: the end of this run is not reported", path)
+        elif recorded is not None and recorded.is_damaged:
+            logger.warning(
+                "the record %s of run %s is damaged: the reported states of its tasks may be older than its end",
+                path,
+                recorded.run.run_id,
+            )
         yield recorded
         lock.remove()
     finally:

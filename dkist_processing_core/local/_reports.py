@@ -164,15 +164,7 @@ class RunReports:
 
     def announce_failure(self, task_name: str) -> None:
         """Publish the failure message of release 7.x for a task whose last attempt failed."""
-        run = self._run
-        self._reporter.announce(
-            RecipeRunFailureMessage(
-                workflow_name=run.workflow_name,
-                workflow_version=run.workflow_version,
-                task_name=task_name,
-                dag_run_id=run.run_id,
-            )
-        )
+        self._reporter.announce(RecipeRunFailureMessage.about(self._run, task_name))
 
     def is_noted(self, note: str) -> bool:
         """Return True if a process of this host has left a note in the journal."""

@@ -70,9 +70,11 @@ class RunResult(Mapping[str, TaskOutcome]):
 
     @property
     def summary(self) -> str:
-        """A sentence about the result, with the names of the tasks that failed."""
+        """A sentence about the result, with the short id of the run and the names of the tasks that failed."""
+        # The id of a local run ends with its short id, which was drawn at random.
+        short_id = self.run_id.rpartition("__")[2]
         if self.succeeded:
-            return f"run {self.run_id} finished"
+            return f"run {short_id} finished"
         failed = [
             f"{name} failed" + (f" after {outcome.attempts} attempts" if outcome.attempts > 1 else "")
             for name, outcome in self.tasks.items()
@@ -80,7 +82,7 @@ class RunResult(Mapping[str, TaskOutcome]):
         ]
         not_run = sum(outcome.attempts == 0 for outcome in self.tasks.values())
         rest = [f"{not_run} {'task was' if not_run == 1 else 'tasks were'} not run"] if not_run else []
-        return f"run {self.run_id} failed: {', '.join(failed + rest)}"
+        return f"run {short_id} failed: {', '.join(failed + rest)}"
 
     def __getitem__(self, name: str) -> TaskOutcome:
         """Return a task's outcome."""

@@ -242,8 +242,7 @@ def _known_first(moment: datetime | None) -> datetime:
 
 def _has_no_time(end: WorkflowEnd) -> bool:
     """Return True for the end of a lost run: it and the ends of tasks beside it have the time of their report alone."""
-    is_lost = isinstance(end, WorkflowFailed) and (end.reason or "").startswith(f"{Cause.LOST}:")
-    return is_lost and end.ended_at is None
+    return isinstance(end, WorkflowFailed) and end.is_of_lost_run
 
 
 def _state_in_engine(end: WorkflowEnd, name: str) -> State | None:

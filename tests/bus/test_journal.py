@@ -23,6 +23,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalError, JournalVersionError
+from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.journal import Books, Journal, _journal
 from dkist_processing_core.journal._format import FORMAT_VERSION
 from dkist_processing_core.journal.locks import FileLock
@@ -176,6 +177,26 @@ def host_at(days: float) -> HostTime:
     """
     now, seconds = HostTime.now(), days * 24 * 3600
     return HostTime(now.seconds + seconds, now.wall + seconds)
+
+
+def test_a_message_whose_properties_cannot_be_read_is_not_left_out(
+    settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Its body has the event: one that is readable is received, and another is reported like any message that is no event.
+    """
+    with Publisher.open(settings) as publisher:
+        publisher.publish(progressed("A", 1), progressed("A", 2))
+    with sqlite3.connect(open_bus(settings).journal_path) as connection:
+        connection.execute("UPDATE message SET properties = 'no JSON'")
+        connection.execute("UPDATE message SET body = 'no JSON' WHERE seq = 2")
+    connection.close()
+
+    with subscribe(replay=True, timeout=0.0, settings=settings) as events:
+        received = [event.sequence for event in events if isinstance(event, TaskProgressed)]
+
+    assert received == [1]
+    assert "1 message is no event and was passed over" in caplog.text
 
 
 def test_old_messages_go_and_young_ones_stay(settings: DKISTProcessingCoreConfiguration) -> None:

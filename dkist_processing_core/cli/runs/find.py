@@ -72,6 +72,7 @@ def _read_back(read: Read, named: str | None, workflow: str | None) -> "PastRuns
         return named is None or names_run(named, run_id)
 
     def has_rivals(run_id: str) -> bool:
+        # Airflow gives runs of several workflows the same id, one of which may be as old as the archive.
         return named is not None and not is_unique(named, run_id) and (workflow is None or named != run_id)
 
     def takes(message: Message) -> bool:
