@@ -25,6 +25,7 @@ from dkist_processing_core.author_checks.placement import check_placement
 from dkist_processing_core.author_checks.tasks import check_runnable, check_task
 from dkist_processing_core.author_checks.values import text_of
 from dkist_processing_core.errors import RunFailedError, WorkflowError
+from dkist_processing_core.launcher.bootstrap import is_loading
 from dkist_processing_core.node import Node
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
@@ -141,7 +142,8 @@ class Workflow:
         node = Node(self.workflow_name, self.workflow_version, self.workflow_package, task, **given)
         check_placement(node, self._nodes)
         self._nodes[node.name] = node
-        warn_of_near_misses(task)
+        if not is_loading():
+            warn_of_near_misses(task)
 
     def topological_sort(self) -> list[Node]:
         """

@@ -24,6 +24,7 @@ from dkist_processing_core import TaskBase, Workflow, subscribe
 from dkist_processing_core.build_utils import validate_workflows
 from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCoreError, IdentityError, WorkflowError
 from dkist_processing_core.events import Cause, TaskFailed
+from dkist_processing_core.launcher.bootstrap import LOADING
 from tests.clients import TASKS, importing, workflow, write_package
 
 LONGEST = 400
@@ -871,6 +872,19 @@ class Overriding(NearMisses):
     """A task of a library's class, which has the names."""
 
     retry = 4
+
+
+def test_a_task_that_imports_its_workflow_again_repeats_no_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The process that runs the workflow has logged it; each task would log it for all tasks.
+    """
+    monkeypatch.setenv(LOADING, "1")
+
+    with_first().add_node(NearMisses)
+
+    assert caplog.records == []
 
 
 def test_a_name_that_is_nearly_one_of_a_task_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -332,7 +332,7 @@ def test_ctrl_c_ends_a_run_and_its_tasks() -> None:
     listed = run("events", "list", "--type", "workflow.failed")
     assert code == 130
     assert "Traceback" not in err
-    assert "1 failed, 1 no_status" in listed.stdout
+    assert "2 tasks: 1 failed, 1 not run, failed: Endless" in listed.stdout
 
 
 # Following events
@@ -355,7 +355,7 @@ def test_events_are_shown_as_they_happen() -> None:
     assert "exception in run: ArithmeticError: wanted, another attempt follows" in failures[0]
     assert re.search(r"Right +2/2 ", failures[1])
     assert any(re.search(r"task\.progressed   test_diamond First +1/1 1/2 step, half way", line) for line in lines)
-    assert "2 success, 1 failed, 1 upstream_failed" in lines[-1]
+    assert "4 tasks: 2 finished, 1 failed, 1 not run, failed: Right" in lines[-1]
     assert (code, err) == (0, "")
 
 
@@ -568,15 +568,30 @@ def test_a_list_ends_on_a_bus_that_is_never_quiet(monkeypatch: pytest.MonkeyPatc
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     """
-    An example is `dkist-core events list --json | head -1`.
+    An example is `dkist-core events list --json | head -1`. The exit status is that of a program that SIGPIPE ends.
     """
     publish(*(progressed("A", number) for number in range(3000)))
-    pipeline = " ".join(f"'{word}'" for word in command("events", "list", "--json")) + " | head -1"
+    pipeline = " ".join(f"'{word}'" for word in command("events", "list", "--json")) + " | head -1; exit $PIPESTATUS"
 
     told = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, check=False, timeout=60)
 
     assert json.loads(told.stdout)["data"]["sequence"] == 0
-    assert told.stderr == ""
+    assert (told.returncode, told.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("words", ["--help", "outbox list", "doctor"])
+def test_a_short_output_without_a_reader_ends_with_the_same_status(words: str) -> None:
+    """
+    It depends neither on the length of the output nor on what the command found.
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nowhere:
+        told = subprocess.run(
+            command(*words.split()), stdout=nowhere, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+
+    assert (told.returncode, told.stderr) == (128 + signal.SIGPIPE, "")
 
 
 # The timeline
@@ -752,6 +767,28 @@ def test_a_run_starts_its_tasks_in_a_removed_folder_and_without_room_for_output(
 
     (view,) = RunState(subscribe(replay=True, every_report=True, timeout=0.05)).runs
     assert (done.returncode, view.tasks[0].attempts[0].cause) == (1, "exit_code")
+
+
+def test_a_run_from_code_without_a_file_starts_its_tasks_in_a_removed_folder(tmp_path: Path) -> None:
+    """
+    Python searches the current folder for the modules of such code, and there is none.
+    """
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    program = "import sys; from tests.pipelines import diamond; sys.exit(not diamond.run(recipe_run_id=1))"
+    words = shlex.join([sys.executable, "-c", program])
+
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"rmdir {shlex.quote(str(folder))}; {words}"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "run finished")
 
 
 def test_a_folder_of_journals_whose_name_is_no_utf_8_is_usable(

@@ -176,6 +176,32 @@ def test_a_silent_network_is_given_up_and_tried_again(
     assert proxy.accepted > 1
 
 
+def test_one_outage_is_one_warning(proxied: tuple[Broker, Proxy], caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A connection that is cut and made again needs none. If the broker is gone, the warning has the reason of the next
+    try.
+    """
+    behind, proxy = proxied
+    settings = settings_of(behind)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        proxy.cut()
+        publisher.publish(progressed("A", 1))
+        wait_until(lambda: books_of(settings).pending == 0)
+        after_a_cut = warnings_in(caplog)
+        proxy.refuse()
+        proxy.cut()
+        publisher.publish(finished("A"))
+        assert not publisher.flush(1.0)
+        wait_until(lambda: warnings_in(caplog) != [])
+
+    (told,) = warnings_in(caplog)
+    assert after_a_cut == []
+    assert f":{proxy.port} refuses the connection: nothing listens there" in told
+
+
 def test_a_connection_that_was_refused_is_tried_again(
     proxied: tuple[Broker, Proxy], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -319,4 +319,4 @@ def test_a_list_of_the_final_failures_of_today_names_what_an_operator_has_to_loo
         "Broken",
         "Unknown",
     ]
-    assert "1 failed, 1 success, failed: Broken" in " ".join(shown.split())
+    assert "2 tasks: 1 failed, 1 finished, failed: Broken" in " ".join(shown.split())

@@ -87,6 +87,27 @@ def test_a_shell_completes_the_name_of_a_task(command: str) -> None:
     assert completed("bash", command, "B").split() == ["B"]
 
 
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("command", ["timeline --workflow", "events list --workflow", "events tail --workflow"])
+def test_a_shell_completes_the_name_of_a_workflow(command: str) -> None:
+    """
+    No files are offered, and no name that a shell would interpret.
+    """
+    assert completed("bash", command).split() == ["W"]
+
+
+@pytest.mark.usefixtures("runs")
+def test_an_id_that_several_workflows_have_is_offered_once_with_their_number() -> None:
+    """
+    A shell shows one description for a word; it names the option that tells the workflows apart.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(started("C", run_id=AIRFLOW, workflow_name="hourly", time=datetime.now(UTC)))
+
+    expected = "20261129T000000\thourly 1, recipe run 1, and 1 other workflow to choose by --workflow\n"
+    assert completed("fish", "timeline", "2026") == expected
+
+
 @pytest.mark.parametrize("mesh_config", ['{"interservice-bus": {"mesh_address": "192.0.2.1", "mesh_port": 5672}}', "{"])
 def test_a_shell_that_completes_waits_for_no_bus(mesh_config: str) -> None:
     """

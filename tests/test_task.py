@@ -326,11 +326,15 @@ def test_progress_outside_of_a_run_does_nothing(recorded: Recorded) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("MESH_CONFIG", "nonsense", "NoOp runs without events and telemetry: MESH_CONFIG: found 'nonsense', expected"),
+        (
+            "MESH_CONFIG",
+            "nonsense",
+            "NoOp publishes no events and no telemetry: MESH_CONFIG: found 'nonsense', expected",
+        ),
         (
             "MESH_CONFIG",
             '{"interservice-bus": {"mesh_address": "amqp://core:canary@127.0.0.1", "mesh_port": 5672}}',
-            "NoOp runs without events and telemetry: MESH_CONFIG: found a value that is not shown, expected",
+            "NoOp publishes no events and no telemetry: MESH_CONFIG: found a value that is not shown, expected",
         ),
     ],
 )
@@ -820,7 +824,7 @@ def test_a_name_that_is_no_text_costs_the_events_only(
     assert task.phases == ["pre_run", "run", "post_run"]
     assert recorded() == []
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"AllPhases runs without events: {field}: found ")
+    assert record.getMessage().startswith(f"AllPhases publishes no events: {field}: found ")
 
 
 def test_a_task_that_does_not_call_the_base_s_constructor_is_refused() -> None:

@@ -18,6 +18,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from dkist_processing_core.cli.draw.bars import axis
+from dkist_processing_core.cli.draw.glyphs import UNICODE
 from dkist_processing_core.cli.draw.lines import EventLines
 from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.timeline import MAX_WIDTH, draw_timeline
@@ -411,6 +413,33 @@ def test_ticks_are_even_and_their_labels_apart(seconds: float, cells: int) -> No
         later - earlier > len(tick.label) for tick, earlier, later in zip(ticks, places, places[1:], strict=False)
     )
     assert ticks[-1].label.split()[1] in {"ms", "s", "min", "h", "d"}
+
+
+@given(seconds=st.floats(1e-3, 1e9), cells=st.integers(16, 200))
+def test_the_unit_of_the_axis_is_never_cut_off(seconds: float, cells: int) -> None:
+    """
+    Labels have blanks between them, and end with the axis; if need be, the last one takes the place of another.
+    """
+    ticks = Scale(NOON, seconds, cells).ticks
+
+    line, labels = axis(ticks, cells, UNICODE)
+
+    words = [tick.label for tick in ticks]
+    assert len(line) == cells
+    assert len(labels) <= cells
+    assert labels.endswith(words[-1])
+    assert labels.split()[:-2] in (words[:-1], words[:-2])
+
+
+def test_a_run_whose_start_was_not_received_began_before_its_first_report() -> None:
+    """
+    While the broker is down, a host has only the events that wait for it.
+    """
+    lines = drawn(progressed("A", 22, time=after(3.0)), now=13.0)
+
+    assert lines[0].startswith("● W 1 · running for more than 10.0 s")
+    assert "began before 2026-11-22 12:00:03" in lines[1]
+    assert view_of(started("A")).is_start_known
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 Tests of the terminal's output at any width: no line is wider, no word is cut, and no column moves.
 """
 
+import contextlib
 import io
 import os
 import pty
 import re
+import subprocess
 import termios
 from collections.abc import Callable
 from datetime import UTC
@@ -28,6 +30,7 @@ from dkist_processing_core.runs import RunState
 from dkist_processing_core.text import counted
 from dkist_processing_core.text.console import Terminal, folded
 from tests.facts import NOON, failed, finished, make, progressed, started
+from tests.running import command
 from tests.strategies import events, texts
 
 RUN = Run("W", "1", "r", 1)
@@ -50,6 +53,59 @@ def test_a_line_is_folded_between_words(words: list[str], width: int, indent: in
     whole = [word for word in words if cell_len(word) <= room - 1]
     found = [word for each in lines for word in each.split()]
     assert [word for word in whole if word not in found] == []
+
+
+@pytest.mark.parametrize("width", range(20, 60))
+def test_a_number_stays_beside_its_unit(width: int) -> None:
+    """
+    A line never ends between them.
+    """
+    line = Text("ReadFrames 1/1 took 0.7 s, 39 ms in run, peak 27 MB, queued 2 min 05 s")
+
+    lines = [each.plain for each in folded(line, width, 2)]
+
+    assert max(map(len, lines)) <= width
+    for amount in ("0.7 s", "39 ms", "27 MB", "2 min", "05 s"):
+        assert any(amount in each for each in lines)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_a_live_display_has_room_for_the_mark_of_an_interrupt(width: int) -> None:
+    """
+    A terminal prints ^C behind the last line; in a full line, the line above would remain on the screen.
+    """
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    display = LiveDisplay(console, ["A"])
+    display.attempt_started(Attempt(RUN, "A", attempt=1, max_attempts=1))
+    display.task_progressed(progressed("A", 1, total=12, unit="frame", note="w" * 250))
+
+    lines = console.render_lines(display, pad=False)
+
+    assert [sum(segment.cell_length for segment in line) <= width - len("^C") for line in lines] == [True]
+
+
+@pytest.mark.parametrize(
+    "words", ["events list --type nothing", "timeline 8bf54b12", "doctor", "outbox list", "outbox drain", "events list"]
+)
+@pytest.mark.usefixtures("state_dir")
+def test_no_word_of_a_command_is_cut_in_a_terminal(words: str) -> None:
+    """
+    This holds for remarks, results, errors of the library and wrong calls; only a path may be wider than the terminal.
+    """
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 60))
+    variables = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"TERM": "dumb"}
+    shown = b""
+    with subprocess.Popen(command(*words.split()), stdout=follower, stderr=follower, env=variables):
+        os.close(follower)
+        with os.fdopen(leader, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # Linux ends it with EIO
+            while part := screen.read(4096):
+                shown += part
+
+    lines = [line.rstrip() for line in shown.decode().splitlines()]
+    parts_of_paths = [line for line in lines if len(line) >= 60 and " " not in line.strip()]
+    assert lines
+    assert [line for line in lines if len(line) > 60 and line not in parts_of_paths] == []
 
 
 @given(told=st.lists(events(), min_size=1, max_size=4), width=WIDTHS, dated=st.booleans(), with_runs=st.booleans())

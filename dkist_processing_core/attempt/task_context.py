@@ -76,7 +76,7 @@ class TaskContext:
 
     def _complain(self, error: Exception) -> None:
         reason = message_of(error) if isinstance(error, ConfigurationError) else f"an error of this package: {error!r}"
-        logger.error("%s runs without events and telemetry: %s", self._name, redact(reason))
+        logger.error("%s publishes no events and no telemetry: %s", self._name, redact(reason))
 
     def is_of(self, task: object) -> bool:
         """Return True if this context belongs to the task."""
@@ -129,7 +129,7 @@ class TaskContext:
                 if not isinstance(error, IdentityError):
                     reason = f"{class_name(type(error))}: {show(reason, 200)}"
                 logger.error(  # noqa: TRY400 - one line reports it
-                    "%s runs without events: %s", class_name(type(task)), redact(reason, also=secrets_in(settings))
+                    "%s publishes no events: %s", class_name(type(task)), redact(reason, also=secrets_in(settings))
                 )
                 attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(task))), None
             return Lifecycle(attempt, settings=settings, telemetry=self.telemetry, attributes=attributes)

@@ -8,6 +8,7 @@ are written (text.terminal), and the library's own errors (program).
 import contextlib
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.text.terminal import write_line
 
+READER_ENDED = 128 + signal.SIGPIPE
+"""The exit status if the program that reads the output ends first, as of programs that SIGPIPE ends."""
 _OF_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE})
 
 
@@ -83,5 +86,5 @@ def end_output(status: Any) -> Any:
                 os.dup2(null, stream.fileno())
                 os.close(null)
             if stream is sys.stdout and isinstance(error, OSError):
-                status = status or report(error)
+                status = status or (READER_ENDED if isinstance(error, BrokenPipeError) else report(error))
     return status

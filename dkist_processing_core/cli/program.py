@@ -38,8 +38,13 @@ _UsageError: Any = sys.modules[typer.BadParameter.__module__].ClickException
 
 
 def _shown(error: Any) -> Any:
-    """Return a usage error with its message redacted and escaped: typer shows the user's input unchanged."""
+    """Return a usage error with its message redacted, escaped and folded: typer shows the user's input unchanged."""
+    from dkist_processing_core.text.console import folded_text  # noqa: PLC0415 - the other commands start without it
+
     error.message = visible(redact(str(error.message)))
+    before = "Error: "
+    shown = folded_text(f"{before}{error.format_message()}", err=True).removeprefix(before)
+    error.format_message = lambda: shown
     return error
 
 
@@ -70,9 +75,9 @@ class _Commands(TyperGroup):
         except DKISTProcessingCoreError as error:
             if is_debug:
                 raise
-            from dkist_processing_core.text.console import print_error  # noqa: PLC0415 - the other commands start without it
+            from dkist_processing_core.text.console import print_text  # noqa: PLC0415 - as above
 
-            print_error(redact(f"error: {error}"))
+            print_text(redact(f"error: {error}"), err=True)
             raise typer.Exit(1) from None
 
 
@@ -88,11 +93,13 @@ app = typer.Typer(
 
 
 class VisibleFormatter(logging.Formatter):
-    """A formatter that escapes log records, exceptions included, for a terminal."""
+    """A formatter that escapes log records, exceptions included, and folds them for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as escaped text."""
-        return visible(super().format(record))
+        from dkist_processing_core.text.console import folded_text  # noqa: PLC0415 - as above
+
+        return folded_text(visible(super().format(record)), err=True)
 
 
 def main() -> None:
@@ -114,7 +121,8 @@ def main() -> None:
     try:
         app(prog_name="dkist-core")
     except SystemExit as end:
-        status = end.code
+        # click ends with 1, which is also the status of a failure.
+        status = output.READER_ENDED if isinstance(end.__context__, BrokenPipeError) else end.code
     except Exception as error:  # noqa: BLE001 - an error of a file or a stream, an unexpected one, or any with --debug
         if isinstance(error, OSError) and not _is_debug(sys.argv[1:]):
             output.report(error)

@@ -15,6 +15,10 @@ _HEAD = """\
 # Command line
 
 Generated from the output of `--help` by `python -m dkist_processing_core.cli.reference`; a test compares the two.
+
+The exit code is 0 after a success, 1 after a failure or an error, 2 after a wrong call, and 130 after Ctrl-C. The texts
+below name what differs. If the program that reads the output ends first, as in `dkist-core events list | head -1`, the
+command ends without a message and with 141, as programs that SIGPIPE ends; a shell ignores this without `pipefail`.
 """
 
 

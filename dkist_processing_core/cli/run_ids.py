@@ -1,5 +1,5 @@
 """
-The completion by a shell of what the bus still has: the short ids of runs, the newest first, and the names of tasks.
+The completion by a shell of what the bus still has: the short ids of runs, and the names of workflows and tasks.
 
 A shell waits for it at each Tab, so it takes a moment at most and is silent, whatever the state of the bus. Not here:
 the form of a short id (identity.short_ids), and the commands that a run is named to (cli.runs, cli.events).
@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from dkist_processing_core.events import Event
@@ -30,40 +30,55 @@ def complete_run_id(incomplete: str) -> list[tuple[str, str]]:
     from dkist_processing_core.identity.short_ids import ShortIds
 
     runs = _runs_on_the_bus()
-    short_ids = ShortIds(run.run_id for run in runs)
-    offered = [(short_ids.of(run.run_id), _described(run)) for run in runs[:_MOST_OFFERED]]
+    short_ids = ShortIds(runs)
+    offered = [(short_ids.of(run_id), _described(alike)) for run_id, alike in list(runs.items())[:_MOST_OFFERED]]
     if incomplete and not any(name.startswith(incomplete) for name, _ in offered):
-        offered = [(run.run_id, _described(run)) for run in runs]
+        offered = [(run_id, _described(alike)) for run_id, alike in runs.items()]
     return [(name, words) for name, words in offered if name.startswith(incomplete) and _PLAIN.fullmatch(name)]
 
 
-def _described(run: "Run") -> str:
+def _described(alike: "list[Run]") -> str:
+    """Return a description of the runs of one id: of the newest, and the number of other workflows."""
     from dkist_processing_core.cli.draw.words import named_recipe_run
+    from dkist_processing_core.text import counted
 
-    return _NOT_PLAIN.sub(" ", f"{run.workflow_name} {run.workflow_version}, {named_recipe_run(run.recipe_run_id)}")
+    run, others = alike[0], len(alike) - 1
+    words = f"{run.workflow_name} {run.workflow_version}, {named_recipe_run(run.recipe_run_id)}"
+    more = f", and {counted(others, 'other workflow')} to choose by --workflow" if others else ""
+    return _NOT_PLAIN.sub(" ", f"{words}{more}")
 
 
 def complete_task_name(incomplete: str) -> list[str]:
     """Return the names of the tasks of the runs on the bus that begin with a text."""
     from dkist_processing_core.events import TaskEvent, WorkflowStarted
 
-    names: set[str] = set()
-
-    def add(event: "Event") -> None:
+    def tasks(event: "Event") -> "Iterable[str]":
         if isinstance(event, TaskEvent):
-            names.add(event.task_name)
-        elif isinstance(event, WorkflowStarted) and event.graph is not None:
-            names.update(event.graph.nodes)
+            return (event.task_name,)
+        return event.graph.nodes if isinstance(event, WorkflowStarted) and event.graph is not None else ()
 
-    _read_back(add)
+    return _names_on_the_bus(tasks, incomplete)
+
+
+def complete_workflow_name(incomplete: str) -> list[str]:
+    """Return the names of the workflows of the runs on the bus that begin with a text."""
+    return _names_on_the_bus(lambda event: (event.workflow_name,), incomplete)
+
+
+def _names_on_the_bus(of_event: "Callable[[Event], Iterable[str]]", incomplete: str) -> list[str]:
+    names: set[str] = set()
+    _read_back(lambda event: names.update(of_event(event)))
     return sorted(name for name in names.copy() if name.startswith(incomplete) and _PLAIN.fullmatch(name))
 
 
-def _runs_on_the_bus() -> "list[Run]":
-    """Return the runs that can be read within the patience of a person, the newest first."""
-    found: dict[str, tuple[datetime, Run]] = {}
-    _read_back(lambda event: found.setdefault(event.run_id, (event.time, event.run)))
-    return [run for _, run in sorted(found.copy().values(), key=lambda each: each[0], reverse=True)]
+def _runs_on_the_bus() -> "dict[str, list[Run]]":
+    """Return the runs of each id that can be read within the patience of a person, the newest first."""
+    found: dict[tuple[str, str], tuple[datetime, Run]] = {}
+    _read_back(lambda event: found.setdefault((event.workflow_name, event.run_id), (event.time, event.run)))
+    runs: dict[str, list[Run]] = {}
+    for _, run in sorted(found.copy().values(), key=lambda each: each[0], reverse=True):
+        runs.setdefault(run.run_id, []).append(run)
+    return runs
 
 
 def _read_back(visit: "Callable[[Event], object]") -> None:

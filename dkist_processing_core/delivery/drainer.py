@@ -254,11 +254,16 @@ class Drainer:
                     self._link = None
         except (BusError, ConfigurationError) as error:
             self._lock.release()
-            self._warnings.report_failure(str(error))
-            if self._tries.may_repeat(error, was_connected=link is not None, seconds=time.monotonic() - began):
+            is_elsewhere = isinstance(error, BusUnreachableError) and not isinstance(error, ConnectionFailedHereError)
+            repeats = self._tries.may_repeat(error, was_connected=link is not None, seconds=time.monotonic() - began)
+            if repeats and is_elsewhere:
+                # If the broker is gone, the next try knows the reason: one outage is one warning.
+                logger.info("%s; connecting again", error)
+            else:
+                self._warnings.report_failure(str(error))
+            if repeats:
                 self._end.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
                 return
-            is_elsewhere = isinstance(error, BusUnreachableError) and not isinstance(error, ConnectionFailedHereError)
             if journal is not None and is_elsewhere:
                 # A refusal sets no mark: it comes at once, and ends as soon as the settings are corrected.
                 journal.unreachable_until = time.time() + UNREACHABLE_SECONDS

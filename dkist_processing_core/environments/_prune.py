@@ -17,6 +17,7 @@ from dkist_processing_core.environments import _record
 from dkist_processing_core.environments._locks import lock
 from dkist_processing_core.environments._place import GONE, LOCK, key_and_number
 from dkist_processing_core.environments.entries import Entry, State, entries, linked, names_in
+from dkist_processing_core.text import counted
 
 _DAY = 86400.0
 
@@ -42,7 +43,7 @@ def _due(found: list[Entry], max_age_days: float, max_bytes: int) -> Iterator[En
         elif entry.state is State.SUPERSEDED:
             yield replace(entry, reason="replaced by a newer one")
         elif (age := time.time() - (entry.last_used or 0)) > max_age_days * _DAY:
-            yield replace(entry, reason=f"not used for {age / _DAY:.0f} days")
+            yield replace(entry, reason=f"not used for {counted(round(age / _DAY), 'day')}")
         elif total + (entry.bytes or 0) > max_bytes:
             yield replace(entry, reason=f"does not fit into {max_bytes} bytes")
         else:

@@ -210,7 +210,7 @@ def _settings() -> Settings | None:
     try:
         settings, complaint = read_leniently()
     except ConfigurationError as error:
-        logger.error("the launcher runs without events and telemetry: %s", error)  # noqa: TRY400 - one line is enough
+        logger.error("the launcher publishes no events and no telemetry: %s", error)  # noqa: TRY400 - one line is enough
         return None
     if complaint is not None:
         logger.warning("the launcher runs with a default instead: %s", complaint)

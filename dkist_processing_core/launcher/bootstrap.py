@@ -153,8 +153,6 @@ def _source_of(module: "ModuleType") -> str:
 
 def locate(task: "type[TaskBase]") -> dict[str, str] | None:
     """Return the variables by which another process finds a task's class; None if only this process has the class."""
-    from pathlib import Path  # noqa: PLC0415 - a launcher needs none of it, and is to start fast
-
     module = sys.modules.get(task.__module__)
     if module is None or getattr(module, task.__qualname__, None) is not task:
         return None
@@ -164,9 +162,18 @@ def locate(task: "type[TaskBase]") -> dict[str, str] | None:
         if found is None:
             return None
         module_name, file = found
-    # The task's process searches the same folders in the same order; "" is the current folder.
-    search_path = json.dumps([entry or str(Path.cwd()) for entry in sys.path if isinstance(entry, str)])
+    # The task's process searches the same folders in the same order.
+    folders = [entry or _current_folder() for entry in sys.path if isinstance(entry, str)]
+    search_path = json.dumps([folder for folder in folders if folder])
     return {MODULE: module_name, SEARCH_PATH: search_path} | ({FILE: file} if file else {})
+
+
+def _current_folder() -> str:
+    """Return the folder that "" in the search path means; "" if it was removed, and so has no module."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - a launcher does not import pathlib
+    except FileNotFoundError:
+        return ""
 
 
 def _locate_main(module: "ModuleType") -> tuple[str, str] | None:
@@ -189,13 +196,18 @@ def _locate_main(module: "ModuleType") -> tuple[str, str] | None:
     return SCRIPT_MODULE, str(path)
 
 
+def is_loading() -> bool:
+    """Return True in a task's process while it loads its class, and so imports again what defines the workflow."""
+    return LOADING in os.environ
+
+
 def refuse_while_loading(what: str) -> None:
     """
     End a task's process if it reaches, while it loads its class, a call that would start the workflow again.
 
     This raises `SystemExit`, so that the output is one sentence and no `except Exception` around the call catches it.
     """
-    if LOADING in os.environ:
+    if is_loading():
         msg = (
             f"{what} was reached while its module was loaded for a task, which runs in a process of its own: "
             'put the call under `if __name__ == "__main__":`'

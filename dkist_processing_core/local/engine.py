@@ -115,7 +115,9 @@ class LocalRun:
         try:
             self._reports.begin_span()
             self._display.open(self._run, self._schedule.names, self._settings)
-            self._display.detail("run", f"events go to {self._reports.where}, {self._max_parallel} tasks at a time")
+            self._display.detail(
+                "run", f"events go to {self._reports.where}, {counted(self._max_parallel, 'task')} at a time"
+            )
             self._reports.started(started_at, self._workflow.graph)
             try:
                 self._loop()

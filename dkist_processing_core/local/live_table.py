@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -32,9 +33,10 @@ _MOST_SECONDS = 100
 # Lines kept free below the table: for the cursor, and for a line with the number of omitted tasks.
 _SPARE_LINES = 3
 _BAR = 20
+_NOTE = 5
 # A narrow terminal has no room for the bar, which repeats the count, and a very narrow one none for time and note: the
 # numbers of the columns, and the widths from which they are shown.
-_LEAST_WIDTHS = {2: 50, 3: 100, 5: 60}
+_LEAST_WIDTHS = {2: 50, 3: 100, _NOTE: 60}
 
 
 @dataclass(slots=True)
@@ -96,12 +98,21 @@ class LiveDisplay:
         """The result of the run; it is shown below the final table."""
         self._rows = {name: _Row() for name in names}
 
-    def __rich__(self) -> Table:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines of the table, which leave two cells free: the terminal prints ^C behind the last line."""
+        room = max(1, options.max_width - len("^C"))
+        # Only the note fills its column up to the end of the line; behind another last column there are blanks.
+        has_note = options.max_width >= _LEAST_WIDTHS[_NOTE]
+        for line in console.render_lines(self._table(), options.update_width(room) if has_note else options, pad=False):
+            yield from Segment.adjust_line_length(line, room, pad=False)
+            yield Segment.line()
+
+    def _table(self) -> Table:
         """Return the current table: every task, or the most important ones if the terminal has too few lines."""
         width = self._console.width
         # Room for the usual texts from the beginning: the columns do not move while the run goes on.
         columns = [
-            Column(max_width=max(8, 3 * width // 10)),
+            Column(max_width=max(8, 3 * width // 10), no_wrap=True),
             Column(min_width=len("retry in 42 s"), no_wrap=True),
             Column(min_width=len("2 min 05 s"), no_wrap=True, justify="right"),
             Column(min_width=_BAR, no_wrap=True),

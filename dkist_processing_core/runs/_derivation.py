@@ -98,6 +98,7 @@ class _Derivation:
             state=_run_state(tasks, end, has_engine=bool(starts or ends or not run.is_by_hand)),
             tasks=tasks,
             started_at=first or self._time(reports[0]),
+            is_start_known=bool(starts) or isinstance(reports[0], TaskDispatched | TaskStarted),
             ended_at=self._ended_at(end) if end else None,
             graph=graph,
             verdict=None if end is None else State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED,

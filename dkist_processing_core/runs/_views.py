@@ -102,6 +102,8 @@ class RunView:
     """The result that the engine reported at the end of the run; None before that, and for a run without an engine."""
     reason: str | None = None
     """The reason of the engine for the end of a failed run."""
+    is_start_known: bool = True
+    """False if `started_at` is only the time of the first report that was received, which is not about a start."""
     implausible: tuple[Event, ...] = ()
     """
     The reports with a time more than 400 days before, or more than one or two days after, the last report received.

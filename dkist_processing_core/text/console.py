@@ -5,6 +5,7 @@ Not here: plain text, and the choice of the characters that are shown as escapes
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -17,6 +18,7 @@ from dkist_processing_core.text.terminal import visible, write_line
 
 ATTENTION = "magenta"
 """The colour of what is neither a success nor a failure; yellow can hardly be read on a white background."""
+_BEFORE_UNIT = re.compile(r"\d (?:ms|s|min|h|d|B|[KMGTP]B)\b")
 
 
 class Terminal(Console):
@@ -37,21 +39,30 @@ class Terminal(Console):
         # Of a terminal that obeys no escapes, rich only assumes the width.
         return os.get_terminal_size(self.file.fileno()).columns or self.width
 
+    def print_line(self, line: Text, indent: int = 2) -> None:
+        """Print a line; on a terminal it is folded at blanks, and its later lines are indented."""
+        columns = self.columns
+        for part in [line] if columns is None else folded(line, columns, indent):
+            self.print(part, soft_wrap=True)
+
 
 def print_remark(text: str) -> None:
     """Print a text to the standard error stream, separate from output that may be piped."""
-    Terminal(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)
+    Terminal(stderr=True, highlight=False).print_line(Text.assemble((text, "dim")))
 
 
-def print_error(text: str) -> None:
-    """Print an error to the standard error stream; on a terminal it is folded at blanks, otherwise it is one line."""
-    stream = sys.stderr
-    if stream is None or not stream.isatty() or not (columns := Terminal(stderr=True).columns):
-        write_line(text, err=True)
-        return
-    for line in text.split("\n"):
-        for part in folded(Text(visible(line)), columns, 2):
-            write_line(part.plain, err=True)
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print a text to a standard stream; on a terminal each line is folded at blanks."""
+    write_line(folded_text(text, err=err), err=err)
+
+
+def folded_text(text: str, *, err: bool = False) -> str:
+    """Return a text as it is printed to a standard stream: if that is a terminal, its lines are folded at blanks."""
+    stream = sys.stderr if err else sys.stdout
+    if stream is None or not stream.isatty() or not (columns := Terminal(stderr=err).columns):
+        return text
+    lines = (part for line in text.split("\n") for part in folded(Text(visible(line)), columns, 2))
+    return "\n".join(part.plain for part in lines)
 
 
 def folded(line: Text, width: int, indent: int) -> Iterator[Text]:
@@ -65,8 +76,7 @@ def folded(line: Text, width: int, indent: int) -> Iterator[Text]:
     while head.cell_len + rest.cell_len > width:
         room = width - head.cell_len
         cut = _fitting(rest.plain, room)
-        blank = rest.plain.rfind(" ", 0, cut + 1)
-        at = blank if rest.plain[: max(blank, 0)].strip() else cut
+        at = _last_gap(rest.plain, cut)
         first = head + rest[:at]
         first.rstrip()
         yield first
@@ -75,6 +85,12 @@ def folded(line: Text, width: int, indent: int) -> Iterator[Text]:
         head = Text(" " * min(indent, width // 2))
     if rest or not head:
         yield head + rest
+
+
+def _last_gap(text: str, cut: int) -> int:
+    """Return the place of the last blank up to `cut` that follows a word, if possible not one before a unit."""
+    blanks = [at for at in range(cut, -1, -1) if text[at : at + 1] == " " and text[:at].strip()]
+    return next((at for at in blanks if not _BEFORE_UNIT.match(text, at - 1)), next(iter(blanks), cut))
 
 
 def _fitting(text: str, width: int) -> int:

@@ -6,7 +6,6 @@ Not here: the single checks (doctor.journal, doctor.broker, doctor.collectors).
 
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.bus import open_bus, reason_for_bus
@@ -19,6 +18,7 @@ from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings, variables_from_file
+from dkist_processing_core.text import counted
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json
 
@@ -95,7 +95,7 @@ def _unused_account(settings: Settings) -> Iterator[Check]:
 
 def _show(checks: Iterator[Check], headline: str) -> bool:
     console = Terminal(highlight=False)
-    console.print(Text.assemble(("bus  ", "dim"), headline), soft_wrap=True)
+    console.print_line(Text.assemble(("bus  ", "dim"), headline), 5)
     console.print()
     total = found = without = 0
     for check in checks:
@@ -105,14 +105,14 @@ def _show(checks: Iterator[Check], headline: str) -> bool:
         found += check.status is Status.WRONG
         without += check.status is Status.SKIPPED
     console.print()
-    verdict = f"{found} of {total} checks found a problem" if found else f"{total} checks, no problem"
+    verdict = f"{found} of {total} checks found a problem" if found else f"{counted(total, 'check')}, no problem"
     if found and without:
         verdict += f"; {without} without a result"
     console.print(Text.assemble((verdict, "bold red" if found else "bold green")))
     return not found
 
 
-def _lines(check: Check, console: Console) -> Iterator[Text]:
+def _lines(check: Check, console: Terminal) -> Iterator[Text]:
     """Yield the printed lines of a check; on a terminal, long texts stay in their column."""
     mark = (_ASCII_MARKS if console.options.ascii_only else _MARKS)[check.status]
     style = _STYLES[check.status]

@@ -46,13 +46,18 @@ def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs) -> Iterator[str]:
     """Yield the lines of the axis: the line itself, and its labels."""
     marked = {tick.cell for tick in ticks[1:]}
     yield glyphs.corner + "".join(glyphs.tick if cell in marked else glyphs.axis for cell in range(1, cells))
-    labels = ""
+    labels: list[str] = []
     for tick in ticks:
         number = tick.label.partition(" ")[0]
-        # The number is centred below its tick, unless the previous number leaves no room for this.
-        start = max(tick.cell - (len(number) - 1) // 2, len(labels) + bool(labels))
-        labels = labels.ljust(start) + tick.label
-    yield labels
+        # The number is centred below its tick, unless the previous number or the end of the axis leaves no room.
+        start = min(tick.cell - (len(number) - 1) // 2, max(0, cells - len(tick.label)))
+        if tick is ticks[-1]:
+            # It has the unit, without which the others mean nothing.
+            while labels and len("".join(labels)) >= start:
+                labels.pop()
+        so_far = "".join(labels)
+        labels.append(tick.label.rjust(len(tick.label) + max(start - len(so_far), bool(so_far))))
+    yield "".join(labels)
 
 
 def strokes_legend(glyphs: Glyphs, room: int) -> str:

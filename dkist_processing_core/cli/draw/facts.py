@@ -21,9 +21,11 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
+from dkist_processing_core.runs import STATES_OF_ENGINE, State
 from dkist_processing_core.text import amount, counted, duration, parts_of_attempt, size
 
 _NAMED_TASKS = 3
+_OF_ENGINE: dict[str, str] = {**STATES_OF_ENGINE, "no_status": State.NOT_RUN}
 
 
 def facts(event: Event) -> str:
@@ -91,8 +93,13 @@ def _environment(event: TaskStarted) -> str | None:
 
 
 def _states(event: WorkflowFinished | WorkflowFailed) -> str:
-    states = list(event.tasks.values())
-    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    """Return the number of tasks in each state, in the words of a timeline; a state of a newer engine as it is."""
+    states = [_OF_ENGINE.get(state, state) for state in event.tasks.values()]
+    distinct = dict.fromkeys(states)
+    counts = ", ".join(f"{states.count(state)} {state}" for state in distinct)
+    if len(distinct) > 1:
+        return f"{counted(len(states), 'task')}: {counts}"
+    return " ".join([counted(len(states), "task"), *distinct]) if states else ""
 
 
 def _failed_tasks(event: WorkflowFailed) -> str | None:

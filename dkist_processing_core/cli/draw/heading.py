@@ -39,9 +39,10 @@ def heading(
         separator=glyphs.separator,
     )
     has_no_time = view.started_at is None and view.implausible
+    before = "" if view.is_start_known else "before "
     about = [
         " " * _INDENT + named_recipe_run(run.recipe_run_id),
-        "began at an implausible time" if has_no_time else f"began {local_time(moments.span[0], _FORM, zone)}",
+        "began at an implausible time" if has_no_time else f"began {before}{local_time(moments.span[0], _FORM, zone)}",
         f"run {one_line(short_id)}",
         *([f"id {one_line(run.run_id)}"] if short_id != run.run_id else []),
     ]
@@ -76,7 +77,7 @@ def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text
 
 def _outcome(view: RunView, moments: Moments) -> str:
     begin, end = moments.span
-    took = duration((end - begin).total_seconds())
+    took = f"{'' if view.is_start_known else 'more than '}{duration((end - begin).total_seconds())}"
     match view.state:
         case State.FINISHED:
             return f"finished in {took}"

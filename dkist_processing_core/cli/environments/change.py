@@ -15,6 +15,7 @@ from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import EnvironmentRequestError
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text import duration, size
+from dkist_processing_core.text.console import print_text
 from dkist_processing_core.text.terminal import write_line
 
 
@@ -32,7 +33,7 @@ def build(text: str, extras: list[str]) -> None:
         lacking = [extra for extra in environment.record.get("lacking", ()) if extra in requirement.extras]
         # This is not an error, as in pip, but it must be visible to a user who reads only this line.
         less = f"; WITHOUT {', '.join(lacking)}: this release has no such extra" if lacking else ""
-        write_line(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
+        print_text(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
 
 
 def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None:
@@ -47,6 +48,6 @@ def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None
     )
     for entry in removed:
         text = f"{entry.requirement or entry.key}: {entry.reason}, {entry.path}"
-        write_line(one_line(without_secrets(text, settings)))
+        print_text(one_line(without_secrets(text, settings)))
     total = size(sum(entry.bytes or 0 for entry in removed))
-    write_line(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, in total {total}")
+    print_text(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, in total {total}")

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.rows import rows
@@ -40,9 +39,9 @@ def show(*, in_json: bool) -> None:
         return
     console = Terminal(highlight=False)
     if not found:
-        console.print(Text(f"no environments in {folder}"), soft_wrap=True)
+        console.print_line(Text(f"no environments in {folder}"))
         return
-    console.print(Text.assemble(("environments in ", "dim"), folder), soft_wrap=True)
+    console.print_line(Text.assemble(("environments in ", "dim"), folder))
     console.print()
     for line in _lines(found, console, hide):
         console.print(line, soft_wrap=True)
@@ -51,7 +50,7 @@ def show(*, in_json: bool) -> None:
     console.print(Text(f"{_INDENT}environments: {len(found):,}, in total {size(total)}"), soft_wrap=True)
 
 
-def _lines(found: list[Entry], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
+def _lines(found: list[Entry], console: Terminal, hide: Callable[[str], str]) -> Iterator[Text]:
     names = [hide(entry.requirement or entry.key) for entry in found]
     table = [_figures(entry) for entry in found]
     width = max(map(cell_len, names))

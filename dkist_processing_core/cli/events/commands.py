@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dkist_processing_core.cli.run_ids import complete_run_id, complete_task_name
+from dkist_processing_core.cli.run_ids import complete_run_id, complete_task_name, complete_workflow_name
 from dkist_processing_core.cli.since import since_option
 
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -42,7 +42,13 @@ Types = Annotated[
     ),
 ]
 OfWorkflow = Annotated[
-    str | None, typer.Option("--workflow", metavar="NAME", help="Show only events of this workflow.")
+    str | None,
+    typer.Option(
+        "--workflow",
+        metavar="NAME",
+        help="Show only events of this workflow.",
+        autocompletion=complete_workflow_name,
+    ),
 ]
 OfTask = Annotated[
     str | None,

@@ -12,7 +12,7 @@ from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.outbox import find, retargeting, set_aside
 from dkist_processing_core.settings.reading import read_settings
-from dkist_processing_core.text.terminal import write_line
+from dkist_processing_core.text.console import print_text
 
 _DELIVERY = "the next publisher, dkist-core outbox drain or relay delivers them"
 
@@ -23,7 +23,7 @@ def retry(numbers: list[int] | None, outbox: str | None) -> None:
     path = find(settings, outbox)
     known = {entry.seq for entry in set_aside(path)}
     if not known and not numbers:
-        write_line(without_secrets(f"nothing is set aside in {path}", settings))
+        print_text(without_secrets(f"nothing is set aside in {path}", settings))
         return
     unknown = sorted(set(numbers or ()) - known)
     if unknown:
@@ -35,7 +35,7 @@ def retry(numbers: list[int] | None, outbox: str | None) -> None:
     with Journal.open(path) as journal:
         count = journal.retry(numbers)
     text = f"pending again in {path}: {count}{f'; {_DELIVERY}' if count else ''}"
-    write_line(without_secrets(text, settings))
+    print_text(without_secrets(text, settings))
 
 
 def retarget(outbox: str, *, is_agreed: bool) -> None:
@@ -46,12 +46,12 @@ def retarget(outbox: str, *, is_agreed: bool) -> None:
     with retargeting(settings, path) as found:
         books = found.books
         if not books.pending and not books.set_aside:
-            write_line(hide(f"nothing to move: {path} is empty"))
+            print_text(hide(f"nothing to move: {path} is empty"))
             return
-        write_line(f"pending: {books.pending:,}, set aside: {books.set_aside:,}")
-        write_line(hide(f"from  {found.source}"))
-        write_line(hide(f"to    {found.target}"))
+        print_text(f"pending: {books.pending:,}, set aside: {books.set_aside:,}")
+        print_text(hide(f"from  {found.source}"))
+        print_text(hide(f"to    {found.target}"))
         if not is_agreed:
             typer.confirm("move these messages?", abort=True)
         moved = found.carry_out()
-    write_line(f"moved: {moved:,}; {_DELIVERY}")
+    print_text(f"moved: {moved:,}; {_DELIVERY}")

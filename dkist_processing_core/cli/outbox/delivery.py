@@ -19,8 +19,7 @@ from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings
-from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import write_line
+from dkist_processing_core.text.console import Terminal, print_text
 
 _SET_ASIDE = "dkist-core outbox list --set-aside shows why, dkist-core outbox retry makes them pending again"
 _PACKAGE = "dkist_processing_core"
@@ -44,17 +43,17 @@ def deliver(timeout: float | None) -> int:
                 if status is not None:
                     status.update(Text(_text_of(found)))
     except KeyboardInterrupt:
-        write_line(f"interrupted; still pending in {hide(str(bus.journal_path))}: {found.pending}", err=True)
+        print_text(f"interrupted; still pending in {hide(str(bus.journal_path))}: {found.pending}", err=True)
         raise
     if found.reason is not None:
         reason = hide(f"{found.reason}; still pending in {bus.journal_path}: {found.pending}")
-        write_line(f"error: {reason}, delivered: {found.confirmed}", err=True)
+        print_text(f"error: {reason}, delivered: {found.confirmed}", err=True)
     else:
-        write_line(hide(f"delivered to {bus.where}: {found.confirmed}, still pending: {found.pending}"))
+        print_text(hide(f"delivered to {bus.where}: {found.confirmed}, still pending: {found.pending}"))
     if found.set_aside:
-        write_line(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
+        print_text(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
     if found.set_aside_before:
-        write_line(f"set aside earlier: {found.set_aside_before}; {_SET_ASIDE}", err=True)
+        print_text(f"set aside earlier: {found.set_aside_before}; {_SET_ASIDE}", err=True)
     return 1 if found.reason is not None or found.pending or found.set_aside else 0
 
 
@@ -63,9 +62,9 @@ def _report_others(settings: Settings, why: str, hide: Callable[[str], str]) -> 
     others = [state for state in outboxes(settings) if not state.is_embedded and state.waiting]
     for state in others:
         where = f"{state.waiting} in {state.path}, for {state.destination or 'an unknown broker'}"
-        write_line(hide(f"error: {why}; still pending: {where}"), err=True)
+        print_text(hide(f"error: {why}; still pending: {where}"), err=True)
     if not others:
-        write_line(hide(f"nothing to drain: {why}"))
+        print_text(hide(f"nothing to drain: {why}"))
     return 1 if others else 0
 
 

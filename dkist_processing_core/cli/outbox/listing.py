@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
@@ -44,20 +43,18 @@ def show(*, in_json: bool) -> None:
         return
     console = Terminal(highlight=False)
     if states:
-        console.print(Text.assemble(("journals in ", "dim"), shown), soft_wrap=True)
+        console.print_line(Text.assemble(("journals in ", "dim"), shown))
         console.print()
         for line in _lines(states, console, hide):
-            console.print(line, soft_wrap=True)
+            console.print_line(line, len(_INDENT))
     else:
-        console.print(Text(f"no journals in {shown}"), soft_wrap=True)
+        console.print_line(Text(f"no journals in {shown}"))
     if not any(state.is_current for state in states):
         console.print()
-        console.print(
-            Text(hide(f"no event was published yet for the bus of the settings, {bus.where}")), soft_wrap=True
-        )
+        console.print_line(Text(hide(f"no event was published yet for the bus of the settings, {bus.where}")))
 
 
-def _lines(states: list[OutboxState], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
+def _lines(states: list[OutboxState], console: Terminal, hide: Callable[[str], str]) -> Iterator[Text]:
     """Yield a row of figures per journal, and below it the journal's destination and further remarks."""
     table = [_figures(state) for state in states]
     width = max(cell_len(visible_line(state.path.stem)) for state in states)

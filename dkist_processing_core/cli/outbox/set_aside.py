@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
@@ -66,7 +65,7 @@ def _messages(entries: list[SetAside] | None, hide: Callable[[str], str]) -> lis
 
 
 def _lines(
-    state: OutboxState, entries: list[SetAside] | None, console: Console, hide: Callable[[str], str]
+    state: OutboxState, entries: list[SetAside] | None, console: Terminal, hide: Callable[[str], str]
 ) -> Iterator[Text]:
     mark = ">" if console.options.ascii_only else "●"
     head = Text.assemble(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dkist_processing_core.cli.run_ids import complete_run_id
+from dkist_processing_core.cli.run_ids import complete_run_id, complete_workflow_name
 
 
 def _recipe_run_id(text: str) -> int:
@@ -87,6 +87,7 @@ def timeline(
             metavar="NAME",
             help="Draw a run of this workflow: runs of several workflows in Airflow may have the same id.",
             show_default=False,
+            autocompletion=complete_workflow_name,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the state of the run as JSON instead.")] = False,

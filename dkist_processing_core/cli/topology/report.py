@@ -59,11 +59,12 @@ def _declaration_of(item: Exchange | Queue) -> str:
 def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: Callable[[str], str]) -> list[Finding]:
     """Print each finding as soon as it is found, with secrets hidden, and return all findings."""
     console = Terminal(highlight=False)
-    console.print(Text.assemble(("bus  ", "dim"), bus), soft_wrap=True)
+    console.print_line(Text.assemble(("bus  ", "dim"), bus), 5)
     console.print()
     items: tuple[Item, ...] = (*topology.exchanges, *topology.queues)
     names = [cell_len(one_line(hide(_name_of(item)))) for item in items]
-    width = min(max(names), int(console.width * _NAME_SHARE)) if console.is_terminal else max(names)
+    columns = console.columns
+    width = max(names) if columns is None else min(max(names), int(columns * _NAME_SHARE))
     shown = []
     for each in found:
         ascii_only = console.options.ascii_only
@@ -80,7 +81,7 @@ def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: 
         shown.append(each)
     console.print()
     if any(each.advice == RIGHT_NEEDED for each in shown):
-        console.print(RIGHT_NEEDED, soft_wrap=True)
+        console.print_line(Text(RIGHT_NEEDED))
         console.print()
     console.print(_verdict(shown))
     return shown

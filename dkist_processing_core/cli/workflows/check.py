@@ -37,15 +37,12 @@ def validate(name: str) -> bool:
     for each in checked:
         state = State.FAILED if each.problems else State.FINISHED
         mark = (f"{marks[state]} ", STYLES[state])
-        console.print(Text.assemble(mark, _headline(each)), soft_wrap=True)
+        console.print_line(Text.assemble(mark, _headline(each)))
         for problem in each.problems:
-            console.print(Text(f"  {problem}", STYLES[State.FAILED]), soft_wrap=True)
+            console.print_line(Text(f"  {problem}", STYLES[State.FAILED]), 4)
     if any(not each.problems and each.loaded is None for each in checked):
-        console.print(
-            Text("not loaded: Airflow is not installed here; install dkist-processing-core[airflow] to check this"),
-            soft_wrap=True,
-            style=ATTENTION,
-        )
+        words = "not loaded: Airflow is not installed here; install dkist-processing-core[airflow] to check this"
+        console.print_line(Text(words, ATTENTION))
     return not any(each.problems for each in checked)
 
 

@@ -38,7 +38,7 @@ def show(package_name: str, requested: str | None, *, as_mermaid: bool) -> None:
     for at, workflow in enumerate(workflows):
         if at:
             console.print()
-        console.print(_heading(workflow), soft_wrap=True)
+        console.print_line(_heading(workflow))
         console.print()
         for line in draw_workflow(workflow, width=width, ascii_only=console.options.ascii_only):
             console.print(line, soft_wrap=True)
