@@ -19,6 +19,11 @@ class BusStalledError(BusUnreachableError):
     """The broker keeps the connection open, but has not answered for a long time."""
 
 
+def is_elsewhere(error: Exception) -> bool:
+    """Return True if no process of this host could reach the broker now, because of the network or the broker."""
+    return isinstance(error, BusUnreachableError) and not isinstance(error, ConnectionFailedHereError)
+
+
 class ConnectionTries:
     """The failed tries of one drainer since its last success."""
 

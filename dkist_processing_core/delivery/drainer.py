@@ -15,20 +15,13 @@ from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.delivery.backlog import Backlog
-from dkist_processing_core.delivery.connection_tries import ConnectionTries
+from dkist_processing_core.delivery.connection_tries import ConnectionTries, is_elsewhere
 from dkist_processing_core.delivery.delivery import UNREACHABLE_SECONDS, Delivery, blocking_of
 from dkist_processing_core.delivery.handover import Handover
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
 from dkist_processing_core.delivery.outbox_warnings import OutboxWarnings
 from dkist_processing_core.delivery.refusals import Refusals
-from dkist_processing_core.errors import (
-    BusError,
-    BusUnreachableError,
-    ConfigurationError,
-    ConnectionFailedHereError,
-    JournalError,
-    JournalLostError,
-)
+from dkist_processing_core.errors import BusError, ConfigurationError, JournalError, JournalLostError
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.spare import take_over_spares
@@ -254,17 +247,13 @@ class Drainer:
                     self._link = None
         except (BusError, ConfigurationError) as error:
             self._lock.release()
-            is_elsewhere = isinstance(error, BusUnreachableError) and not isinstance(error, ConnectionFailedHereError)
             repeats = self._tries.may_repeat(error, was_connected=link is not None, seconds=time.monotonic() - began)
-            if repeats and is_elsewhere:
-                # If the broker is gone, the next try knows the reason: one outage is one warning.
-                logger.info("%s; connecting again", error)
-            else:
+            if not (repeats and is_elsewhere(error)):  # the next try knows more: one outage is one warning
                 self._warnings.report_failure(str(error))
             if repeats:
                 self._end.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
                 return
-            if journal is not None and is_elsewhere:
+            if journal is not None and is_elsewhere(error):
                 # A refusal sets no mark: it comes at once, and ends as soon as the settings are corrected.
                 journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
             self._bus_failure = str(error)

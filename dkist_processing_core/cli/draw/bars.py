@@ -42,15 +42,15 @@ def bar(stretches: Iterable[Stretch], cells: int, glyphs: Glyphs, style: str, ti
     return text
 
 
-def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs) -> Iterator[str]:
-    """Yield the lines of the axis: the line itself, and its labels."""
+def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs, room: int) -> Iterator[str]:
+    """Yield the lines of the axis: the line itself, and its labels, which have `room` cells."""
     marked = {tick.cell for tick in ticks[1:]}
     yield glyphs.corner + "".join(glyphs.tick if cell in marked else glyphs.axis for cell in range(1, cells))
     labels: list[str] = []
     for tick in ticks:
         number = tick.label.partition(" ")[0]
-        # The number is centred below its tick, unless the previous number or the end of the axis leaves no room.
-        start = min(tick.cell - (len(number) - 1) // 2, max(0, cells - len(tick.label)))
+        # The number is centred below its tick, unless the previous number or the end of the line leaves no room.
+        start = min(tick.cell - (len(number) - 1) // 2, max(0, room - len(tick.label)))
         if tick is ticks[-1]:
             # It has the unit, without which the others mean nothing.
             while labels and len("".join(labels)) >= start:

@@ -105,7 +105,7 @@ class _Tasks:
         """Yield the lines of the axis if there is a chart, and the meaning of the characters."""
         indent = " " * (self._columns.name + 3)
         if self._ticks:
-            for line in axis(self._ticks, self._columns.chart, self._glyphs):
+            for line in axis(self._ticks, self._columns.chart, self._glyphs, self._width - len(indent)):
                 yield Text.assemble(indent, (line, "dim"))
             yield from self._legend(strokes_legend(self._glyphs, self._width - len(indent)), len(indent))
         if any(_was_retried(attempt, task) for task in self._view.tasks for attempt in task.attempts):
