@@ -78,7 +78,7 @@ def topology_definitions(
 @topology_app.command("asyncapi")
 def topology_asyncapi() -> None:
     """
-    Write the messages, exchanges and queues as an AsyncAPI 3.0 document.
+    Write the messages and their topology as AsyncAPI 3.0.
 
     Programs in other languages can be written or generated from it. No broker is queried: names and limits come from
     the settings.
