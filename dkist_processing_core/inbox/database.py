@@ -7,10 +7,10 @@ Not here: its tables (tables), and how they are made and changed (migrating).
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self, cast
+from typing import Any, Literal, Self, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -31,7 +31,6 @@ _CONNECTION_SECONDS = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives
 _SERVER_SETTINGS = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 _EXPECTED = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
 _WRITES = "writes"
-_RESERVED = ("begin", "close", "commit", "invalidate", "rollback")
 
 
 class Database:
@@ -151,7 +150,7 @@ class Database:
             except BaseException:
                 # The connection may be lost, and with it the transaction: the error that was raised is the reason.
                 with suppress(InboxError, SQLAlchemyError):
-                    root.rollback()
+                    connection.rollback()
                 raise
             with explained(self.where):
                 root.commit()
@@ -160,27 +159,6 @@ class Database:
             connection.close()
             if is_writing:
                 self._writing.release()
-
-    @contextmanager
-    def lent(self) -> Iterator[Connection]:
-        """
-        Run a transaction for code that may not end it: its commit and its rollback are the inbox's.
-
-        Raises:
-            InboxError: That code has ended it nevertheless, or an error of the database that it caught has.
-        """
-        with self.transaction() as connection:
-            root = connection.get_transaction()
-            for name in _RESERVED:
-                setattr(connection, name, _refuse(name))
-            try:
-                yield connection
-            finally:
-                for name in _RESERVED:
-                    delattr(connection, name)
-            if root is None or not root.is_active or connection.get_transaction() is not root:
-                msg = f"the transaction of the inbox {self.where} was ended before the end of its handler"
-                raise InboxError(msg)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -208,17 +186,6 @@ class Database:
     def close(self) -> None:
         """Close the connections that are not in use."""
         self.engine.dispose()
-
-
-def _refuse(name: str) -> Callable[[], NoReturn]:
-    def refuse(*_: object, **__: object) -> NoReturn:
-        msg = (
-            f"a handler called {name}() of its transaction, which the inbox commits or rolls back: return to commit, "
-            "raise an exception to roll back, use begin_nested() for a part of it"
-        )
-        raise InboxError(msg)
-
-    return refuse
 
 
 def _prepare(connection: sqlite3.Connection, _: object) -> None:

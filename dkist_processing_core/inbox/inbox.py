@@ -20,6 +20,7 @@ from dkist_processing_core.inbox import arrivals, claims, outcomes, pruning
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import explained
+from dkist_processing_core.inbox.lending import lent
 from dkist_processing_core.inbox.locks import AdvisoryLock, Lock, LockedFile, claimers_number, number_of
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.outcomes import Failed
@@ -213,8 +214,9 @@ class Inbox:
                 was lost during the commit, perhaps committed. If the rows are then handled again, their claim is lost.
             InboxError: The handler has ended the transaction, or caught an error that ended it.
         """
-        with self._database.lent() as connection:
-            yield connection
+        with self._database.transaction() as connection:
+            with lent(connection):
+                yield connection
             self._mark(connection, rows)
         self._forget(rows)
 

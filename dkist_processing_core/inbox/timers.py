@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import explained
+from dkist_processing_core.inbox.lending import lent
 
 _ADD = text(
     """
@@ -59,8 +60,12 @@ class Timers:
         if self.next_at(name, seconds) > self._clock():
             yield None
             return
-        with self._database.lent() as connection:
-            yield connection if self._move(connection, name, seconds) else None
+        with self._database.transaction() as connection:
+            if not self._move(connection, name, seconds):
+                yield None
+                return
+            with lent(connection):
+                yield connection
 
     def _move(self, connection: Connection, name: str, seconds: float) -> bool:
         values = {"consumer": self._consumer, "name": name}
