@@ -1,5 +1,5 @@
 """
-Tests of tasks, of pipelines and of consumers: a bus in memory, a fixed clock and ids, sample events and sample runs.
+Tests of tasks, of pipelines and of consumers: a bus in memory, a fixed clock and ids, sample runs, and a simulation.
 
 Not here: the fixtures of pytest (pytest_plugin).
 """
@@ -20,6 +20,7 @@ from dkist_processing_core.testing.sample_runs import (
     run_with_skipped_branch,
     run_with_wrong_report,
 )
+from dkist_processing_core.testing.simulation import RefusedError, SimulationFailedError, World, effects_of, simulate
 
 __all__ = [
     "SAMPLE_RUNS",
@@ -28,7 +29,11 @@ __all__ = [
     "FixedClock",
     "FixedIds",
     "InMemoryBus",
+    "RefusedError",
     "SampleRun",
+    "SimulationFailedError",
+    "World",
+    "effects_of",
     "run_by_hand",
     "run_that_fails",
     "run_that_succeeds",
@@ -38,4 +43,5 @@ __all__ = [
     "run_with_skipped_branch",
     "run_with_wrong_report",
     "sample_event",
+    "simulate",
 ]

@@ -1,0 +1,103 @@
+"""
+The processes of a simulated consumer: started, killed and started again, until everything has happened.
+
+Not here: what happens (history), and what survives (world).
+"""
+
+import gc
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dkist_processing_core.testing.simulation.steps import KilledError, Steps, is_own
+from dkist_processing_core.testing.simulation.world import RefusedError, World
+
+# A supervisor that starts a program again and again without progress is of no use to anybody.
+_FRUITLESS_STARTS = 4
+Start = Callable[[World], Any]
+
+
+class StuckError(Exception):
+    """The consumer ends again and again, and makes no progress."""
+
+    def __repr__(self) -> str:
+        """Return a sentence for a person."""
+        return repr(f"it makes no progress: {self}")
+
+
+def live_through(start: Start, world: World, *, steps_in_lines: bool = True) -> None:
+    """
+    Run a consumer through all of a history, as a supervisor does that starts it again after each end.
+
+    Args:
+        start: The program: the loop of a consumer, or a function that returns a `Consumer`.
+        world: Its world.
+        steps_in_lines: Whether each line of the program is a step.
+
+    Raises:
+        StuckError: It makes no progress.
+    """
+    fruitless = 0
+    with world.bus, world.clock:
+        while True:
+            before = (world.position, _unsettled(world))
+            end = _live_once(start, world, steps_in_lines=steps_in_lines)
+            if world.has_ended and not _unsettled(world):
+                return
+            if (world.position, _unsettled(world)) != before:
+                fruitless = 0
+            elif end is not None:
+                fruitless += 1
+            if end is not None and fruitless == _FRUITLESS_STARTS:
+                raise StuckError(end)
+
+
+def _unsettled(world: World) -> int:
+    return sum(len(queue.ready) + len(queue.unsettled) for queue in world.bus.queues.values())
+
+
+def _live_once(start: Start, world: World, *, steps_in_lines: bool) -> str | None:
+    """Run one process to its end, and return how it has ended by itself; None if it was killed or refused an effect."""
+    world.starts += 1
+    world.bus.steps = steps = Steps(world.bus.steps.kills_ahead)
+    world.happened.append(f"the process starts{'' if world.starts == 1 else ' again'}")
+    end: str | None = "it returns"
+    # What exists already is not searched for garbage at the end of the process.
+    gc.freeze()
+    try:
+        if steps_in_lines:
+            with steps.of_lines():
+                start(world)
+        else:
+            start(world)
+    except KilledError as killed:
+        world.happened.append(f"  it is killed after: {steps.place or 'its start'}")
+        end = None
+        _clear(killed)
+    except Exception as error:  # noqa: BLE001 - any error of the consumer under test ends its process
+        frames = traceback.extract_tb(error.__traceback__)
+        where = next((frame for frame in reversed(frames) if is_own(frame.filename)), frames[-1])
+        end = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+        world.happened.append(f"  it ends with {end}")
+        if isinstance(error, RefusedError):
+            end = None
+        _clear(error)
+    else:
+        world.happened.append("  it returns")
+    steps.is_dead = True
+    world.steps += steps.count
+    world.bus.end_process()
+    if end != "it returns":
+        # The files and connections of a process end with it, and here they end with the objects that hold them.
+        gc.collect()
+    return end
+
+
+def _clear(error: BaseException) -> None:
+    """Clear the variables of an ended process, which the traceback of its last exception refers to."""
+    chain: BaseException | None = error
+    while chain is not None:
+        traceback.clear_frames(chain.__traceback__)
+        chain.__traceback__ = None
+        chain = chain.__context__
