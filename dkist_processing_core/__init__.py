@@ -15,15 +15,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from dkist_processing_core.consumer import Subscription, subscribe
+    from dkist_processing_core.consumer import Consumer, Subscription, subscribe
     from dkist_processing_core.resource_queue import ResourceQueue
     from dkist_processing_core.runs import RunState
     from dkist_processing_core.task import TaskBase
     from dkist_processing_core.workflow import Workflow
 
-__all__ = ["ResourceQueue", "RunState", "Subscription", "TaskBase", "Workflow", "subscribe"]
+__all__ = ["Consumer", "ResourceQueue", "RunState", "Subscription", "TaskBase", "Workflow", "subscribe"]
 
 _HOMES = {
+    "Consumer": "consumer",
     "ResourceQueue": "resource_queue",
     "RunState": "runs",
     "Subscription": "consumer",

@@ -12,6 +12,7 @@ import dkist_processing_core
 from dkist_processing_core import errors
 
 HOMES = {
+    "Consumer": "consumer",
     "ResourceQueue": "resource_queue",
     "RunState": "runs",
     "Subscription": "consumer",

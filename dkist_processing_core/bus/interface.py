@@ -35,6 +35,8 @@ class ArchiveEnd:
     """The offset of the newest message of the archive; -1 if it has none."""
     waiting: int
     """How many messages the queue holds that were not delivered yet."""
+    oldest: int | None = None
+    """The offset of the oldest message after the one that was compared last; None if there is none, or was none."""
 
 
 class ReceivedMessage(Protocol):
@@ -149,9 +151,13 @@ class Bus(Protocol):
                 the archive.
         """
 
-    def archive_end(self, name: str) -> ArchiveEnd | None:
+    def archive_end(self, name: str, *, after: int | None = None) -> ArchiveEnd | None:
         """
         Return the present end of the archive, for comparing what the queue of a named subscription has delivered.
+
+        Args:
+            name: The name of the subscription.
+            after: The offset of the last message that was compared before.
 
         Returns:
             None if the subscription cannot lose an event without its receiver counting it.

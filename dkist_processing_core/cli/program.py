@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from dkist_processing_core.cli import output
+from dkist_processing_core.cli.consume.commands import consume
 from dkist_processing_core.cli.doctor.commands import doctor
 from dkist_processing_core.cli.environments.commands import environments_app
 from dkist_processing_core.cli.events.commands import events_app
@@ -172,6 +173,7 @@ def _common(
 
 app.command("run")(run)
 app.command("timeline")(timeline)
+app.command("consume")(consume)
 app.command("doctor")(doctor)
 app.add_typer(events_app, name="events", help="Follow new events on the bus, or list past events.")
 app.add_typer(topology_app, name="topology", help="Check, create or export exchanges and queues of RabbitMQ.")

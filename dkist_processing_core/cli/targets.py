@@ -1,7 +1,7 @@
 """
-Import the workflow (`MODULE:WORKFLOW`) or the package of workflows that a user names on the command line.
+Import the workflow, the consumer (`MODULE:NAME`) or the package of workflows that a user names on the command line.
 
-Not here: the use of the workflows. The processes of the tasks load the tasks again by name. They must therefore find
+Not here: the use of them. The processes of the tasks load the tasks again by name. They must therefore find
 the same modules as this process, with the same `sys.path`.
 """
 
@@ -12,14 +12,17 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import typer
 
 from dkist_processing_core.build_utils.find import imported
+from dkist_processing_core.consumer import Consumer
 from dkist_processing_core.text.exception_text import class_name, message_of
 from dkist_processing_core.workflow import Workflow
 
 _SCRIPT_SUFFIX = ".py"
+_Value = TypeVar("_Value", bound=Workflow | Consumer)
 
 
 def load_workflow(target: str) -> Workflow:
@@ -29,14 +32,26 @@ def load_workflow(target: str) -> Workflow:
     Raises:
         typer.BadParameter: There is no such workflow; the message lists the existing ones.
     """
+    return _load(target, Workflow, "workflow", "MODULE:WORKFLOW, for example my_pipeline.workflows:my_workflow")
+
+
+def load_consumer(target: str) -> Consumer:
+    """
+    Return the consumer for a user's text, as `load_workflow` does.
+
+    Raises:
+        typer.BadParameter: There is no such consumer; the message lists the existing ones.
+    """
+    return _load(target, Consumer, "consumer", "MODULE:CONSUMER, for example my_package.consumers:announcer")
+
+
+def _load(target: str, kind: type[_Value], what: str, form: str) -> _Value:
     module_name, _, attribute = target.partition(":")
-    module = _module(module_name)
-    found: dict[str, Workflow]
+    module = _module(module_name, form)
+    found: dict[str, _Value]
     # type() is used, since isinstance reads the value's `__class__`, and a proxy may raise an error then.
-    found = {name: value for name, value in vars(module).items() if issubclass(type(value), Workflow)}
-    listing = (
-        f"the workflows in {module_name} are: {', '.join(found)}" if found else f"{module_name} defines no workflow"
-    )
+    found = {name: value for name, value in vars(module).items() if issubclass(type(value), kind)}
+    listing = f"the {what}s in {module_name} are: {', '.join(found)}" if found else f"{module_name} defines no {what}"
     if not attribute:
         distinct = list({id(value): value for value in found.values()}.values())
         if len(distinct) == 1:
@@ -49,9 +64,9 @@ def load_workflow(target: str) -> Workflow:
     if not hasattr(module, attribute):
         raise typer.BadParameter(f"{module_name} has no {attribute!r}; {listing}")
     value = getattr(module, attribute)
-    if not isinstance(value, Workflow):
-        kind = "class" if isinstance(value, type) else type(value).__name__
-        raise typer.BadParameter(f"{target} is a {kind}, expected a Workflow; {listing}")
+    if not isinstance(value, kind):
+        found_kind = "class" if isinstance(value, type) else type(value).__name__
+        raise typer.BadParameter(f"{target} is a {found_kind}, expected a {kind.__name__}; {listing}")
     return value
 
 
@@ -78,15 +93,15 @@ def load_package(name: str) -> ModuleType:
     return module
 
 
-def _module(name: str) -> ModuleType:
+def _module(name: str, form: str) -> ModuleType:
     if name.endswith(_SCRIPT_SUFFIX):
-        return _script(Path(name))
+        return _script(Path(name), form)
     # As with `python -m`, modules in the current folder come first.
     _put_current_folder_first()
-    return _import(name, name)
+    return _import(name, name, form)
 
 
-def _script(path: Path) -> ModuleType:
+def _script(path: Path, form: str) -> ModuleType:
     """
     Import a script by its name, with its folder on `sys.path`, as `python script.py` does.
 
@@ -99,7 +114,7 @@ def _script(path: Path) -> ModuleType:
             f"{str(path)!r} cannot be imported: {path.stem!r} is not a valid name of a module; rename the file"
         )
     _put_first(path.resolve().parent)
-    module = _import(path.stem, str(path))
+    module = _import(path.stem, str(path), form)
     if module.__file__ is None or Path(module.__file__).resolve() != path.resolve():
         raise typer.BadParameter(
             f"{str(path)!r} cannot be imported: another module has the name {path.stem!r}; rename the file"
@@ -118,11 +133,9 @@ def _put_first(folder: Path) -> None:
         sys.path.insert(0, str(folder))
 
 
-def _import(name: str, shown: str) -> ModuleType:
+def _import(name: str, shown: str, form: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        raise typer.BadParameter(
-            f"found {shown!r}, expected MODULE:WORKFLOW, for example my_pipeline.workflows:my_workflow"
-        )
+        raise typer.BadParameter(f"found {shown!r}, expected {form}")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -55,6 +55,9 @@ class FileLock:
         watch_forks()
         # No fork may come in between: the child would keep the lock until it ends.
         with in_use:
+            if self.is_held:
+                # Another thread has acquired it in between. Its own attempt would find the file locked.
+                return True
             while True:
                 with explained(self.path, _KIND):
                     descriptor = move_up(self._open())

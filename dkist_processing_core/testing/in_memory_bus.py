@@ -114,7 +114,7 @@ class InMemoryBus:
         named = self._named.setdefault(name, NamedPosition(self._journal.last()))
         return NamedInMemoryReceiver(self._journal, self.event_exchange, wanted, named)
 
-    def archive_end(self, name: str) -> None:
+    def archive_end(self, name: str, *, after: int | None = None) -> None:
         """Return None: no name loses an event."""
 
     def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:

@@ -21,7 +21,7 @@ def inbox_url(postgres: PostgresServer) -> str:
     return postgres.url("inbox", driver="psycopg")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """
     An open database without rows; the test runs on each kind.

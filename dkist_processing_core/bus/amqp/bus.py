@@ -173,17 +173,22 @@ class AmqpBus:
             return AmqpReceiver(self, Archive(self, patterns, replay=replay, prefetch=prefetch))
         return AmqpReceiver(self, (NamedQueue if in_batches else CountedQueue)(self, name, patterns))
 
-    def archive_end(self, name: str) -> ArchiveEnd:
+    def archive_end(self, name: str, *, after: int | None = None) -> ArchiveEnd:
         """Return the end of the archive, and the number of messages that the queue of a name holds."""
         from dkist_processing_core.bus.amqp.consuming import BEGINNING_SECONDS  # noqa: PLC0415 - as above
+        from dkist_processing_core.bus.amqp.session import RPC_SECONDS  # noqa: PLC0415 - as above
 
         with self.connect() as link:
             self.ensure(link, "queue", ARCHIVE_QUEUE)
             last = link.last_of_stream(ARCHIVE_QUEUE, BEGINNING_SECONDS)
             # In this order: each message of the archive was put into the queue before the queue is counted.
             load = link.queue_load(name)
-        newest = -1 if last is None or last.offset is None else last.offset
-        return ArchiveEnd(newest, 0 if load is None else load.messages)
+            newest = -1 if last is None or last.offset is None else last.offset
+            oldest = []
+            if after is not None and after < newest:
+                # The broker begins with the first message that it still has.
+                oldest = link.read_stream(ARCHIVE_QUEUE, after + 1, RPC_SECONDS, count=1)
+        return ArchiveEnd(newest, 0 if load is None else load.messages, oldest[0].offset if oldest else None)
 
     def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:
         """Yield the events of the archive in batches, the newest batch first."""

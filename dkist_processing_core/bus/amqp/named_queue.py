@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.bus.amqp.lost_events import LostEvents
 from dkist_processing_core.bus.topology import DEAD_LETTER_EXCHANGE, consumer_topology
+from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.text import clip
 
@@ -26,6 +27,7 @@ QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
 # For a consumer that stores messages in batches and acknowledges them at once.
 BATCH_PREFETCH = 1000
 _CONFIRM_SECONDS = 10.0
+_TURN_SECONDS, _TURN_PAUSE_SECONDS = 2.0, 0.02
 _MAX_REASON_BYTES = 16 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 
@@ -47,7 +49,24 @@ class NamedQueue:
         self._bus.ensure(link, "exchange", self._bus.event_exchange)
         if not link.declare(self._topology):
             link.bind(self._topology)
+        self._wait_for_turn(link)
         link.consume(self.name, prefetch=self._prefetch)
+
+    def _wait_for_turn(self, link: "AmqpLink") -> None:
+        """
+        Wait until the queue has no reader: the broker has then put back what a previous one had received.
+
+        Otherwise this consumer would receive later messages before those.
+
+        Raises:
+            BusUnreachableError: It still has one.
+        """
+        until = time.monotonic() + _TURN_SECONDS
+        while (load := link.queue_load(self.name)) is not None and load.consumers:
+            if time.monotonic() > until:
+                msg = f"{link.where}: the queue {self.name} has another reader, and one at a time may read it"
+                raise BusUnreachableError(msg)
+            time.sleep(_TURN_PAUSE_SECONDS)
 
     def receive(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Do nothing: the consumer itself compares its records with the archive."""
@@ -119,6 +138,9 @@ class CountedQueue(NamedQueue):
         self._bus.ensure(link, "exchange", self._bus.event_exchange)
         self._losses.attach(link, is_there=link.exists("queue", self.name))
         super().attach(link)
+
+    def _wait_for_turn(self, link: "AmqpLink") -> None:
+        """Do nothing: subscriptions of one name share its messages."""
 
     def receive(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Check for events that were lost before a message."""

@@ -74,7 +74,7 @@ class JournalBus:
             return UnnamedReceiver(self.journal_path, self.event_exchange, wanted, replay=start)
         return NamedReceiver(self.open_journal, self.event_exchange, wanted, name=name)
 
-    def archive_end(self, name: str) -> None:
+    def archive_end(self, name: str, *, after: int | None = None) -> None:
         """Return None: the file counts what it removes before a name has read it."""
 
     def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:

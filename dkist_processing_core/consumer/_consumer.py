@@ -1,0 +1,97 @@
+"""
+A consumer that acts on events, as programs use it.
+
+Not here: its rules and handlers (declaration), receiving and handling (service), and its rows (inbox).
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from dkist_processing_core.consumer.declaration import Declaration, check_number
+from dkist_processing_core.consumer.health import address_of
+from dkist_processing_core.consumer.signals import signals_raise
+from dkist_processing_core.consumer.since import moment_of
+from dkist_processing_core.errors import ExtraMissingError
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
+from dkist_processing_core.settings.reading import read_settings
+
+
+class Consumer(Declaration):
+    """
+    Functions that act on events, each event once, with retries and dead letters.
+
+        consumer = Consumer("announcer")
+
+        @consumer.on("task.failed", workflow="l0_to_l1_*")
+        def announce(event):
+            ...
+
+        consumer.run()
+
+    Received events are stored in an inbox before they are acknowledged. A handler that takes a parameter `transaction`
+    gets the open SQLAlchemy `Connection` of the transaction in which its event is marked as done: what it writes there
+    is committed once, however often the consumer is killed. All other effects happen at least once, and `event.id` is
+    their key.
+    """
+
+    _end: SignalSafeFlag | None = None
+
+    def run(
+        self,
+        *,
+        since: str | timedelta | datetime | None = None,
+        until_idle: bool = False,
+        workers: int | None = None,
+        health: str | None = None,
+    ) -> None:
+        """
+        Receive and handle events until SIGTERM, SIGINT or `stop`; events that are being handled are finished.
+
+        A broker or a database that cannot be reached is waited for, with one warning.
+
+        Args:
+            since: Also take in the past events from then on that the bus still has, each once however often they are
+                read: `2h` or another duration with s, m, h or d, `today`, a time by ISO 8601, or `first` for the oldest
+                one. By default a consumer begins now, and later where it ended.
+            until_idle: Return when no event is left on the bus, and none is due. Events that wait for a next try, or
+                for a firm report, are left for the next start.
+            workers: Instead of the consumer's number.
+            health: Where to answer requests over HTTP about its health: a port of this host, as in `"8080"`, or
+                `"0.0.0.0:8080"`. The status is 200, or 503 while the bus or the database cannot be used.
+
+        Raises:
+            ValueError: There is no handler, `since` is no time, or `health` is no port.
+            ExtraMissingError: A module that the extra `consumer` installs is missing.
+            ConfigurationError, BusError, JournalError, InboxError: The settings are wrong, or broker or database refuse
+                the consumer.
+        """
+        if not self.handlers and not self.timers:
+            msg = f"the consumer {self.name!r} has no handler; add one by @consumer.on(…)"
+            raise ValueError(msg)
+        address = None if health is None else address_of(health)
+        begin = None if since is None else moment_of(since) or True
+        if workers is not None:
+            check_number("workers", workers, 1, int)
+        service_class = _service_class()
+        self._end = end = SignalSafeFlag()
+        with signals_raise(end):
+            service = service_class.open(self, self.settings or read_settings(), since=begin, workers=workers, end=end)
+            if service is not None:
+                service.run(until_idle=until_idle, health=address)
+
+    def stop(self) -> None:
+        """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
+        end = self._end
+        if end is not None:
+            end.raise_()
+
+
+def _service_class() -> Any:
+    """Return the class of the service; the library of its database is imported here."""
+    try:
+        from dkist_processing_core.consumer.service import ConsumerService  # noqa: PLC0415 - it needs an extra
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in ("sqlalchemy", "alembic", "psycopg"):
+            raise
+        raise ExtraMissingError("consumer", "a consumer keeps its inbox", str(error.name)) from error
+    return ConsumerService

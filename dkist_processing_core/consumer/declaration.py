@@ -1,0 +1,199 @@
+"""
+What a consumer is: its name, its rules, its handlers and its timed work.
+
+Not here: running it (_consumer), and its rows (inbox).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from dkist_processing_core.consumer._names import check_name
+from dkist_processing_core.consumer._selection import Selection, matches
+from dkist_processing_core.consumer.handlers import Called, Handler, called_with, name_of
+from dkist_processing_core.events import TaskFailed, TaskFinished
+from dkist_processing_core.settings.interface import Settings
+
+# Python 3.12 has a syntax for this.
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+# The events that an engine may report before those with better information do.
+_PROVISIONAL = (TaskFailed.name, TaskFinished.name)
+
+
+class Declaration:
+    """The declaration of a consumer, to which an author adds functions by decorators."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        inbox: str | None = None,
+        workers: int = 1,
+        batch_size: int = 1,
+        ordered: Literal["run"] | None = None,
+        every_report: bool = False,
+        provisional: bool = False,
+        provisional_after: float = 60.0,
+        max_tries: int = 10,
+        max_starts: int = 5,
+        first_pause: float = 1.0,
+        longest_pause: float = 900.0,
+        settings: Settings | None = None,
+    ) -> None:
+        """
+        Store the rules of a consumer. No file and no connection is opened.
+
+        Args:
+            name: The name under which the bus and the inbox keep its position. Several processes may share it: one of
+                them receives, and on PostgreSQL all of them handle; on SQLite they take turns.
+            inbox: The URL of a database, such as `postgresql://user@host/database` or `sqlite:////path/inbox.db`. By
+                default it is the file `inbox.db` beside the journals.
+            workers: The number of threads that call handlers.
+            batch_size: How many events may share one transaction. If a handler fails, they are handled one by one.
+            ordered: `"run"` handles the events of a run in their order of arrival. An event that waits for its next
+                try, or that is dead, holds back the later ones of its run.
+            every_report: Handle each reporter's report of an occurrence, instead of each occurrence once.
+            provisional: Handle provisional reports at once. By default, a provisional report waits for a firm one,
+                which replaces it, or cancels it if it reports another end of the same attempt.
+            provisional_after: After how many seconds such a report is handled if no firm one arrives.
+            max_tries: After how many failures of its handlers an event is dead.
+            max_starts: After how many ends of the process during its handling an event is dead.
+            first_pause: The pause before the second try, in seconds. Each further pause is longer.
+            longest_pause: The limit of these pauses.
+            settings: Read from the environment if they are not given.
+
+        Raises:
+            ValueError: A value cannot be used; the message names it.
+        """
+        check_name(name)
+        for value, least, what in ((workers, 1, "workers"), (batch_size, 1, "batch_size"), (max_tries, 1, "max_tries")):
+            check_number(what, value, least, int)
+        check_number("max_starts", max_starts, 1, int)
+        for pause, what in ((first_pause, "first_pause"), (longest_pause, "longest_pause")):
+            check_number(what, pause, 0, float)
+        check_number("provisional_after", provisional_after, 0, float)
+        if ordered not in (None, "run"):
+            msg = f"ordered is {ordered!r}, expected 'run' or None"
+            raise ValueError(msg)
+        self.name = name
+        self.inbox = inbox
+        self.workers = workers
+        self.batch_size = batch_size
+        self.is_ordered = ordered == "run"
+        self.every_report = every_report
+        self.provisional_after = provisional_after
+        self.max_tries = max_tries
+        self.max_starts = max_starts
+        self.first_pause = first_pause
+        self.longest_pause = longest_pause
+        self.settings = settings
+        self.handlers: list[Handler] = []
+        self.timers: list[tuple[float, Called]] = []
+        self._provisional = provisional
+        self._is_provisional: dict[str, tuple[bool, str]] = {}
+
+    def __repr__(self) -> str:
+        """Return the name; the address of the inbox may hold a password."""
+        return f"Consumer({self.name!r})"
+
+    def on(
+        self,
+        *names: str,
+        workflow: str | None = None,
+        task: str | None = None,
+        provisional: bool | None = None,
+    ) -> Callable[[_Function], _Function]:
+        """
+        Call the decorated function for events.
+
+        It is called as `handler(event)`, or as `handler(event, transaction)` if it has a parameter of that name; it may
+        be `async`. If several handlers want an event, they are called in the order of their registration in one
+        transaction, and are tried again together. Effects that shall fail independently belong to two consumers.
+
+        Args:
+            names: The names of events, such as `"task.failed"`; all events if none is given. In each name, `*` stands
+                for any text and `?` for one character.
+            workflow: The name of the workflow, or a pattern.
+            task: The name of the task, or a pattern.
+            provisional: As for the consumer. All handlers of an event must agree.
+
+        Raises:
+            ValueError: There is no such event, or another handler of an event disagrees about provisional reports.
+            TypeError: The function takes other parameters.
+        """
+        if any(not isinstance(name, str) for name in names):
+            msg = "found a function, expected names of events: write @consumer.on('task.failed')"
+            raise TypeError(msg)
+        selection = Selection(names, workflow, task)
+
+        def register(function: _Function) -> _Function:
+            called = called_with(function, takes_event=True)
+            is_provisional = self._provisional if provisional is None else provisional
+            for name in _PROVISIONAL:
+                if not names or any(matches(each, name) for each in names):
+                    agreed, other = self._is_provisional.setdefault(name, (is_provisional, name_of(function)))
+                    if agreed != is_provisional:
+                        msg = (
+                            f"{name_of(function)} has provisional={is_provisional} and {other} provisional={agreed}, "
+                            f"expected the same for {name}: an event is handled once; make two consumers"
+                        )
+                        raise ValueError(msg)
+            self.handlers.append(Handler(selection, called))
+            return function
+
+        return register
+
+    def every(self, seconds: float) -> Callable[[_Function], _Function]:
+        """
+        Call the decorated function every so many seconds, in one process of the consumer at a time.
+
+        It is called as `work()`, or as `work(transaction)` if it has a parameter of that name: the transaction also
+        stores when the work is due next. It may be `async`. The first call is due so many seconds after the first
+        start, and missed calls are not made up for.
+
+        Raises:
+            ValueError: The number is not positive, or there is other timed work of that name.
+            TypeError: The function takes other parameters.
+        """
+        check_number("seconds", seconds, 0, float)
+        if not seconds:
+            msg = "seconds is 0, expected more"
+            raise ValueError(msg)
+
+        def register(function: _Function) -> _Function:
+            called = called_with(function, takes_event=False)
+            if any(each.name == called.name for _, each in self.timers):
+                msg = f"there is timed work {called.name!r} already, expected another name: it is stored by its name"
+                raise ValueError(msg)
+            self.timers.append((float(seconds), called))
+            return function
+
+        return register
+
+    def takes_provisional(self, name: str) -> bool:
+        """Return True if provisional reports of an event are handled at once."""
+        return self.every_report or self._is_provisional.get(name, (self._provisional, ""))[0]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The topic patterns of the events to receive: those that handlers want, and those that may contradict them."""
+        selections = [handler.selection for handler in self.handlers]
+        for selection in tuple(selections):
+            wanted = [each for each in _PROVISIONAL if not selection.names or _wants(selection, each)]
+            others = tuple(each for each in _PROVISIONAL if each not in wanted)
+            if wanted and others and not all(map(self.takes_provisional, wanted)):
+                selections.append(Selection(others, selection.workflow, selection.task))
+        return tuple(dict.fromkeys(pattern for selection in selections for pattern in selection.patterns))
+
+
+def _wants(selection: Selection, name: str) -> bool:
+    return any(matches(each, name) for each in selection.names)
+
+
+def check_number(what: str, value: object, least: int, kind: type) -> None:
+    """Raise a ValueError for a value that is no finite number of that kind, or less than `least`."""
+    is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < least:  # type: ignore[arg-type, operator]
+        expected = f"a whole number from {least} on" if kind is int else f"a number of seconds from {least} on"
+        msg = f"{what} is {value!r}, expected {expected}"
+        raise ValueError(msg)

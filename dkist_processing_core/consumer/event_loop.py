@@ -1,0 +1,44 @@
+"""
+The event loop on which the `async` functions of a consumer run, beside the threads of its workers.
+
+Not here: what they do (handlers).
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+
+class EventLoop:
+    """A loop with a thread of its own, which begins with its first use."""
+
+    def __init__(self) -> None:
+        """Create no thread yet."""
+        self._beginning = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        # A transaction has blocking calls. One that waited on the loop for another one's lock would keep the handler of
+        # that one from its end.
+        self.transaction_turn = threading.Lock()
+        """Held by a worker from the start to the end of a transaction that an `async` function takes part in."""
+
+    def run(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run a coroutine on the loop, and wait for its end in this thread."""
+        with self._beginning:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="dkist-core-async", daemon=True)
+                self._thread.start()
+            loop = self._loop
+        asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        with self._beginning:
+            if self._loop is None or self._thread is None:
+                return
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._loop = None

@@ -1,0 +1,115 @@
+"""
+The functions of an author that a consumer calls: which events they want, and which arguments they take.
+
+Not here: when they are called, and what becomes of their errors (worker, timers).
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dkist_processing_core.consumer._selection import Selection
+from dkist_processing_core.consumer.event_loop import EventLoop
+from dkist_processing_core.events import Event
+from dkist_processing_core.text import clean_line, redact
+from dkist_processing_core.text.exception_text import class_name, message_of
+
+TRANSACTION = "transaction"
+"""The name of the parameter by which a handler joins the transaction."""
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A function of an author, and how it is called."""
+
+    function: Callable[..., Any]
+    takes_transaction: bool
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is to be run on an event loop."""
+        return inspect.iscoroutinefunction(_plain(self.function))
+
+    @property
+    def name(self) -> str:
+        """The name of the function, for logs."""
+        return name_of(self.function)
+
+    def call(self, *values: object, transaction: object, loop: EventLoop) -> None:
+        """Call the function, an `async` one on the loop, and wait for its end."""
+        named = {TRANSACTION: transaction} if self.takes_transaction else {}
+        if self.is_async:
+            loop.run(self.function(*values, **named))
+        else:
+            self.function(*values, **named)
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function for events, and the events that it wants."""
+
+    selection: Selection
+    called: Called
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function or of another callable object."""
+    return str(getattr(_plain(function), "__qualname__", None) or type(function).__qualname__)
+
+
+def line_of(error: BaseException) -> str:
+    """Return an exception as one line for a log, without secrets."""
+    return redact(clean_line(f"{class_name(type(error))}: {message_of(error)}"))
+
+
+def called_with(function: Callable[..., Any], *, takes_event: bool) -> Called:
+    """
+    Return how a function is called.
+
+    Args:
+        function: It takes the event as its first parameter if `takes_event`, and perhaps a parameter `transaction`.
+        takes_event: False for timed work, which takes no event.
+
+    Raises:
+        TypeError: It takes other parameters, or it is no function that does its work when it is called.
+    """
+    expected = "handler(event) or handler(event, transaction)" if takes_event else "work() or work(transaction)"
+    if not callable(function):
+        msg = f"found {function!r}, expected a function: {expected}"
+        raise TypeError(msg)
+    plain = _plain(function)
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        msg = f"{name_of(function)} is a generator, which does nothing when it is called; expected {expected}"
+        raise TypeError(msg)
+    parameters = list(inspect.signature(function).parameters.values())
+    values = [each for each in parameters if each.kind in _POSITIONAL and each.name != TRANSACTION]
+    own = values[:1] if takes_event else []
+    rest = [each for each in parameters if each not in own and each.name != TRANSACTION]
+    required = [
+        each.name
+        for each in rest
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    transaction = next((each for each in parameters if each.name == TRANSACTION), None)
+    has_event = not takes_event or own or any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    if required or not has_event or (transaction is not None and transaction.kind is transaction.POSITIONAL_ONLY):
+        found = f"{name_of(function)}{inspect.signature(function)}"
+        msg = f"found {found}, expected {expected}; give other parameters a default"
+        raise TypeError(msg)
+    return Called(function, transaction is not None)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function behind a method, a partial or an object that can be called."""
+    while hasattr(function, "func"):
+        function = function.func
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = type(function).__call__
+    return function
+
+
+def wanting(handlers: list[Handler], event: Event) -> list[Called]:
+    """Return the handlers that want an event, in the order of their registration."""
+    return [handler.called for handler in handlers if handler.selection.matches(event)]

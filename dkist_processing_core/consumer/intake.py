@@ -1,0 +1,198 @@
+"""
+The intake of a consumer: it receives batches from the bus, stores them in the inbox, and then acknowledges them.
+
+Not here: the comparison with the archive (completeness), and handling what is stored (worker).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from dkist_processing_core.bus import Bus, Offset, ReceivedMessage, Receiver
+from dkist_processing_core.consumer._subscription import event_of
+from dkist_processing_core.consumer.completeness import Completeness
+from dkist_processing_core.consumer.outage import Outage
+from dkist_processing_core.errors import BusUnreachableError, InboxUnavailableError, JournalError, UnknownEventError
+from dkist_processing_core.events import Event
+from dkist_processing_core.inbox import Arrival, Inbox, Stored
+
+RECEIVE_SECONDS = 0.25
+"""How long one step waits for a message."""
+_FEWEST, _MOST = 20, 1000
+# The size of a batch follows the time that the database takes for one.
+_FAST_SECONDS, _SLOW_SECONDS = 0.1, 0.5
+_ELSEWHERE_SECONDS = 0.5
+logger = logging.getLogger("dkist_processing_core.consumer")
+
+
+class Intake:
+    """Stores the messages of one consumer; of several processes that share its name, one receives at a time."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        inbox: Inbox,
+        patterns: Sequence[str],
+        *,
+        wants: Callable[[Event], bool],
+        database: Outage,
+        on_stored: Callable[[], None],
+        steps: Callable[[str], None],
+        since: datetime | bool | None = None,
+    ) -> None:
+        """Store the parts. Nothing is opened yet; `since` is the start of past events to take in."""
+        self._bus = bus
+        self._inbox = inbox
+        self._patterns = tuple(patterns)
+        self._wants = wants
+        self._database = database
+        self._broker = Outage(bus.where)
+        self._on_stored = on_stored
+        self._steps = steps
+        self._since = since
+        self._receiver: Receiver | None = None
+        self._past: Receiver | None = None
+        self._completeness = Completeness(bus, inbox.rules.name, self._patterns, inbox.verified, self.store)
+        # Messages that were received and not stored yet: at most one batch.
+        self._batch: Sequence[ReceivedMessage] = ()
+        self._size = _FEWEST
+        self._unknown = 0
+        self._missed = 0
+        self.quiet_at: float | None = None
+        """When (`time.monotonic`) it last began to have nothing left to take in; None while it may have."""
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether this process receives for the consumer."""
+        return self._receiver is not None
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the bus cannot be used now."""
+        return self._broker.is_going_on
+
+    def step(self, timeout: float = RECEIVE_SECONDS) -> float:
+        """
+        Receive, store and acknowledge at most one batch; return how many seconds to wait before the next step.
+
+        Raises:
+            BusError: The bus refuses the consumer.
+        """
+        try:
+            if not self._inbox.become_intake():
+                # Its messages will be delivered to the process that receives now.
+                self._close_receivers()
+                self._be_quiet()
+                return _ELSEWHERE_SECONDS
+            if self._receiver is None:
+                self._open()
+            self._take_in(timeout)
+        except InboxUnavailableError as error:
+            self.quiet_at = None
+            return self._database.begin(error)
+        except (BusUnreachableError, JournalError) as error:
+            self.quiet_at = None
+            return self._broker.begin(error)
+        self._database.end()
+        return 0.0
+
+    def _open(self) -> None:
+        self.quiet_at = None
+        # First, so that no event is missed between the past ones and the new ones.
+        self._receiver = self._bus.subscribe(self._patterns, name=self._inbox.rules.name, in_batches=True)
+        if self._since is not None:
+            self._past = self._bus.subscribe(self._patterns, replay=self._since, in_batches=True)
+        self._completeness.restart()
+        logger.info("the consumer %r receives from %s", self._inbox.rules.name, self._bus.where)
+
+    def _take_in(self, timeout: float) -> None:
+        source = self._past or self._receiver
+        assert source is not None, "it was opened before"
+        if not self._batch:
+            asked = time.monotonic()
+            self._batch = source.receive_batch(self._size, timeout)
+            self._steps("received")
+            self._broker.end()
+            if not self._batch:
+                self._go_on(source, asked)
+                return
+        self.quiet_at = None
+        began = time.monotonic()
+        self.store(self._batch)
+        self._steps("stored")
+        batch, self._batch = self._batch, ()
+        self._adapt(len(batch), time.monotonic() - began)
+        batch[-1].acknowledge(with_earlier=True)
+        self._steps("acknowledged")
+        self._count_missed()
+        if source is self._receiver and self._completeness.is_due(len(batch)):
+            self._completeness.compare()
+
+    def _go_on(self, source: Receiver, asked: float) -> None:
+        """Go on after a source had nothing: from the past to new events, or to the comparison with the archive."""
+        if source is self._past:
+            if source.has_caught_up(asked):
+                source.close()
+                self._past, self._since = None, None
+            return
+        if self._completeness.is_due(0, is_quiet=True):
+            self._completeness.compare()
+        if self._completeness.is_done:
+            self._be_quiet()
+
+    def _be_quiet(self) -> None:
+        if self.quiet_at is None:
+            self.quiet_at = time.monotonic()
+
+    def store(self, batch: Sequence[ReceivedMessage], *, verified: int | None = None) -> Stored:
+        """Store received messages in one transaction; those of unknown types are passed over."""
+        arrivals = [arrival for received in batch if (arrival := self._arrival(received)) is not None]
+        stored = self._inbox.store(arrivals, verified=verified)
+        self._database.end()
+        if stored.dead:
+            logger.warning(
+                "%s no event and became dead letters of %r: `dkist-core dead-letters list` shows the reasons",
+                "1 message is" if stored.dead == 1 else f"{stored.dead} messages are",
+                self._inbox.rules.name,
+            )
+        if stored.new:
+            self._on_stored()
+        return stored
+
+    def _arrival(self, received: ReceivedMessage) -> Arrival | None:
+        message = received.message
+        event = event_of(message)
+        if isinstance(event, UnknownEventError):
+            if not self._unknown:
+                logger.warning("events of types that this release does not know are skipped; the first: %s", event)
+            self._unknown += 1
+            return None
+        content_type, headers = message.properties.content_type, message.properties.headers
+        if isinstance(event, Exception):
+            return Arrival(None, message.body, content_type, headers, reason=str(event) or type(event).__name__)
+        return Arrival(event, message.body, content_type, headers, is_wanted=self._wants(event))
+
+    def _adapt(self, length: int, seconds: float) -> None:
+        if seconds > _SLOW_SECONDS:
+            self._size = max(_FEWEST, self._size // 2)
+        elif seconds < _FAST_SECONDS and length == self._size:
+            self._size = min(_MOST, 2 * self._size)
+
+    def _count_missed(self) -> None:
+        # The receiver logs how many there were when it detects them.
+        self._missed = 0 if self._receiver is None else self._receiver.missed
+
+    def _close_receivers(self) -> None:
+        self._batch = ()
+        for receiver in (self._past, self._receiver):
+            if receiver is not None:
+                receiver.close()
+        self._past = self._receiver = None
+
+    def close(self) -> None:
+        """End the subscriptions. What was not acknowledged is delivered again."""
+        self._close_receivers()
+
+
+__all__ = ["RECEIVE_SECONDS", "Intake", "Offset"]

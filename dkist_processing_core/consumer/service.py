@@ -1,0 +1,278 @@
+"""
+The service of a consumer: the threads that receive, handle and keep time, from their start to their end in good order.
+
+Not here: what each of them does in one step (intake, worker, timers).
+"""
+
+import logging
+import random as random_module
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from typing import Self
+
+from dkist_processing_core.bus import Bus, open_bus
+from dkist_processing_core.consumer.bell import Bell
+from dkist_processing_core.consumer.declaration import Declaration
+from dkist_processing_core.consumer.event_loop import EventLoop
+from dkist_processing_core.consumer.handlers import Called, wanting
+from dkist_processing_core.consumer.health import health_served
+from dkist_processing_core.consumer.intake import Intake
+from dkist_processing_core.consumer.outage import Outage
+from dkist_processing_core.consumer.timers import Timers
+from dkist_processing_core.consumer.worker import Handled, Worker
+from dkist_processing_core.errors import InboxError, InboxUnavailableError
+from dkist_processing_core.events import Event, TaskFailed, TaskFinished
+from dkist_processing_core.inbox import Database, Inbox, Rules
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
+from dkist_processing_core.settings.interface import Settings
+
+# How often a worker looks for rows that other processes have stored or released.
+_LOOK_SECONDS = 0.5
+_IDLE_LOOK_SECONDS = 0.02
+logger = logging.getLogger("dkist_processing_core.consumer")
+
+
+def rules_of(consumer: Declaration) -> Rules:
+    """Return the rules of a consumer's rows."""
+    takes_all = all(map(consumer.takes_provisional, (TaskFailed.name, TaskFinished.name)))
+    return Rules(
+        name=consumer.name,
+        ordered=consumer.is_ordered,
+        every_report=consumer.every_report,
+        provisional_after=None if takes_all else consumer.provisional_after,
+        max_tries=consumer.max_tries,
+        max_starts=consumer.max_starts,
+        first_pause=consumer.first_pause,
+        longest_pause=consumer.longest_pause,
+    )
+
+
+class ConsumerService:
+    """One process of a consumer. `run` has its threads; a test may instead call the steps of its parts in turn."""
+
+    def __init__(
+        self,
+        consumer: Declaration,
+        bus: Bus,
+        database: Database,
+        *,
+        clock: Callable[[], float] = time.time,
+        random: random_module.Random | None = None,
+        steps: Callable[[str], None] = lambda _: None,
+        since: datetime | bool | None = None,
+        workers: int | None = None,
+    ) -> None:
+        """
+        Store the parts. Nothing is received or claimed yet.
+
+        Args:
+            consumer: The handlers and the rules.
+            bus: The bus to receive from.
+            database: The open database of its inbox.
+            clock: The time, in seconds since 1970.
+            random: It spreads the pauses before further tries.
+            steps: It is called with the name of each step that a worker or the intake has made.
+            since: The start of past events to take in; True for all.
+            workers: The number of workers, instead of the consumer's.
+        """
+        self.consumer = consumer
+        self.bus = bus
+        self.database = database
+        self.inbox = Inbox(database, rules_of(consumer), clock=clock, random=random)
+        self.outage = Outage(f"the inbox {database.where}")
+        self.handled = Handled()
+        self._arrived = Bell()
+        self._end = SignalSafeFlag()
+        self._errors: list[BaseException] = []
+        self._loop = EventLoop()
+        self.intake = (
+            Intake(
+                bus,
+                self.inbox,
+                consumer.patterns,
+                wants=lambda event: bool(self._wanting(event)),
+                database=self.outage,
+                on_stored=self._arrived.ring,
+                steps=steps,
+                since=since,
+            )
+            if consumer.handlers
+            else None
+        )
+        self.workers = [
+            Worker(
+                self.inbox,
+                self._wanting,
+                batch_size=consumer.batch_size,
+                database=self.outage,
+                handled=self.handled,
+                steps=steps,
+                loop=self._loop,
+            )
+            for _ in range(workers or consumer.workers)
+        ]
+        self.timers = Timers(
+            database,
+            consumer.name,
+            consumer.timers,
+            may_work=self.inbox.become_claimer,
+            outage=self.outage,
+            clock=clock,
+            loop=self._loop,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        consumer: Declaration,
+        settings: Settings,
+        *,
+        since: datetime | bool | None = None,
+        workers: int | None = None,
+        end: SignalSafeFlag | None = None,
+    ) -> Self | None:
+        """Return the service of a consumer when its database can be reached; None if `end` is raised before."""
+        end = end or SignalSafeFlag()
+        outage = Outage("the inbox")
+        while not end.is_raised:
+            try:
+                database = Database.open(consumer.inbox, settings)
+            except InboxUnavailableError as error:
+                end.wait(outage.begin(error))
+                continue
+            outage.end()
+            service = cls(consumer, open_bus(settings), database, since=since, workers=workers)
+            service._end = end
+            return service
+        return None
+
+    def _wanting(self, event: Event) -> list[Called]:
+        return wanting(self.consumer.handlers, event)
+
+    def stop(self) -> None:
+        """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
+        self._end.raise_()
+
+    def run(self, *, until_idle: bool = False, health: tuple[str, int] | None = None) -> None:
+        """
+        Receive and handle until `stop`, or until nothing is left to do.
+
+        Args:
+            until_idle: Return when nothing is left to do.
+            health: Where the health is served, as host and port.
+
+        Raises:
+            BusError, InboxError: The bus or the database refuses the consumer.
+            ConfigurationError: The health cannot be served there.
+        """
+        name, began = self.consumer.name, time.monotonic()
+        logger.info("the consumer %r begins, with the inbox %s", name, self.database.where)
+        threads = [self._thread(f"worker-{number}", self._work, worker) for number, worker in enumerate(self.workers)]
+        if self.intake is not None:
+            threads.append(self._thread("intake", self._receive, self.intake))
+        if self.consumer.timers:
+            threads.append(self._thread("timers", self._keep_time))
+        try:
+            with ExitStack() as stack:
+                if health is not None:
+                    stack.enter_context(health_served(health, self.report))
+                for thread in threads:
+                    thread.start()
+                    stack.callback(thread.join)
+                stack.callback(self._ring_end)
+                while not self._end.wait(_IDLE_LOOK_SECONDS if until_idle else None):
+                    if until_idle and self._is_idle(began):
+                        break
+        finally:
+            self._close()
+        logger.info(
+            "the consumer %r has ended; handled: %d, failed tries: %d, dead: %d",
+            name,
+            self.handled.done,
+            self.handled.failed,
+            self.handled.dead,
+        )
+        if self._errors:
+            raise self._errors[0]
+
+    def report(self) -> tuple[bool, dict[str, object]]:
+        """Return whether bus and database can be used, and the facts about this process."""
+        outages = {"bus": self.intake is not None and self.intake.is_disturbed, "inbox": self.outage.is_going_on}
+        facts: dict[str, object] = {
+            "consumer": self.consumer.name,
+            **{what: "unavailable" if is_out else "ok" for what, is_out in outages.items()},
+            "receives": self.intake is not None and self.intake.is_receiving,
+            "handled": self.handled.done,
+            "failedTries": self.handled.failed,
+            "dead": self.handled.dead,
+        }
+        return not any(outages.values()), facts
+
+    def _thread(self, what: str, target: Callable[..., None], *values: object) -> threading.Thread:
+        def run() -> None:
+            try:
+                target(*values)
+            except BaseException as error:  # noqa: BLE001 - it is raised in the thread that called `run`
+                self._errors.append(error)
+                self._end.raise_()
+
+        return threading.Thread(target=run, name=f"dkist-core-{what}", daemon=True)
+
+    def _ring_end(self) -> None:
+        self._end.raise_()
+        self._arrived.ring()
+
+    def _receive(self, intake: Intake) -> None:
+        while not self._end.is_raised:
+            pause = intake.step()
+            if pause:
+                self._arrived_pause(pause)
+
+    def _arrived_pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._end.is_raised and (rest := until - time.monotonic()) > 0:
+            self._arrived.wait(self._arrived.count, rest)
+
+    def _work(self, worker: Worker) -> None:
+        while not self._end.is_raised:
+            count = self._arrived.count
+            pause = worker.step()
+            if pause:
+                self._arrived_pause(pause)
+            elif pause is None:
+                self._arrived.wait(count, self._until_due())
+        with suppress(InboxError):
+            # If this fails, they are those of a consumer that died.
+            worker.release()
+
+    def _until_due(self) -> float:
+        with suppress(InboxUnavailableError):
+            due = self.inbox.next_due()
+            if due is not None:
+                return min(_LOOK_SECONDS, max(_IDLE_LOOK_SECONDS, due - time.time()))
+        return _LOOK_SECONDS
+
+    def _keep_time(self) -> None:
+        while not self._end.is_raised:
+            self._arrived_pause(self.timers.step())
+
+    def _is_idle(self, began: float) -> bool:
+        """Return True if nothing was left to take in, and each worker has looked for rows after that."""
+        since = began if self.intake is None else self.intake.quiet_at
+        if since is None:
+            return False
+        since = max(since, *(worker.finished_at for worker in self.workers))
+        looked_at = [worker.idle_at for worker in self.workers]
+        if self.consumer.timers:
+            looked_at.append(self.timers.idle_at)
+        return all(each is not None and each >= since for each in looked_at)
+
+    def _close(self) -> None:
+        if self.intake is not None:
+            self.intake.close()
+        self._loop.close()
+        self.inbox.close()
+        self.database.close()

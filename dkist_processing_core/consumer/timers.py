@@ -1,0 +1,81 @@
+"""
+The timed work of a consumer: each is done by one process at a time, in the transaction that stores when it is due next.
+
+Not here: the rows of the times (inbox.timers), and the thread that waits for them (service).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from dkist_processing_core.consumer.event_loop import EventLoop
+from dkist_processing_core.consumer.handlers import Called, line_of
+from dkist_processing_core.consumer.outage import Outage
+from dkist_processing_core.errors import InboxUnavailableError
+from dkist_processing_core.inbox import Database
+from dkist_processing_core.inbox import Timers as TimerRows
+
+# Another process may do the work before: its next time is read again after this.
+_LOOK_SECONDS = 5.0
+logger = logging.getLogger("dkist_processing_core.consumer")
+
+
+class Timers:
+    """The timed work of one consumer in one process."""
+
+    def __init__(
+        self,
+        database: Database,
+        consumer: str,
+        timers: Sequence[tuple[float, Called]],
+        *,
+        may_work: Callable[[], bool],
+        outage: Outage,
+        loop: EventLoop,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Store the work, each with its interval in seconds, and whether this process may do it now."""
+        self._database = database
+        self._rows = TimerRows(database, consumer, clock=clock)
+        self._timers = tuple(timers)
+        self._may_work = may_work
+        self._outage = outage
+        self._clock = clock
+        self._loop = loop
+        self.idle_at: float | None = None
+        """When (`time.monotonic`) it began its last look, if nothing was due; None before."""
+
+    def step(self) -> float:
+        """Do the work that is due, and return how many seconds to wait before the next step."""
+        began, rest = time.monotonic(), _LOOK_SECONDS
+        was_due = False
+        try:
+            for seconds, called in self._timers if self._may_work() else ():
+                wait = self._rows.next_at(called.name, seconds) - self._clock()
+                if wait <= 0:
+                    was_due, wait = True, 0.0
+                    self._do(seconds, called)
+                rest = min(rest, wait)
+        except InboxUnavailableError as error:
+            return self._outage.begin(error)
+        self._outage.end()
+        self.idle_at = None if was_due else began
+        return rest
+
+    def _do(self, seconds: float, called: Called) -> None:
+        turn: AbstractContextManager[object] = self._loop.transaction_turn if called.is_async else nullcontext()
+        # On SQLite the transaction would keep all others waiting. One process of the consumer works at a time there.
+        is_apart = not called.takes_transaction and self._database.dialect == "sqlite"
+        try:
+            with turn, self._rows.due(called.name, seconds) as connection:
+                is_due = connection is not None
+                if is_due and not is_apart:
+                    called.call(transaction=connection, loop=self._loop)
+            if is_due and is_apart:
+                called.call(transaction=None, loop=self._loop)
+        except InboxUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the author's, which ends no consumer
+            logger.warning("%s has failed: %s; it is tried again in %g s", called.name, line_of(error), seconds)
+            self._rows.postpone(called.name, seconds)

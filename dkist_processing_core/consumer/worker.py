@@ -1,0 +1,222 @@
+"""
+A worker of a consumer: it claims rows of the inbox, calls their handlers, and records the outcome.
+
+Each step is one call that several threads make. Not here: the threads (service), and the statements (inbox).
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.consumer.event_loop import EventLoop
+from dkist_processing_core.consumer.handlers import Called, line_of
+from dkist_processing_core.consumer.outage import Outage
+from dkist_processing_core.errors import ClaimLostError, InboxError, InboxUnavailableError
+from dkist_processing_core.events import Event
+from dkist_processing_core.inbox import Inbox, Row
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_FEWEST, _MOST = 1, 500
+# The size of a claim follows the time that handlers take: other workers should find work as well.
+_FAST_SECONDS, _SLOW_SECONDS = 0.2, 1.0
+logger = logging.getLogger("dkist_processing_core.consumer")
+
+
+@dataclass(slots=True)
+class Handled:
+    """The numbers of events since the start of a consumer, for its log and its health."""
+
+    done: int = 0
+    failed: int = 0
+    dead: int = 0
+
+
+class _HandlerFailedError(Exception):
+    """A handler raised an exception, which is the cause of this one."""
+
+    def __init__(self, row: Row, called: Called, error: Exception) -> None:
+        super().__init__(str(error))
+        self.row = row
+        self.called = called
+        self.error = error
+
+
+class Worker:
+    """Handles rows; of several workers each has its own."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        wanting: Callable[[Event], Sequence[Called]],
+        *,
+        batch_size: int,
+        database: Outage,
+        handled: Handled,
+        steps: Callable[[str], None],
+        loop: EventLoop,
+    ) -> None:
+        """Store the inbox, and the choice of the handlers of an event."""
+        self._inbox = inbox
+        self._wanting = wanting
+        self._batch_size = batch_size
+        self._database = database
+        self._handled = handled
+        self._steps = steps
+        self._loop = loop
+        self._limit = _FEWEST
+        self._claimed_at = 0.0
+        self._claimed = 0
+        self._rows: deque[Row] = deque()
+        # How many rows are handled one by one, since a batch has failed.
+        self._singly = 0
+        self.idle_at: float | None = None
+        """When (`time.monotonic`) it began its last look for rows, if it found none; None while it has some."""
+        self.finished_at = 0.0
+        """When it last finished a row, which may allow later ones of its run."""
+
+    def step(self) -> float | None:
+        """
+        Claim rows, or handle the next of those that are claimed.
+
+        Returns:
+            How many seconds to wait before the next step; None until rows arrive, become due or are released.
+        """
+        try:
+            if not self._rows:
+                return self._claim()
+            self._handle(self._next_rows())
+        except InboxUnavailableError as error:
+            return self._database.begin(error)
+        self._database.end()
+        return 0.0
+
+    def _claim(self) -> float | None:
+        if self._claimed:
+            self._adapt(time.monotonic() - self._claimed_at)
+        now, self.idle_at, self._claimed = time.monotonic(), None, 0
+        rows = self._inbox.claim(self._limit)
+        self._steps("claimed")
+        self._database.end()
+        if not rows:
+            self.idle_at = now
+            return None
+        self._claimed, self._claimed_at = len(rows), time.monotonic()
+        self._rows.extend(rows)
+        return 0.0
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds > _SLOW_SECONDS:
+            self._limit = max(_FEWEST, self._limit // 2)
+        elif seconds < _FAST_SECONDS and self._claimed == self._limit:
+            self._limit = min(_MOST, 2 * self._limit)
+
+    def _next_rows(self) -> list[tuple[Row, Sequence[Called]]]:
+        """Return the rows of the next transaction: several only if all their handlers join it."""
+        found: list[tuple[Row, Sequence[Called]]] = []
+        size = 1 if self._singly else self._batch_size
+        for row in self._rows:
+            handlers = self._wanting(row.event)
+            joins = any(called.takes_transaction for called in handlers)
+            if found and not joins:
+                break
+            found.append((row, handlers))
+            if not joins or len(found) >= size:
+                break
+        return found
+
+    def _handle(self, batch: list[tuple[Row, Sequence[Called]]]) -> None:
+        name = ", ".join(called.name for called in batch[0][1])
+        try:
+            self._call(batch)
+        except InboxUnavailableError:
+            raise
+        except ClaimLostError as error:
+            # Its outcome was recorded before, or another process handles it.
+            logger.info("%s; its effect was rolled back here", error)
+            self._let_go([row for row, _ in batch])
+        except _HandlerFailedError as failed:
+            if isinstance(failed.error, InboxUnavailableError):
+                # The handler has met the fault of the database first.
+                raise failed.error from None
+            self._fail(batch, failed.called.name, failed.error)
+        except InboxError as error:
+            # A handler has ignored the error of a statement, and left the transaction unusable.
+            self._fail(batch, name, error)
+        else:
+            self._handled.done += len(batch)
+            self._finish(len(batch))
+
+    def _call(self, batch: list[tuple[Row, Sequence[Called]]]) -> None:
+        rows = [row for row, _ in batch]
+        if any(called.takes_transaction for called in batch[0][1]):
+            has_async = any(called.is_async for _, handlers in batch for called in handlers)
+            turn = self._loop.transaction_turn if has_async else nullcontext()
+            with turn, self._inbox.handling(rows) as connection:
+                for row, handlers in batch:
+                    self._call_all(row, handlers, connection)
+                self._steps("called")
+            self._steps("committed")
+        else:
+            for row, handlers in batch:
+                self._call_all(row, handlers, None)
+            self._steps("called")
+            self._inbox.mark_done(rows)
+            self._steps("marked")
+
+    def _call_all(self, row: Row, handlers: Sequence[Called], connection: "Connection | None") -> None:
+        event = row.event.with_acknowledgement(_nothing, datetime.fromtimestamp(row.received_at, UTC))
+        for called in handlers:
+            try:
+                called.call(event, transaction=connection, loop=self._loop)
+            except Exception as error:
+                raise _HandlerFailedError(row, called, error) from error
+
+    def _fail(self, batch: list[tuple[Row, Sequence[Called]]], name: str, error: Exception) -> None:
+        if len(batch) > 1:
+            # All were rolled back. One by one, only the one that fails is tried again later.
+            self._singly = len(batch)
+            return
+        row = batch[0][0]
+        try:
+            failed = self._inbox.fail(row, error)
+        except ClaimLostError as lost:
+            logger.info("%s; its failure is not recorded", lost)
+            self._let_go([row])
+            return
+        what = f"{name} has failed for {row.event.name} {row.event.subject}: {line_of(error)}"
+        if failed.due_at is None:
+            self._handled.dead += 1
+            logger.error("%s; the event is a dead letter after %d tries", what, failed.tries)
+        else:
+            self._handled.failed += 1
+            logger.warning("%s; try %d of %d", what, failed.tries, self._inbox.rules.max_tries)
+        self._finish(1)
+        if self._inbox.rules.ordered:
+            self._let_go([each for each in self._rows if each.event.run == row.event.run])
+
+    def _finish(self, count: int) -> None:
+        for _ in range(count):
+            self._rows.popleft()
+        self._singly = max(0, self._singly - count)
+        self.finished_at = time.monotonic()
+
+    def _let_go(self, rows: Sequence[Row]) -> None:
+        if rows:
+            gone = {row.seq for row in rows}
+            self._rows = deque(row for row in self._rows if row.seq not in gone)
+            self._inbox.release(rows)
+
+    def release(self) -> None:
+        """Give claimed rows back that were not handled."""
+        self._let_go(list(self._rows))
+
+
+def _nothing() -> None:
+    """Acknowledge nothing: the event was acknowledged to the bus when it was stored."""

@@ -1,0 +1,3 @@
+"""
+Tests of consumers that act on events: their handlers, their threads, and their ends at any moment.
+"""

@@ -1,0 +1,64 @@
+"""
+The effects of a handler in the database of its inbox.
+"""
+
+from sqlalchemy import Connection, create_engine, text
+
+from dkist_processing_core.events import Event, TaskProgressed
+
+
+class Effects:
+    """
+    The rows that handlers have written, in the order of their commits.
+    """
+
+    def __init__(self, url: str) -> None:
+        """
+        Store the address of the database, which has a table for them.
+        """
+        self.url = url
+        self._engine = create_engine(url)
+
+    @staticmethod
+    def take(transaction: Connection, event: Event) -> None:
+        """
+        Write the effect of an event, numbered by the database.
+        """
+        transaction.execute(
+            text("INSERT INTO effect SELECT count(*), CAST(:run AS TEXT), CAST(:event AS TEXT) FROM effect"),
+            {"run": event.run_id, "event": _name_of(event)},
+        )
+
+    @property
+    def events(self) -> list[str]:
+        """
+        The names of the events that had an effect, in the order of their commits.
+        """
+        with self._engine.connect() as connection:
+            return list(connection.scalars(text("SELECT event FROM effect ORDER BY seq")))
+
+    def of_state(self, state: str) -> list[tuple[str, int, str | None]]:
+        """
+        Return the task, the number of failures, and the reason of each row in a state.
+        """
+        query = text("SELECT task, tries, reason FROM dkist_core_inbox WHERE state = :state ORDER BY seq")
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(query, {"state": state})]
+
+    def execute(self, statement: str) -> None:
+        """
+        Execute a statement.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(text(statement))
+
+    def close(self) -> None:
+        """
+        Close the connections.
+        """
+        self._engine.dispose()
+
+
+def _name_of(event: Event) -> str:
+    task = getattr(event, "task_name", "")
+    return f"{task} {event.sequence}" if isinstance(event, TaskProgressed) else task

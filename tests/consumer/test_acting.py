@@ -1,0 +1,475 @@
+"""
+A consumer acts on events: effects and marks in one transaction, tries, dead letters, order, and the end of its work.
+
+Not here: consumers that are killed (test_kills), and brokers and databases that are (test_outages).
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from dkist_processing_core import Consumer
+from dkist_processing_core.consumer._consumer import Consumer as ConsumerClass
+from dkist_processing_core.errors import InboxError
+from dkist_processing_core.events import Event, TaskFailed
+from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.testing import InMemoryBus
+from tests.consumer.effects import Effects
+from tests.facts import failed, finished, progressed, started
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def bus() -> Iterator[InMemoryBus]:
+    """
+    The bus of this process.
+    """
+    with InMemoryBus() as bus:
+        yield bus
+
+
+@pytest.fixture
+def consumer_of(effects: Effects) -> Callable[..., Consumer]:
+    """
+    A function that returns a consumer with an inbox in the database of the effects.
+    """
+
+    def consumer_of(name: str = "actor", **rules: Any) -> Consumer:
+        return Consumer(name, inbox=effects.url, first_pause=0.0, longest_pause=0.0, **rules)
+
+    return consumer_of
+
+
+def run(consumer: Consumer) -> None:
+    """
+    Let a consumer handle all events of the bus.
+    """
+    consumer.run(since="first", until_idle=True)
+
+
+def test_an_event_has_its_effect_once_however_often_it_is_received(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    Reports of several reporters and repetitions are one occurrence, also at a later start that reads all again.
+    """
+    consumer = consumer_of()
+    consumer.on("task.failed")(lambda event, transaction: effects.take(transaction, event))
+    bus.publish(failed("A"), failed("A"), failed("A", reported_by="launcher"), started("B"), failed("C"))
+
+    run(consumer)
+    run(consumer)
+
+    assert effects.events == ["A", "C"]
+
+
+def test_every_report_is_handled_on_request(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    Then a report is repeated if reporter and content are equal.
+    """
+    consumer = consumer_of(every_report=True)
+    consumer.on("task.failed")(lambda event, transaction: effects.take(transaction, event))
+    bus.publish(failed("A"), failed("A"), failed("A", reported_by="launcher"))
+
+    run(consumer)
+
+    assert effects.events == ["A", "A"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_failed_handler_leaves_no_effect_and_is_tried_again(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer], batch_size: int
+) -> None:
+    """
+    In a batch the other events are handled one by one.
+    """
+    consumer = consumer_of(batch_size=batch_size)
+    tries: list[str] = []
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        tries.append(event.task_name)
+        effects.take(transaction, event)
+        if event.task_name == "C" and tries.count("C") < batch_size + 1:
+            raise KeyError("missing")
+
+    bus.publish(*map(failed, "ABCDE"))
+    run(consumer)
+
+    assert sorted(effects.events) == ["A", "B", "C", "D", "E"]
+    assert tries.count("C") == batch_size + 1
+
+
+def test_an_event_that_always_fails_is_dead_after_its_tries_and_holds_back_no_other(
+    bus: InMemoryBus,
+    effects: Effects,
+    consumer_of: Callable[..., Consumer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    Each failure is one line of the log.
+    """
+    consumer = consumer_of(max_tries=3)
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        if event.task_name == "Bad":
+            raise KeyError("missing")
+
+    bus.publish(failed("Bad"), failed("A"), failed("B"))
+    run(consumer)
+
+    assert sorted(effects.events) == ["A", "B"]
+    assert effects.of_state("dead") == [("Bad", 3, "its handler failed 3 times")]
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    what = "act has failed for task.failed r/Bad/1: KeyError: 'missing'"
+    assert [line.rpartition("<locals>.")[2] for line in lines] == [
+        f"{what}; try 1 of 3",
+        f"{what}; try 2 of 3",
+        f"{what}; the event is a dead letter after 3 tries",
+    ]
+
+
+def test_all_handlers_of_an_event_share_its_transaction(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    They are called in the order of their registration; an error of the last one undoes all.
+    """
+    consumer, calls = consumer_of(max_tries=2), list[str]()
+    consumer.on("task.*", task="A")(lambda event, transaction: effects.take(transaction, event))
+
+    @consumer.on("task.failed")
+    def second(event: Event) -> None:
+        calls.append(event.name)
+        raise ValueError(event.name)
+
+    bus.publish(failed("A"), started("A"))
+    run(consumer)
+
+    assert effects.events == ["A"]
+    assert calls == ["task.failed"] * 2
+
+
+@pytest.mark.parametrize("method", ["commit", "rollback", "close"])
+def test_a_handler_cannot_end_the_transaction(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer], method: str
+) -> None:
+    """
+    Its effect would be committed without the mark, or the mark without the effect.
+    """
+    consumer, errors = consumer_of(max_tries=1), list[str]()
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        try:
+            getattr(transaction, method)()
+        except InboxError as error:
+            errors.append(str(error))
+            raise
+
+    bus.publish(failed("A"))
+    run(consumer)
+
+    assert effects.events == []
+    (found,) = errors
+    assert found.startswith(f"a handler called {method}() of its transaction")
+
+
+def test_a_handler_that_ignores_a_failed_statement_fails(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    On PostgreSQL the transaction cannot be committed then; SQLite keeps its other statements.
+    """
+    consumer = consumer_of(max_tries=2)
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        if event.task_name == "A":
+            try:
+                transaction.execute(text("SELECT nothing FROM nowhere"))
+            except SQLAlchemyError:
+                return
+
+    bus.publish(failed("A"), failed("B"))
+    run(consumer)
+
+    dead = [task for task, _, _ in effects.of_state("dead")]
+    assert (sorted(effects.events), dead) in ((["A", "B"], []), (["B"], ["A"]))
+    assert bool(dead) == effects.url.startswith("postgresql")
+
+
+def test_a_part_of_an_effect_may_fail_in_a_nested_transaction(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    The rest is committed.
+    """
+    consumer = consumer_of()
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        try:
+            with transaction.begin_nested():
+                effects.take(transaction, failed("nested"))
+                transaction.execute(text("SELECT nothing FROM nowhere"))
+        except SQLAlchemyError:
+            pass
+
+    bus.publish(failed("A"))
+    run(consumer)
+
+    assert effects.events == ["A"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_async_handlers_run_on_one_loop(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer], workers: int
+) -> None:
+    """
+    They share it with those of other workers, and join the transaction as well.
+    """
+    consumer = consumer_of(workers=workers)
+    loops: set[asyncio.AbstractEventLoop] = set()
+
+    @consumer.on("task.failed")
+    async def act(event: TaskFailed, transaction: Connection) -> None:
+        await asyncio.sleep(0)
+        loops.add(asyncio.get_running_loop())
+        effects.take(transaction, event)
+        if event.task_name == "Bad":
+            raise KeyError("missing")
+
+    consumer.max_tries = 2
+    bus.publish(failed("Bad"), *[failed(f"Task{number}") for number in range(20)])
+    run(consumer)
+
+    assert len(effects.events) == 20
+    assert len(loops) == 1
+    assert [task for task, _, _ in effects.of_state("dead")] == ["Bad"]
+
+
+def test_an_order_holds_back_the_later_events_of_a_run(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    Those behind a failed event wait for its next try, those behind a dead one for an operator; other runs go on.
+    """
+    consumer = consumer_of(ordered="run", workers=3, max_tries=3)
+    fails = {("flaky", 3): 2, ("broken", 3): 99}
+
+    @consumer.on("task.progressed")
+    def act(event: Any, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        key = (event.run_id, event.sequence)
+        if fails.get(key, 0):
+            fails[key] -= 1
+            raise KeyError("missing")
+
+    bus.publish(
+        *[progressed("A", number, run_id=run) for number in range(8) for run in ("flaky", "broken", "good", "other")]
+    )
+    run(consumer)
+
+    with effects._engine.connect() as connection:
+        rows = connection.execute(text("SELECT run, event FROM effect ORDER BY seq")).all()
+    of = {run: [event for name, event in rows if name == run] for run in ("flaky", "broken", "good", "other")}
+    whole = [f"A {number}" for number in range(8)]
+    assert of == {"flaky": whole, "broken": whole[:3], "good": whole, "other": whole}
+    assert [task for task, _, _ in effects.of_state("dead")] == ["A"]
+
+
+def test_a_provisional_failure_waits_for_a_firm_report(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    A firm report of it is handled in its place, a success of the attempt cancels it, in either order of arrival.
+    """
+    provisional = {"reported_by": "engine", "provisional": True}
+    consumer, seen = consumer_of(provisional_after=3600.0), list[tuple[str, str]]()
+    consumer.on("task.failed")(lambda event: seen.append((event.task_name, event.reported_by)))
+    bus.publish(
+        failed("Waiting", **provisional),
+        failed("Firm", **provisional),
+        failed("Firm"),
+        failed("Wrong", **provisional),
+        finished("Wrong"),
+        finished("WrongLater"),
+        failed("WrongLater", **provisional),
+    )
+
+    run(consumer)
+
+    assert seen == [("Firm", "task")]
+    assert [task for task, _, _ in effects.of_state("waiting")] == ["Waiting"]
+
+
+def test_provisional_failures_are_handled_at_once_on_request(
+    bus: InMemoryBus, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    The firm report of the same occurrence is then a repetition.
+    """
+    consumer, seen = consumer_of(provisional=True), list[tuple[str, str]]()
+    consumer.on("task.failed")(lambda event: seen.append((event.task_name, event.reported_by)))
+
+    bus.publish(failed("A", reported_by="engine", provisional=True))
+    run(consumer)
+    bus.publish(failed("A"))
+    run(consumer)
+
+    assert seen == [("A", "engine")]
+
+
+def test_a_message_that_is_no_event_is_a_dead_letter_at_once(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    It keeps its bytes and the reason; an event of a type of a newer release is passed over.
+    """
+    consumer, seen = consumer_of(), list[Event]()
+    consumer.on("task.failed")(seen.append)
+    unknown = b'{"specversion": "1.0", "id": "1", "source": "/x", "type": "edu.nso.dkist.task.teleported", "data": {}}'
+    for body, content_type in ((b"?", "application/json"), (unknown, "application/cloudevents+json")):
+        bus.publish_raw(Message(bus.event_exchange, "task.failed.W.A", body, Properties("m", content_type)))
+    bus.publish(failed("A"))
+
+    run(consumer)
+
+    ((_, tries, reason),) = effects.of_state("dead")
+    assert seen == [failed("A")]
+    assert tries == 0
+    assert reason
+    assert "1 message is no event and became dead letters of 'actor'" in caplog.text
+    assert "events of types that this release does not know are skipped" in caplog.text
+
+
+def test_an_event_of_the_inbox_states_when_it_was_received(
+    bus: InMemoryBus, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    Its acknowledgement has no effect: the event was acknowledged when it was stored.
+    """
+    consumer, seen = consumer_of(), list[Event]()
+    consumer.on("task.failed")(seen.append)
+    consumer.on("task.failed")(TaskFailed.ack)
+    before = time.time()
+    bus.publish(failed("A"))
+
+    run(consumer)
+
+    assert seen[0].received_at is not None
+    assert before <= seen[0].received_at.timestamp() <= time.time()
+
+
+@pytest.mark.usefixtures("bus")
+def test_timed_work_is_done_at_its_times_in_its_transaction(
+    effects: Effects, consumer_of: Callable[..., Consumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Work that fails leaves no effect, and is due again later.
+    """
+    consumer, calls, all_called = consumer_of(), list[str](), threading.Event()
+
+    def count(name: str) -> None:
+        calls.append(name)
+        if min(map(calls.count, ("often", "plain", "broken"))) > 1:
+            all_called.set()
+
+    @consumer.every(0.05)
+    def often(transaction: Connection) -> None:
+        effects.take(transaction, failed("often"))
+        count("often")
+
+    @consumer.every(0.05)
+    async def plain() -> None:
+        count("plain")
+
+    @consumer.every(0.05)
+    def broken(transaction: Connection) -> None:
+        effects.take(transaction, failed("broken"))
+        count("broken")
+        raise KeyError("missing")
+
+    @consumer.every(3600)
+    def hourly() -> None:
+        calls.append("hourly")
+
+    thread = threading.Thread(target=consumer.run)
+    thread.start()
+    assert all_called.wait(20)
+    consumer.stop()
+    thread.join(20)
+
+    assert effects.events == ["often"] * calls.count("often")
+    assert "hourly" not in calls
+    assert "broken has failed: KeyError: 'missing'; it is tried again in 0.05 s" in caplog.text
+
+
+def test_a_consumer_runs_until_it_is_stopped_and_finishes_what_it_does(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    The event in hand is finished, those behind it are left as they were, and the next start handles them.
+    """
+    consumer, in_hand, goes_on = consumer_of(), threading.Event(), threading.Event()
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        in_hand.set()
+        assert goes_on.wait(20)
+        effects.take(transaction, event)
+
+    bus.publish(failed("A"))
+    thread = threading.Thread(target=lambda: consumer.run(since="first"))
+    thread.start()
+    assert in_hand.wait(20)
+    bus.publish(failed("B"))
+    wait_until(lambda: [task for task, _, _ in effects.of_state("waiting")] == ["A", "B"] or not thread.is_alive())
+    consumer.stop()
+    goes_on.set()
+    thread.join(20)
+    stopped = effects.events
+    consumer.run(until_idle=True)
+
+    assert (stopped, effects.events) == (["A"], ["A", "B"])
+    assert not thread.is_alive()
+
+
+def test_a_consumer_begins_now_and_later_where_it_ended(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    Past events are taken in on request, each once.
+    """
+    consumer = consumer_of()
+    consumer.on("task.failed")(lambda event, transaction: effects.take(transaction, event))
+    bus.publish(failed("Before"))
+
+    consumer.run(until_idle=True)
+    bus.publish(failed("Between"))
+    consumer.run(until_idle=True)
+    consumer.run(since="first", until_idle=True)
+
+    assert effects.events == ["Between", "Before"]
+
+
+def test_the_class_is_public() -> None:
+    """
+    It is imported from the package.
+    """
+    assert Consumer is ConsumerClass

@@ -1,0 +1,198 @@
+"""
+What a function of an author must be to be called by a consumer, and the values of a consumer.
+"""
+
+# ruff: noqa: ARG005 - the parameters of a function are what is tested
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dkist_processing_core import Consumer
+from dkist_processing_core.consumer.handlers import called_with
+from tests.facts import failed
+
+
+class Handlers:
+    """
+    Functions of each kind.
+    """
+
+    def method(self, event: object, transaction: object) -> None:
+        """
+        Take both.
+        """
+
+    def __call__(self, event: object) -> None:
+        """
+        Take an event.
+        """
+
+    @staticmethod
+    def static(event: object, *, transaction: object, greeting: str = "hello") -> None:
+        """
+        Take both, and a parameter with a default.
+        """
+
+
+async def asynchronous(event: object) -> None:
+    """
+    Take an event.
+    """
+
+
+def with_greeting(greeting: str, event: object) -> None:
+    """
+    Take an event after another parameter.
+    """
+
+
+def generator(event: object) -> Iterator[object]:
+    """
+    Do nothing when it is called.
+    """
+    yield event
+
+
+@pytest.mark.parametrize(
+    ("function", "takes_transaction", "is_async"),
+    [
+        (Handlers().method, True, False),
+        (Handlers(), False, False),
+        (Handlers.static, True, False),
+        (asynchronous, False, True),
+        (functools.partial(with_greeting, "hello"), False, False),
+        (functools.partial(asynchronous), False, True),
+        (lambda *events: None, False, False),
+        (lambda event, transaction=None: None, True, False),
+    ],
+)
+def test_a_handler_takes_an_event_and_perhaps_the_transaction(
+    function: Callable[..., Any],
+    takes_transaction: bool,  # noqa: FBT001 - a parameter of the test
+    is_async: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """
+    It may be any function that can be called with them.
+    """
+    called = called_with(function, takes_event=True)
+
+    assert (called.takes_transaction, called.is_async) == (takes_transaction, is_async)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda: None, r"found .*<lambda>\(\), expected handler\(event\) or handler\(event, transaction\)"),
+        (lambda event, session: None, r"<lambda>\(event, session\), expected .*; give other parameters a default"),
+        (lambda *, event: None, r"<lambda>\(\*, event\), expected"),
+        (lambda transaction: None, r"<lambda>\(transaction\), expected"),
+        (generator, "generator is a generator, which does nothing when it is called"),
+        ("announce", "found 'announce', expected a function"),
+    ],
+)
+def test_a_function_with_other_parameters_is_refused_where_it_is_registered(
+    function: Callable[..., Any], message: str
+) -> None:
+    """
+    The error shows the function and what is expected, before any event arrives.
+    """
+    with pytest.raises(TypeError, match=message):
+        Consumer("announcer").on("task.failed")(function)
+
+
+def test_timed_work_takes_no_event() -> None:
+    """
+    It takes nothing, or the transaction.
+    """
+    consumer = Consumer("announcer")
+    consumer.every(60)(lambda transaction: None)
+
+    with pytest.raises(TypeError, match=r"expected work\(\) or work\(transaction\)"):
+        consumer.every(60)(lambda event: None)
+    with pytest.raises(ValueError, match=r"there is timed work .* already"):
+        consumer.every(30)(lambda: None)
+    with pytest.raises(ValueError, match="seconds is 0, expected more"):
+        consumer.every(0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": ""}, "name is '', expected one or more printable characters"),
+        ({"workers": 0}, "workers is 0, expected a whole number from 1 on"),
+        ({"workers": True}, "workers is True, expected a whole number"),
+        ({"batch_size": 1.5}, "batch_size is 1.5, expected a whole number from 1 on"),
+        ({"max_tries": "3"}, "max_tries is '3', expected a whole number"),
+        ({"max_starts": 0}, "max_starts is 0, expected"),
+        ({"provisional_after": float("nan")}, "provisional_after is nan, expected a number of seconds from 0 on"),
+        ({"first_pause": -1}, "first_pause is -1, expected a number of seconds"),
+        ({"ordered": "task"}, "ordered is 'task', expected 'run' or None"),
+    ],
+)
+def test_a_value_that_a_consumer_cannot_have_is_refused(values: dict[str, Any], message: str) -> None:
+    """
+    The message names it and what is expected.
+    """
+    with pytest.raises(ValueError, match=message):
+        Consumer(**{"name": "announcer"} | values)
+
+
+def test_a_decorator_without_parentheses_is_noticed() -> None:
+    """
+    Otherwise the function would be the name of an event.
+    """
+    with pytest.raises(TypeError, match=r"write @consumer\.on\('task\.failed'\)"):
+        Consumer("announcer").on(lambda event: None)  # type: ignore[arg-type]
+
+
+def test_handlers_of_an_event_agree_about_provisional_reports() -> None:
+    """
+    An event is handled once, so it cannot be handled at once for one and later for the other.
+    """
+    consumer = Consumer("announcer", provisional=True)
+    consumer.on("task.failed")(lambda event: None)
+    consumer.on("task.started", provisional=False)(lambda event: None)
+
+    with pytest.raises(
+        ValueError, match=r"provisional=False and .* provisional=True, expected the same for task.failed"
+    ):
+        consumer.on("task.f*", provisional=False)(lambda event: None)
+
+
+def test_a_consumer_without_handlers_does_not_run() -> None:
+    """
+    It would acknowledge events that nothing has handled.
+    """
+    with pytest.raises(ValueError, match="the consumer 'announcer' has no handler"):
+        Consumer("announcer").run()
+
+
+def test_a_decorated_function_remains_what_it_is() -> None:
+    """
+    A test may call it.
+    """
+    seen = []
+    consumer = Consumer("announcer", inbox="postgresql://user:secret@host/database")
+
+    @consumer.on("task.failed")
+    def announce(event: object) -> None:
+        seen.append(event)
+
+    announce(failed("A"))
+
+    assert seen == [failed("A")]
+    assert repr(consumer) == "Consumer('announcer')"
+
+
+def test_what_may_contradict_a_provisional_failure_is_received_as_well() -> None:
+    """
+    A success of the same task cancels it; a consumer that takes provisional reports needs none.
+    """
+    waits, takes = Consumer("waits"), Consumer("takes", provisional=True)
+    for consumer in (waits, takes):
+        consumer.on("task.failed", workflow="l0_*", task="Parse")(lambda event: None)
+
+    assert set(waits.patterns) == {"task.failed.*.Parse", "task.finished.*.Parse"}
+    assert takes.patterns == ("task.failed.*.Parse",)

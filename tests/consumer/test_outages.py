@@ -1,0 +1,306 @@
+"""
+A broker or a database that is killed and started again, a full disk, and a queue that loses events: nothing is lost.
+
+Not here: a consumer that is killed itself (test_kills).
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Connection
+
+from dkist_processing_core import Consumer
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.events import Event
+from dkist_processing_core.settings.reading import read_settings
+from dkist_processing_core.testing import InMemoryBus
+from tests.consumer.effects import Effects
+from tests.facts import failed, started
+from tests.running import run_python
+from tests.services.broker import Broker
+from tests.services.postgres import PostgresServer
+from tests.waiting import wait_until
+
+LOGGER = "dkist_processing_core.consumer"
+
+
+def consumer_of(effects: Effects, name: str = "actor") -> Consumer:
+    """
+    Return a consumer that takes an effect for each failure.
+    """
+    consumer = Consumer(name, inbox=effects.url)
+
+    @consumer.on("task.failed")
+    def act(event: Event, transaction: Connection) -> None:
+        effects.take(transaction, event)
+
+    return consumer
+
+
+@contextmanager
+def running(consumer: Consumer) -> Iterator[None]:
+    """
+    Run a consumer in a thread.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            consumer.run()
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        consumer.stop()
+        thread.join(60)
+    assert errors == []
+    assert not thread.is_alive()
+
+
+def published(*names: str) -> None:
+    """
+    Publish failures of tasks, and wait until the broker has them.
+    """
+    with Publisher.open(read_settings()) as publisher:
+        publisher.publish(*map(failed, names))
+        assert publisher.flush(60)
+
+
+def lines_in(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    """
+    Return what consumers have logged.
+    """
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith((LOGGER, "dkist_processing_core.bus")) and record.levelno >= level
+    ]
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["postgresql"], indirect=True)
+def test_a_broker_that_is_killed_and_started_again_loses_nothing(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The outage has one line at its start, and one at its end.
+    """
+    caplog.set_level(logging.INFO)
+    with running(consumer_of(effects)):
+        wait_until(lambda: "receives from RabbitMQ" in caplog.text)
+        published("A", "B")
+        wait_until(lambda: effects.events == ["A", "B"])
+
+        broker.node.kill()
+        wait_until(lambda: "connecting again" in caplog.text)
+        broker.node.start()
+        published("C", "D")
+        wait_until(lambda: effects.events == ["A", "B", "C", "D"])
+
+    lines = lines_in(caplog)
+    assert sum("connecting again" in line for line in lines) == 1
+    assert sum("connected again" in line for line in lines) == 1
+    assert len(lines_in(caplog, logging.WARNING)) == 1
+
+
+def test_a_broker_that_cannot_be_reached_at_the_start_is_waited_for(
+    broker: Broker, use: Callable[[Broker], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    One line states the reason, one that it is over.
+    """
+    use(broker)
+    caplog.set_level(logging.INFO)
+    seen: list[Event] = []
+    consumer = Consumer("early")
+    consumer.on("task.failed")(seen.append)
+    broker.node.kill()
+
+    with running(consumer):
+        wait_until(lambda: "the consumer tries again" in caplog.text)
+        broker.node.start()
+        wait_until(lambda: "receives from RabbitMQ" in caplog.text)
+        published("A")
+        wait_until(lambda: seen == [failed("A")])
+
+    (warning,) = lines_in(caplog, logging.WARNING)
+    assert warning.endswith("the consumer tries again, and no event is lost")
+    assert sum("can be used again; the consumer continues" in line for line in lines_in(caplog)) == 1
+
+
+@pytest.mark.parametrize("effects", ["postgresql"], indirect=True)
+def test_a_database_that_is_killed_and_started_again_loses_nothing(
+    postgres: PostgresServer, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The outage has one line at its start, and one at its end.
+    """
+    caplog.set_level(logging.INFO)
+    with InMemoryBus() as bus, running(consumer_of(effects)):
+        wait_until(lambda: "receives from" in caplog.text)
+        bus.publish(failed("A"), failed("B"))
+        wait_until(lambda: effects.events == ["A", "B"])
+
+        postgres.kill()
+        try:
+            bus.publish(failed("C"))
+            wait_until(lambda: "the consumer tries again" in caplog.text)
+        finally:
+            postgres.start()
+        effects.close()
+        bus.publish(failed("D"))
+        wait_until(lambda: effects.events == ["A", "B", "C", "D"])
+
+    (warning,) = [line for line in lines_in(caplog, logging.WARNING) if "the process that had claimed" not in line]
+    assert warning.endswith("the consumer tries again, and no event is lost")
+    assert effects.url.rpartition("@")[0].rpartition(":")[2] not in caplog.text
+    assert sum("can be used again; the consumer continues" in line for line in lines_in(caplog)) == 1
+
+
+FULL = """
+import logging, resource, threading
+from dkist_processing_core import Consumer
+from dkist_processing_core.testing import InMemoryBus
+from tests.facts import failed
+from tests.waiting import wait_until
+
+logging.basicConfig(level=logging.INFO)
+messages = []
+note = lambda record: messages.append(record.getMessage()) or True
+logging.getLogger("dkist_processing_core.consumer").addFilter(note)
+seen = []
+consumer = Consumer("actor")
+consumer.on("task.failed")(lambda event: seen.append(event.task_name))
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def has_logged(text):
+    return any(text in message for message in messages)
+
+with InMemoryBus() as bus:
+    thread = threading.Thread(target=consumer.run)
+    thread.start()
+    wait_until(lambda: has_logged("receives from"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+    names = [f"Task{number}" for number in range(100)]
+    bus.publish(*map(failed, names))
+    wait_until(lambda: has_logged("tries again"))
+    assert seen == []
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    wait_until(lambda: seen == names)
+    consumer.stop()
+    thread.join()
+"""
+
+
+def test_a_full_disk_of_the_inbox_loses_nothing() -> None:
+    """
+    The outage has one line at its start, and one at its end.
+    """
+    done = run_python(FULL, {})
+
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert sum(line.startswith("WARNING") for line in lines) == 1, done.stderr
+    assert sum("can be used again; the consumer continues" in line for line in lines) == 1
+
+
+def lost(broker: Broker, *names: str) -> None:
+    """
+    Publish failures of tasks, and let the queue of the consumer lose them, as by a policy of an operator.
+    """
+    with broker.connect() as connection:
+        connection.channel().queue_unbind("actor", "workflow.events.x", "task.failed.*.#")
+        published(*names)
+        connection.channel().queue_bind("actor", "workflow.events.x", "task.failed.*.#")
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_what_the_queue_has_lost_is_taken_in_from_the_archive(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    One warning states the number. Events that the queue still has, or that no handler wants, are not counted.
+    """
+    consumer = consumer_of(effects)
+    published("Before")
+    consumer.run(until_idle=True)
+    lost(broker, "Lost1", "Lost2")
+    published("Kept")
+    with Publisher.open(read_settings()) as publisher:
+        publisher.publish(started("Unwanted"))
+        assert publisher.flush(60)
+
+    consumer.run(until_idle=True)
+    consumer.run(until_idle=True)
+
+    assert sorted(effects.events) == ["Kept", "Lost1", "Lost2"]
+    assert lines_in(caplog, logging.WARNING) == [
+        "the queue of the consumer 'actor' has lost 2 events, which it took in from the archive"
+    ]
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_queue_that_was_deleted_loses_nothing(broker: Broker, effects: Effects) -> None:
+    """
+    As one that has expired: the events are taken in from the archive, in their order.
+    """
+    consumer = consumer_of(effects)
+    consumer.run(until_idle=True)
+    with broker.connect() as connection:
+        connection.channel().queue_delete("actor")
+    names = [f"Task{number}" for number in range(50)]
+    published(*names)
+
+    consumer.run(until_idle=True)
+
+    assert effects.events == names
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_an_archive_that_was_created_again_is_read_from_its_beginning(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Its offsets begin again, so the comparison does as well; handled events are recognised.
+    """
+    consumer = consumer_of(effects)
+    consumer.run(until_idle=True)
+    published("A", "B", "C")
+    consumer.run(until_idle=True)
+    with broker.connect() as connection:
+        connection.channel().queue_delete(ARCHIVE_QUEUE)
+    published("D")
+    lost(broker, "E")
+
+    consumer.run(until_idle=True)
+
+    assert sorted(effects.events) == ["A", "B", "C", "D", "E"]
+    assert "was created again; the consumer 'actor' reads it all" in caplog.text
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_consumer_on_a_broker_takes_in_the_past_without_a_gap(effects: Effects) -> None:
+    """
+    A new name reads the archive, then goes on with its queue; a second start repeats no effect.
+    """
+    names = [f"Task{number}" for number in range(300)]
+    published(*names)
+    consumer = consumer_of(effects)
+
+    consumer.run(since="first", until_idle=True)
+    published("Later")
+    consumer.run(since="1h", until_idle=True)
+
+    assert effects.events == [*names, "Later"]
