@@ -53,6 +53,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_benchmarks",
         "test_bounded_exit",
         "test_broker_restart",
+        "test_dead_letters",
         "test_distribution",
         "test_docs",
         "test_document_names",
@@ -79,8 +80,15 @@ SAME_ON_EVERY_PYTHON = frozenset(
 # versions.
 OF_THE_BROKER = frozenset(
     {
-        *("test_amqp", "test_delivery", "test_doctor", "test_lost_events", "test_other_languages", "test_poison"),
-        *("test_topology", "test_versions"),
+        "test_amqp",
+        "test_dead_letters",
+        "test_delivery",
+        "test_doctor",
+        "test_lost_events",
+        "test_other_languages",
+        "test_poison",
+        "test_topology",
+        "test_versions",
     }
 )
 

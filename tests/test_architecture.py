@@ -31,7 +31,7 @@ LAYERS = (
     {"local", "node"},
     {"author_checks", "export", "launcher"},
     {"environments", "task"},
-    {"attempt", "outbox"},
+    {"attempt", "dead_letters", "outbox"},
     {"consumer", "delivery", "runs"},
     {"bus", "inbox"},
     {"journal", "tracing"},

@@ -6,7 +6,9 @@ import json
 import socket
 import sqlite3
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -324,7 +326,7 @@ def test_a_port_where_nobody_listens_is_told(monkeypatch: pytest.MonkeyPatch, re
     assert f"✗ broker        RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection" in told.stdout
     assert "check that the broker runs, and that MESH_CONFIG names the address of its AMQP port" in told.stdout
     assert told.stdout.count("check that the broker runs") == 1
-    assert "1 of 4 checks found a problem; 6 without a result" in told.stdout
+    assert "1 of 4 checks found a problem; 7 without a result" in told.stdout
 
 
 def test_a_port_that_never_speaks_is_told_in_time(monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole) -> None:
@@ -610,3 +612,56 @@ def mesh_of(port: int) -> dict[str, str | int]:
     Return how the mesh names a service on this host.
     """
     return {"mesh_address": "127.0.0.1", "mesh_port": port}
+
+
+# The archive
+
+
+@pytest.mark.parametrize(
+    "is_remote",
+    [
+        pytest.param(True, marks=[pytest.mark.rabbitmq, pytest.mark.versions, pytest.mark.processes], id="rabbitmq"),
+        pytest.param(False, id="embedded"),
+    ],
+)
+def test_the_span_of_the_archive_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    local_zone: Callable[[str], None],
+    *,
+    is_remote: bool,
+) -> None:
+    """
+    The oldest and the newest event that can still be replayed, and the number of messages; probes are no events.
+    """
+    if is_remote:
+        name_broker(monkeypatch, request.getfixturevalue("broker"))
+        assert findings()["archive"] == ("ok", "2 messages, and no event among the first and the last of them")
+    local_zone("UTC")
+    old, new = datetime(2026, 11, 22, 12, tzinfo=UTC), datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(*(started(f"T{number}", time=old) for number in range(300)), started("A", time=new))
+        assert publisher.flush(SECONDS)
+
+    (status, detail) = findings()["archive"]
+
+    assert status == "ok"
+    if is_remote:
+        # Two probes of each examination.
+        assert detail == "305 messages; oldest event 2026-11-22 12:00:00, newest 2026-11-24 12:00:00 (2 d 0 h)"
+    else:
+        assert detail.startswith(f"301 messages; oldest event {datetime.now(UTC):%Y-%m-%d} ")
+
+
+def test_an_account_that_may_not_read_the_archive_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    A publisher does not need the permission.
+    """
+    name_broker(monkeypatch, broker)
+    findings()
+    name_broker(monkeypatch, broker.as_user(write=".*"))
+
+    status, detail = findings()["archive"]
+
+    assert status == "skipped"
+    assert "access to queue 'workflow.events.archive.q'" in detail

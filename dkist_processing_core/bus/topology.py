@@ -15,6 +15,7 @@ from dkist_processing_core.settings.interface import Settings
 ARCHIVE_QUEUE = "workflow.events.archive.q"
 DEAD_LETTER_EXCHANGE = "workflow.events.dlx"
 DEAD_LETTERS_SUFFIX = ".dlq"
+DEAD_LETTER_ARCHIVE_SUFFIX = ".dla"
 MAX_QUEUE_LENGTH = MAX_UNREAD
 QUEUE_EXPIRES_MS = 7 * 24 * 3600 * 1000
 MAX_DEAD_LETTERS = 10_000
@@ -110,6 +111,12 @@ def consumer_topology(settings: Settings, queue: str, patterns: Iterable[str]) -
             Binding(DEAD_LETTER_EXCHANGE, dead, queue),
         ),
     )
+
+
+def dead_letter_archive(settings: Settings, queue: str) -> Topology:
+    """Return the topology of the dead letters that an operator puts away: a queue with the same limits as theirs."""
+    dead = consumer_topology(settings, queue, ()).queues[1]
+    return Topology(queues=(Queue(f"{queue}{DEAD_LETTER_ARCHIVE_SUFFIX}", dead.arguments),))
 
 
 def whole_topology(settings: Settings, consumers: Mapping[str, Iterable[str]] | None = None) -> Topology:

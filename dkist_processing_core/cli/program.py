@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from dkist_processing_core.cli import output
 from dkist_processing_core.cli.consume.commands import consume
+from dkist_processing_core.cli.dead_letters.commands import dead_letters_app
 from dkist_processing_core.cli.doctor.commands import doctor
 from dkist_processing_core.cli.environments.commands import environments_app
 from dkist_processing_core.cli.events.commands import events_app
@@ -180,3 +181,4 @@ app.add_typer(topology_app, name="topology", help="Check, create or export excha
 app.add_typer(environments_app, name="environments", help="List, build or remove the environments in which tasks run.")
 app.add_typer(workflows_app, name="workflows", help="Check, export or draw the workflows that a package defines.")
 app.add_typer(outbox_app, name="outbox", help="List or deliver the messages that wait for a broker.")
+app.add_typer(dead_letters_app, name="dead-letters", help="List, retry or discard what consumers have given up.")

@@ -6,7 +6,7 @@ Not here: the queue or the position that a bus stores under a name (bus).
 
 from datetime import datetime
 
-from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTER_ARCHIVE_SUFFIX, DEAD_LETTERS_SUFFIX
 from dkist_processing_core.events import RecipeRunFailureMessage
 
 # AMQP's limit for the name of a queue.
@@ -24,8 +24,9 @@ def check_name(name: str, *, replay: bool | datetime = False) -> None:
         expected = f"at most {_MAX_NAME_BYTES - len(DEAD_LETTERS_SUFFIX)} bytes"
     elif name in (ARCHIVE_QUEUE, RecipeRunFailureMessage.queue):
         expected = "another name: this queue has its own use"
-    elif name.startswith("amq.") or name.endswith(DEAD_LETTERS_SUFFIX):
-        expected = f"a name that does not begin with 'amq.' or end with '{DEAD_LETTERS_SUFFIX}', which are reserved"
+    elif name.startswith("amq.") or name.endswith((DEAD_LETTERS_SUFFIX, DEAD_LETTER_ARCHIVE_SUFFIX)):
+        endings = f"'{DEAD_LETTERS_SUFFIX}' or '{DEAD_LETTER_ARCHIVE_SUFFIX}'"
+        expected = f"a name that does not begin with 'amq.' or end with {endings}, which are reserved"
     if expected is not None:
         msg = f"the subscription's name is {name!r}, expected {expected}"
         raise ValueError(msg)

@@ -94,6 +94,11 @@ class DeadLetters:
         self._consumer = consumer
         self._clock = clock
 
+    def consumers(self) -> list[str]:
+        """Return the names of the consumers that have rows, also without dead letters."""
+        with self._database.reading() as connection:
+            return sorted(connection.scalars(select(inbox.c.consumer).distinct()))
+
     def groups(self, *, archived: bool = False) -> list[Group]:
         """Return the groups, that with the newest failure first."""
         at = func.max(inbox.c.last_failed_at)
@@ -194,6 +199,9 @@ class DeadLetters:
         states: Sequence[State] = (State.DEAD, State.ARCHIVED),
     ) -> int:
         """Change the letters that are in one of these states, in steps, so that no consumer waits long."""
+        if not seqs:
+            # An archived letter is changed only if it is named, or restored.
+            states = states if states == (State.ARCHIVED,) else (State.DEAD,)
         if bool(seqs) + (family is not None) + every != 1:
             msg = "found no selection of dead letters, or several: expected numbers, or a family, or every=True"
             raise ValueError(msg)

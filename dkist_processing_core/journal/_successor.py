@@ -14,6 +14,7 @@ from dkist_processing_core.journal._format import foreign_names
 from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal._pages import Read, last_number
 from dkist_processing_core.journal._rollback import without_rollback
+from dkist_processing_core.journal.letters import NOTES
 from dkist_processing_core.process.descriptors import low_numbers_taken
 
 
@@ -47,7 +48,9 @@ def begin(beginning: Path, path: Path, old: OldFile | None, destination: str) ->
                 statements.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
         if last:
             # These values refer to row numbers, which the new file continues.
-            kept = "name IN ('clock', 'marks', 'prune_to') OR name GLOB 'wanted *' OR name GLOB 'missed *'"
+            kept = " OR name GLOB ".join(
+                ["name IN ('clock', 'marks', 'prune_to')", "'wanted *'", "'missed *'", f"'{NOTES}'"]
+            )
             rows, _ = _readable_rows(asked, f"SELECT name, value FROM fact WHERE {kept}")  # noqa: S608 - constants
             statements.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
     found = path.stat()

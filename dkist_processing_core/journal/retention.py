@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal._journal import Journal
+from dkist_processing_core.journal.letters import NOTES
 from dkist_processing_core.journal.message import topic_matches
 from dkist_processing_core.journal.subscription import POSITION
 from dkist_processing_core.process.signals import signals_deferred
@@ -145,6 +146,11 @@ def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -
         " AND substr(name, 8) NOT IN (SELECT name FROM subscription)"
     )
     connection.execute("DELETE FROM dead_letter WHERE dead < ?", (now - kept_seconds,))
+    connection.execute(
+        "DELETE FROM fact WHERE name GLOB ?"
+        " AND name NOT IN (SELECT 'letter ' || seq || ' ' || subscription FROM dead_letter)",
+        (NOTES,),
+    )
     return now
 
 

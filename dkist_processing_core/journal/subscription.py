@@ -1,7 +1,8 @@
 """
 The named subscriptions of an embedded journal: positions, lost events and dead letters, which the file stores by name.
 
-Not here: reading the events (bus.embedded), and the removal of names that are unused (retention).
+Not here: reading the events (bus.embedded), an operator's decisions about dead letters (letters), and the removal of
+names that are unused (retention).
 """
 
 import math
@@ -10,6 +11,7 @@ import time
 
 from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal._rows import Entry, number
+from dkist_processing_core.journal.letters import NOTES, Decision, Note, note_of, remove_letter, store_note, to_note
 
 # A damaged row may hold another type. Then the subscription receives some events twice, and loses none.
 POSITION = "CASE typeof(position) WHEN 'integer' THEN position ELSE 0 END"
@@ -82,16 +84,35 @@ class NamedSubscription:
         self._journal.write("UPDATE fact SET value = value - ? WHERE name = ?", missed, f"missed {self._name}")
 
     def dead_letter(self, entry: Entry, reason: str) -> None:
-        """Dead-letter a message that the subscription cannot use, with the reason."""
-        self._journal.write(
-            "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)",
-            self._name,
-            entry.seq,
-            self._journal.clock(),
-            reason,
-            entry.message.properties.message_id,
-            entry.message.body,
-        )
+        """Dead-letter a message that the subscription cannot use, with the reason; also one that was retried."""
+        message, seq, now = entry.message, entry.seq, self._journal.clock()
+
+        def store(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (subscription, seq)"
+                " DO UPDATE SET dead = excluded.dead, reason = excluded.reason",
+                (self._name, seq, now, reason, message.properties.message_id, message.body),
+            )
+            note = note_of(connection, self._name, seq)
+            if note.decision is Decision.RETRIED:
+                store_note(connection, self._name, seq, Note(history=note.history))
+
+        self._journal.transact(store)
+
+    def retried(self) -> list[Entry]:
+        """Return the dead letters that an operator wants to be received once more, the oldest first."""
+        notes = self._journal.rows("SELECT name, value FROM fact WHERE name GLOB ?", NOTES)
+        entries: list[Entry] = []
+        for name, value in notes:
+            _, seq, subscription = name.split(" ", 2)
+            if subscription == self._name and to_note(value).decision is Decision.RETRIED:
+                # Reading begins after a number.
+                entries += [entry for entry in self._journal.read(int(seq) - 1, 1) if entry.seq == int(seq)]
+        return sorted(entries, key=lambda entry: entry.seq)
+
+    def end_retry(self, entry: Entry) -> None:
+        """Remove the letter of a message that was retried and is acknowledged now."""
+        self._journal.transact(lambda connection: remove_letter(connection, self._name, entry.seq))
 
     def dead_letters(self) -> list[tuple[str, bytes]]:
         """Return the reason and the body of each dead letter of the subscription."""

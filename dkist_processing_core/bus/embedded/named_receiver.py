@@ -9,10 +9,11 @@ import hashlib
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dkist_processing_core.bus.embedded.receiver import BATCH, POLL_SECONDS, JournalReceiver
+from dkist_processing_core.bus.embedded.receiver import BATCH, POLL_SECONDS, JournalReceivedMessage, JournalReceiver
 from dkist_processing_core.errors import JournalDamagedError
 from dkist_processing_core.journal import Entry, Journal
 from dkist_processing_core.journal.locks import FileLock
@@ -52,6 +53,9 @@ class NamedReceiver(JournalReceiver):
         self.missed = 0
         self._lock = FileLock(_lock_path(self._journal.path, name))
         self._is_active = False
+        # Dead letters that an operator has retried: to be received, and received without an answer yet.
+        self._retries: deque[Entry] = deque()
+        self._retrying: set[int] = set()
         self._seen_version: int | None = None
         self._opened = [self._journal]
         self._finalizer = forks.finalize(self, functools.partial(_release, self._opened, self._lock))
@@ -83,10 +87,32 @@ class NamedReceiver(JournalReceiver):
         if not self._active():
             return None
         try:
-            return super()._next()
+            entry = super()._next()
         except JournalDamagedError:
             self._reopen()
-            return super()._next()
+            entry = super()._next()
+        return self._next_retry() if entry is None else entry
+
+    def _next_retry(self) -> Entry | None:
+        """Return the next dead letter that an operator has retried; new messages come before it."""
+        if not self._retries:
+            return None
+        entry = self._retries.popleft()
+        self._retrying.add(entry.seq)
+        return entry
+
+    def receive_batch(self, most: int, timeout: float) -> "list[JournalReceivedMessage]":
+        """Return the next events; a retried dead letter is a batch of its own, since it has no place in their order."""
+        batch: list[JournalReceivedMessage] = []
+        while len(batch) < most and (received := self.receive(0.0 if batch else timeout)) is not None:
+            if received.entry.seq in self._retrying and batch:
+                self._retrying.discard(received.entry.seq)
+                self._retries.appendleft(received.entry)
+                break
+            batch.append(received)
+            if received.entry.seq in self._retrying:
+                break
+        return batch
 
     def _active(self) -> bool:
         if not self._is_active and self._lock.acquire():
@@ -109,6 +135,8 @@ class NamedReceiver(JournalReceiver):
             )
             # Only after the warning: if this process ended in between, the loss would stay unreported.
             self._subscription.record_reported(missed)
+        waiting = self._retrying | {entry.seq for entry in self._retries}
+        self._retries.extend(entry for entry in self._subscription.retried() if entry.seq not in waiting)
         entries = self._journal.read(self._position, BATCH)
         if not entries:
             # All entries were read: there are no more until the file changes.
@@ -121,7 +149,12 @@ class NamedReceiver(JournalReceiver):
             return
         if reason is not None:
             self._subscription.dead_letter(entry, reason)
-        self._subscription.advance(entry.seq)
+        if entry.seq not in self._retrying:
+            self._subscription.advance(entry.seq)
+            return
+        self._retrying.discard(entry.seq)
+        if reason is None:
+            self._subscription.end_retry(entry)
 
     def close(self) -> None:
         """Release the name, so that another receiver of this name can continue."""

@@ -18,12 +18,13 @@ from dkist_processing_core.bus.topology import (
     Topology,
     whole_topology,
 )
+from dkist_processing_core.cli.doctor.archive import check_archive_of_broker
 from dkist_processing_core.cli.doctor.check import Check, Status, ok, skipped, wrong
 from dkist_processing_core.errors import BusError, BusRefusedError, ConfigurationError
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.settings.interface import Settings
 
-_STEPS = ("broker", "credentials", "virtual host", "topology", "publish", "subscribe")
+_STEPS = ("broker", "credentials", "virtual host", "topology", "publish", "subscribe", "archive")
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
 _TOPOLOGY_ADVICE = "to compare them, run `dkist-core topology plan` as an account with the configure permission"
@@ -52,6 +53,8 @@ def _answers(settings: Settings) -> Iterator[Check]:
         yield _check_topology(settings, link)
         yield _check_publishing(settings, link)
         yield _check_subscribing(settings, link)
+    # A request that the broker has refused may have ended the link.
+    yield check_archive_of_broker(settings, _CONNECT_SECONDS)
 
 
 def _accepted(settings: Settings, up_to: int) -> Iterator[Check]:

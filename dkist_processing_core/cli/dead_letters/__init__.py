@@ -1,0 +1,1 @@
+"""`dkist-core dead-letters`."""

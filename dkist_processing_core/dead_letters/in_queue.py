@@ -1,0 +1,201 @@
+"""
+The dead letters of a named subscription to RabbitMQ: the queue `{name}.dlq`, and `{name}.dla` for archived ones.
+
+A message is removed from one queue only after the broker has confirmed it in another one. Not here: the publication of
+dead letters (bus.amqp.named_queue).
+"""
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.bus.topology import DEAD_LETTER_ARCHIVE_SUFFIX, DEAD_LETTERS_SUFFIX, dead_letter_archive
+from dkist_processing_core.dead_letters.letter import DeadLetter, FormerFailure, digest, event_of, family_of_reason
+from dkist_processing_core.dead_letters.place import Action, Changed, WholePlace, concerns
+from dkist_processing_core.errors import BusUnreachableError
+from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.settings.interface import Settings
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus.amqp.consuming import TaggedMessage
+    from dkist_processing_core.bus.amqp.link import AmqpLink
+
+_LETTER, _GROUP = "q", "gq"
+_CONNECT_SECONDS = 5.0
+_CONFIRM_SECONDS = 10.0
+_SILENCE_SECONDS = 5.0
+# The exchange that routes a message to the queue whose name is the routing key.
+_TO_QUEUE = ""
+_OURS = "x-dead-"
+_HISTORY = "x-dead-history"
+# All headers are to fit one frame.
+_MAX_LIVES = 20
+_MAX_REASON = 500
+_NO_REASON = "its headers state no reason"
+
+
+class QueueLetters(WholePlace):
+    """The dead letters of one named subscription to RabbitMQ."""
+
+    def __init__(self, settings: Settings, consumer: str) -> None:
+        """Store the settings and the name. Nothing is connected."""
+        self.where = f"the queue {consumer}{DEAD_LETTERS_SUFFIX}"
+        self._settings = settings
+        self._consumer = consumer
+        self._dead = consumer + DEAD_LETTERS_SUFFIX
+        self._archived = consumer + DEAD_LETTER_ARCHIVE_SUFFIX
+
+    def read(self) -> list[DeadLetter]:
+        """Return all letters, dead and archived; the broker puts them back in their order."""
+        found: list[DeadLetter] = []
+        for queue in (self._dead, self._archived):
+            with self._link() as link:
+                found += [self._letter(queue, received.message) for received in _messages(link, queue)]
+        return found
+
+    def change(self, action: Action, names: Collection[str]) -> Changed:
+        """Do something with the letters and groups of these ids, or without ids with all."""
+        sources = {Action.ARCHIVE: (self._dead,), Action.RESTORE: (self._archived,)}
+        count, obstacles = 0, {}
+        for queue in sources.get(action, (self._dead, self._archived)):
+            with self._link() as link:
+                move = self._mover(link, action)
+                for received in _messages(link, queue):
+                    letter = self._letter(queue, received.message)
+                    if not concerns(action, names, letter):
+                        continue
+                    if action is Action.RETRY and letter.obstacle is not None:
+                        obstacles[letter.id] = letter.obstacle
+                        continue
+                    move(received.message, letter)
+                    link.acknowledge(received.tag)
+                    count += 1
+                # The messages that are not acknowledged return when the link is closed.
+                link.synchronize()
+        return Changed(count, obstacles)
+
+    def _link(self) -> "AmqpLink":
+        from dkist_processing_core.bus.amqp.link import AmqpLink  # noqa: PLC0415 - the journal needs no pika
+
+        return AmqpLink.open(self._settings, _CONNECT_SECONDS)
+
+    def _mover(self, link: "AmqpLink", action: Action) -> Callable[[Message, DeadLetter], None]:
+        """Return how a message gets to where the action puts it."""
+        if action is Action.ARCHIVE:
+            link.declare(dead_letter_archive(self._settings, self._consumer))
+        target = {Action.RETRY: self._consumer, Action.ARCHIVE: self._archived, Action.RESTORE: self._dead}.get(action)
+
+        def move(message: Message, letter: DeadLetter) -> None:
+            if target is None:
+                return
+            sent = _with_headers(message, _retried(message, letter)) if action is Action.RETRY else message
+            link.publish(Message(_TO_QUEUE, target, sent.body, sent.properties), _CONFIRM_SECONDS)
+
+        return move
+
+    def _letter(self, queue: str, message: Message) -> DeadLetter:
+        headers = message.properties.headers
+        reason, failed_at = _reason_and_time(message)
+        size = headers.get("x-dead-size")
+        full_size = message.full_size or (size if isinstance(size, int) else None)
+        obstacle = (
+            None if full_size is None else f"the broker keeps only the beginning of its body of {full_size} bytes"
+        )
+        original = _original(headers)
+        content_type = message.properties.content_type
+        return DeadLetter(
+            id=_LETTER + digest(self._consumer, message.properties.message_id, failed_at, message.body),
+            group=_GROUP + digest(self._consumer, family_of_reason(reason)),
+            consumer=self._consumer,
+            is_archived=queue == self._archived,
+            reason=reason,
+            event=event_of(message.body, content_type, original),
+            body=message.body,
+            content_type=content_type,
+            headers=original,
+            first_failed_at=failed_at,
+            last_failed_at=failed_at,
+            history=_history(headers),
+            full_size=full_size,
+            obstacle=obstacle,
+        )
+
+
+def _messages(link: "AmqpLink", queue: str) -> "Iterator[TaggedMessage]":
+    """
+    Yield the messages that a queue holds now; messages that arrive later are not included.
+
+    Raises:
+        BusUnreachableError: Another reader has some of them, or the broker is silent.
+    """
+    load = link.queue_load(queue)
+    if load is None or not load.messages:
+        return
+    # Without a limit: a message that is not acknowledged would hold up the others.
+    link.consume(queue, prefetch=0)
+    rest = load.messages
+    while rest:
+        received = link.receive(_SILENCE_SECONDS)
+        if received is None:
+            msg = (
+                f"{rest} of {load.messages} messages of the queue {queue} were not delivered within "
+                f"{_SILENCE_SECONDS:g} s; another reader may have them: end it, or try again"
+            )
+            raise BusUnreachableError(msg)
+        rest -= 1
+        yield received
+
+
+def _with_headers(message: Message, headers: dict[str, Any]) -> Message:
+    """Return a message with other headers."""
+    old = message.properties
+    properties = Properties(old.message_id, old.content_type, old.type, old.timestamp, old.correlation_id, headers)
+    return Message(message.exchange, message.routing_key, message.body, properties)
+
+
+def _retried(message: Message, letter: DeadLetter) -> dict[str, Any]:
+    """Return the headers of a message that is retried: those of the original, and the history."""
+    headers = message.properties.headers
+    former = {
+        "reason": letter.reason[:_MAX_REASON],
+        "failed": letter.last_failed_at,
+        "retried": int(time.time()),
+        "exchange": str(headers.get("x-dead-exchange", "")),
+        "routingKey": str(headers.get("x-dead-routing-key", "")),
+    }
+    return {**_original(headers), _HISTORY: json.dumps([*_stored_history(headers), former][-_MAX_LIVES:])}
+
+
+def _original(headers: Any) -> dict[str, Any]:
+    """Return the headers that the message had before it was dead-lettered."""
+    return {name: value for name, value in headers.items() if not name.startswith(_OURS) and name != "x-death"}
+
+
+def _reason_and_time(message: Message) -> tuple[str, float | None]:
+    headers = message.properties.headers
+    reason, failed_at = headers.get("x-dead-reason"), headers.get("x-dead-time")
+    # The broker's own header, if a policy dead-letters messages.
+    deaths = headers.get("x-death")
+    if reason is None and isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
+        return f"the broker dead-lettered it: {deaths[0].get('reason')}", None
+    return reason if isinstance(reason, str) else _NO_REASON, _number(failed_at)
+
+
+def _stored_history(headers: Any) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(headers.get(_HISTORY, "[]"))
+    except (TypeError, ValueError):
+        return []
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _history(headers: Any) -> tuple[FormerFailure, ...]:
+    return tuple(
+        FormerFailure(str(each.get("reason", "")), _number(each.get("failed")), _number(each.get("retried")))
+        for each in _stored_history(headers)
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,94 @@
+"""
+A place that keeps dead letters, and what an operator can do with them there.
+
+Not here: the places themselves (in_inbox, in_journal, in_queue).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from dkist_processing_core.dead_letters.letter import DeadLetter, Group, grouped, newest_first
+
+
+class Action(StrEnum):
+    """What an operator does with dead letters."""
+
+    RETRY = "retry"
+    """Have them handled once more."""
+    DISCARD = "discard"
+    """Remove them for good."""
+    ARCHIVE = "archive"
+    """Put them away until they are restored."""
+    RESTORE = "restore"
+    """Bring archived ones back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The result of an action."""
+
+    count: int = 0
+    obstacles: dict[str, str] = field(default_factory=dict)
+    """Why letters were left as they are, by their ids."""
+
+
+class Place(Protocol):
+    """One place; its letters and groups have ids that no other place has."""
+
+    where: str
+    """The place, as a message names it."""
+
+    def groups(self, *, archived: bool) -> list[Group]:
+        """Return the groups, that with the newest failure first."""
+
+    def letters(self, group: str, *, archived: bool, limit: int) -> list[DeadLetter]:
+        """Return up to `limit` letters of a group, that which failed last first."""
+
+    def letter(self, name: str) -> DeadLetter | None:
+        """Return the letter of this id, dead or archived; None if there is none here."""
+
+    def known(self, names: Collection[str]) -> set[str]:
+        """Return those of the ids that name a letter or a group here, dead or archived."""
+
+    def change(self, action: Action, names: Collection[str]) -> Changed:
+        """Do something with the letters and groups of these ids, or without ids with all."""
+
+
+class WholePlace(ABC):
+    """A place whose letters are few enough to be read as a whole."""
+
+    where: str
+
+    @abstractmethod
+    def read(self) -> list[DeadLetter]:
+        """Return all letters, dead and archived."""
+
+    def groups(self, *, archived: bool) -> list[Group]:
+        """Return the groups, that with the newest failure first."""
+        return grouped(letter for letter in self.read() if letter.is_archived == archived)
+
+    def letters(self, group: str, *, archived: bool, limit: int) -> list[DeadLetter]:
+        """Return up to `limit` letters of a group, that which failed last first."""
+        found = [letter for letter in self.read() if letter.group == group and letter.is_archived == archived]
+        return newest_first(found)[:limit]
+
+    def letter(self, name: str) -> DeadLetter | None:
+        """Return the letter of this id; None if there is none here."""
+        return next((letter for letter in self.read() if letter.id == name), None)
+
+    def known(self, names: Collection[str]) -> set[str]:
+        """Return those of the ids that name a letter or a group here."""
+        return set(names) & {name for letter in self.read() for name in (letter.id, letter.group)}
+
+
+def concerns(action: Action, names: Collection[str], letter: DeadLetter) -> bool:
+    """Return True if an action on these letters and groups, or without names on all, changes a letter."""
+    if letter.id in names:
+        return (
+            letter.is_archived if action is Action.RESTORE else not letter.is_archived or action is not Action.ARCHIVE
+        )
+    # Of a group or of all, the archived ones are only restored.
+    return (not names or letter.group in names) and letter.is_archived == (action is Action.RESTORE)

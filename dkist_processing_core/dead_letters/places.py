@@ -1,0 +1,67 @@
+"""
+The places of this host and of its bus that keep dead letters, opened together.
+
+Not here: what can be done with the letters (place).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.dead_letters.in_journal import JournalLetters
+from dkist_processing_core.dead_letters.in_queue import QueueLetters
+from dkist_processing_core.dead_letters.place import Place
+from dkist_processing_core.errors import ExtraMissingError
+from dkist_processing_core.journal.place import place
+from dkist_processing_core.settings.interface import Settings
+
+_INBOX_FILE = "inbox.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The open places, and remarks about those that were not looked at."""
+
+    places: Sequence[Place]
+    remarks: Sequence[str]
+
+
+@contextmanager
+def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None) -> Iterator[Places]:
+    """
+    Open the inbox, if there is one, and the places of the bus.
+
+    Args:
+        settings: The settings of this process.
+        consumers: The names of the consumers to be looked at; without names, all that are known.
+        inbox: The address of the database, if it is not the one of the settings.
+
+    Raises:
+        DKISTProcessingCoreError: A place exists and cannot be used.
+    """
+    inbox = inbox or getattr(settings, "dkist_core_inbox", None)
+    if inbox is None and not (place(settings).folder / _INBOX_FILE).exists():
+        yield Places(*_of_bus(settings, consumers, ()))
+        return
+    try:
+        from dkist_processing_core.dead_letters.in_inbox import InboxLetters  # noqa: PLC0415 - an extra
+        from dkist_processing_core.inbox import Database  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ExtraMissingError("consumer", "an inbox is read", str(error.name)) from None
+    database = Database.open(inbox, settings)
+    try:
+        rows = InboxLetters(database, consumers)
+        found, remarks = _of_bus(settings, consumers, rows.consumers())
+        yield Places([rows, *found], remarks)
+    finally:
+        database.close()
+
+
+def _of_bus(settings: Settings, consumers: Sequence[str], known: Sequence[str]) -> tuple[list[Place], list[str]]:
+    """Return the places of the bus. A consumer with an inbox may have been a subscription without one before."""
+    if not settings.names_broker:
+        return [JournalLetters(open_bus(settings), consumers)], []
+    queues: list[Place] = [QueueLetters(settings, name) for name in consumers or known]
+    remark = "a broker does not list its queues: name the subscriptions on RabbitMQ by --consumer"
+    return queues, [] if consumers else [remark]
