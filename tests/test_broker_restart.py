@@ -87,6 +87,7 @@ def in_order_of(task_name: str, ids: list[str]) -> list[int]:
     return [numbers[identifier] for identifier in ids if identifier in numbers]
 
 
+@pytest.mark.quiet  # the slowest publish is measured
 @pytest.mark.parametrize("end", [RabbitMQNode.kill, RabbitMQNode.stop], ids=["killed", "stopped"])
 def test_a_broker_that_ends_under_load_gets_everything_in_order_when_it_is_back(
     broker: Broker, end: Callable[[RabbitMQNode], None], caplog: pytest.LogCaptureFixture

@@ -4,6 +4,8 @@ import copy
 import json
 import pickle
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -489,3 +491,43 @@ def test_the_summary_of_a_failure_has_the_type_of_its_error() -> None:
     assert make(TaskFailed, "A", cause="exit_code", exit_code=3, message="\n two\t words \n more").summary == (
         "exit code 3: two words"
     )
+
+
+FIRST_EVENTS = """
+import sys, threading
+from tests.facts import progressed
+
+is_inside, is_over = threading.Event(), threading.Event()
+
+def stop_inside(frame, kind, argument):
+    # The functions that msgspec calls when it looks at a class.
+    is_one = frame.f_code.co_filename.endswith(("enum.py", "_utils.py"))
+    if is_one and frame.f_back.f_code.co_name == "_converted" and not is_inside.is_set():
+        is_inside.set()
+        is_over.wait(20.0)
+
+def first():
+    sys.settrace(stop_inside)
+    progressed("A", 1)
+    is_inside.set()
+
+def second():
+    is_inside.wait(20.0)
+    progressed("A", 2)
+    is_over.set()
+
+threads = [threading.Thread(target=each) for each in (first, second)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_may_create_their_first_events_at_the_same_time() -> None:
+    """Msgspec publishes what it knows about a class before it is complete, and another thread would crash there."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_EVENTS], cwd=PAGE.parents[2], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")

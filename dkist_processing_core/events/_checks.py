@@ -18,7 +18,7 @@ from msgspec import inspect
 from msgspec.structs import force_setattr
 
 from dkist_processing_core.events import _reading
-from dkist_processing_core.events._kinds import CUT, FREE_TEXT, LINE, kinds_of
+from dkist_processing_core.events._kinds import CUT, FREE_TEXT, LINE, kinds_of, prepare
 from dkist_processing_core.text import clean, clean_line
 
 _TABLES = (inspect.DictType, inspect.StructType, inspect.VarTupleType)
@@ -65,12 +65,14 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
     def holding(*classes: type[inspect.Type]) -> tuple[str, ...]:
         return tuple(name for name, (parts, _) in found.items() if any(isinstance(part, classes) for part in parts))
 
+    shape = msgspec.defstruct(kind.__name__, [(name, types[name]) for name in found], gc=False)
+    prepare(shape)
     texts, tables, times = holding(inspect.StrType), holding(*_TABLES), holding(inspect.DateTimeType)
     return Form(
         wire_names={field.name: field.encode_name for field in info.fields},
         types={name: types[name] for name in found},
         defaults=defaults,
-        shape=msgspec.defstruct(kind.__name__, [(name, types[name]) for name in found], gc=False),
+        shape=shape,
         texts={name: clean_line if LINE in found[name][1] else clean for name in texts},
         tables=tables,
         times=times,

@@ -5,12 +5,14 @@ A field is declared once: `name: Annotated[KIND | None, about("its meaning")] = 
 the checks and the tests' strategies are derived from that. Not here: the fields themselves (facts).
 """
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Self
 
+import msgspec
 from msgspec import Meta, inspect
 
 from dkist_processing_core.identity import MAX_NUMBER
@@ -20,6 +22,17 @@ FREE_TEXT = "free_text"
 LINE = "line"
 CUT = "cut"
 MAX_CAUSE = 100
+
+
+def prepare(kind: type) -> None:
+    """
+    Make msgspec collect what it knows about a class now, while no other thread has the class.
+
+    It does that at the first use, and publishes the result before it is complete: a thread that uses the class in
+    between ends the process with a segmentation fault (msgspec 0.22).
+    """
+    with contextlib.suppress(msgspec.ValidationError):
+        msgspec.convert(None, kind)
 
 
 class Reporter(StrEnum):
@@ -53,6 +66,10 @@ class Cause(StrEnum):
         unknown = str.__new__(cls, text)
         unknown._name_ = unknown._value_ = text
         return unknown
+
+
+for _enumeration in (Reporter, Cause):
+    prepare(_enumeration)
 
 
 class Cut(IntEnum):

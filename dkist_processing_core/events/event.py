@@ -17,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 
 from dkist_processing_core.events import _checks
-from dkist_processing_core.events._kinds import Count, Line, Reporter, UtcTime, about
+from dkist_processing_core.events._kinds import Count, Line, Reporter, UtcTime, about, prepare
 from dkist_processing_core.identity import Run
 from dkist_processing_core.text import clean_line, clip
 
@@ -230,3 +230,6 @@ class Graph(msgspec.Struct, frozen=True, weakref=True):
     def __post_init__(self) -> None:
         """Check the values, and clean the text."""
         _checks.check(self)
+
+
+prepare(Graph)
