@@ -31,7 +31,7 @@ LAYERS = (
     {"local", "node"},
     {"author_checks", "export", "launcher"},
     {"environments", "task"},
-    {"attempt", "dead_letters", "outbox"},
+    {"attempt", "collect", "dead_letters", "outbox"},
     {"consumer", "delivery", "runs"},
     {"bus", "inbox"},
     {"journal", "tracing"},
@@ -65,7 +65,7 @@ OPTIONAL_LIBRARIES = {
     "uvicorn",
 }
 # The packages that are about an optional library, and are imported only when they are used.
-ROOMS_OF_LIBRARIES = {"inbox": {"alembic", "psycopg", "sqlalchemy"}}
+ROOMS_OF_LIBRARIES = {"collect": {"sqlalchemy"}, "inbox": {"alembic", "psycopg", "sqlalchemy"}}
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ ANY_TEXT = [
     "ISB_TLS_KEY",
     "ISB_TLS_SERVER_NAME",
     "DKIST_CORE_ENVIRONMENTS_DIR",
+    "DKIST_CORE_INBOX",
     "DKIST_CORE_STATE_DIR",
     "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",
@@ -236,6 +237,7 @@ def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 ENVIRONMENTS = "DKIST_CORE_ENVIRONMENTS_DIR=envs\n"
+INBOX = "DKIST_CORE_INBOX=postgresql://core@elsewhere/runs\n"
 MESH = f"MESH_CONFIG='{json.dumps(BROKER)}'\n"
 
 
@@ -248,6 +250,7 @@ MESH = f"MESH_CONFIG='{json.dumps(BROKER)}'\n"
         (MESH, {"ISB_TLS_KEY": "/k.pem"}, "MESH_CONFIG", "ISB_TLS_KEY"),
         ("ISB_TLS_CA=ca.pem\n", {"ISB_PASSWORD": CANARY}, "ISB_TLS_CA", "ISB_PASSWORD"),
         ("ISB_TLS_SERVER_NAME=mine.example\n", {"ISB_PASSWORD": CANARY}, "ISB_TLS_SERVER_NAME", "ISB_PASSWORD"),
+        (INBOX, {"PGPASSWORD": CANARY}, "DKIST_CORE_INBOX", "PGPASSWORD"),
         (ENVIRONMENTS, {"ISB_PASSWORD": CANARY}, "DKIST_CORE_ENVIRONMENTS_DIR", "ISB_PASSWORD"),
         (ENVIRONMENTS, {"ARCHIVE_TOKEN": CANARY}, "DKIST_CORE_ENVIRONMENTS_DIR", "ARCHIVE_TOKEN"),
         (
@@ -970,6 +973,7 @@ environment holds one of those:
 | the broker in `MESH_CONFIG` | `ISB_USERNAME`, `ISB_PASSWORD` or `ISB_TLS_KEY`, which would be sent there |
 | `ISB_TLS_CA` or `ISB_TLS_SERVER_NAME` | the same variables, since the file would decide which broker is trusted |
 | a collector | `OTEL_EXPORTER_OTLP_HEADERS` or `OTEL_EXPORTER_OTLP_CLIENT_KEY`, which would be used there |
+| `DKIST_CORE_INBOX` | `PGPASSWORD`, `PGPASSFILE` |
 | `DKIST_CORE_ENVIRONMENTS_DIR` | any secret, since the programs in that folder would be run with it |
 
 Put both in the same place, or set `DKIST_CORE_TRUST_DOTENV=1` in the environment. `dkist-core doctor` names the

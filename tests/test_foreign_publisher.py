@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from dkist_processing_core.cli.draw.timeline import draw_timeline
-from dkist_processing_core.cli.runs.as_json import run_json
 from dkist_processing_core.cli.runs.find import find_run
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
@@ -28,6 +27,7 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from dkist_processing_core.runs import RunState, RunView, State
+from dkist_processing_core.runs.as_json import run_json
 from tests.facts import NOON, failed, finished, make, progressed, started
 from tests.strategies import examples, reports
 

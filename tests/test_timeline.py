@@ -24,7 +24,6 @@ from dkist_processing_core.cli.draw.lines import EventLines
 from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.timeline import MAX_WIDTH, draw_timeline
 from dkist_processing_core.cli.draw.words import local_time
-from dkist_processing_core.cli.runs.as_json import run_json
 from dkist_processing_core.cli.runs.find import PastRuns, find_run
 from dkist_processing_core.consumer.backwards import Batch
 from dkist_processing_core.errors import DKISTProcessingCoreError, IdentityError
@@ -39,6 +38,7 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from dkist_processing_core.runs import RunState, RunView
+from dkist_processing_core.runs.as_json import run_json
 from dkist_processing_core.text import duration
 from tests.facts import NOON, failed, finished, make, progressed, started
 from tests.strategies import events, reports

@@ -25,6 +25,7 @@ from dkist_processing_core.cli.environments.commands import environments_app
 from dkist_processing_core.cli.events.commands import events_app
 from dkist_processing_core.cli.outbox.commands import outbox_app
 from dkist_processing_core.cli.runs.commands import run, timeline
+from dkist_processing_core.cli.store.commands import collect, failures, runs_app, top
 from dkist_processing_core.cli.topology.commands import topology_app
 from dkist_processing_core.cli.workflows.commands import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
@@ -175,6 +176,10 @@ def _common(
 app.command("run")(run)
 app.command("timeline")(timeline)
 app.command("consume")(consume)
+app.add_typer(runs_app, name="runs", help="List runs, or show one with all its attempts.")
+app.command("top")(top)
+app.command("failures")(failures)
+app.command("collect")(collect)
 app.command("doctor")(doctor)
 app.add_typer(events_app, name="events", help="Follow new events on the bus, or list past events.")
 app.add_typer(topology_app, name="topology", help="Check, create or export exchanges and queues of RabbitMQ.")

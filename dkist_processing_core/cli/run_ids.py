@@ -1,5 +1,5 @@
 """
-The completion by a shell of what the bus still has: the short ids of runs, and the names of workflows and tasks.
+The completion by a shell of what the bus or the store has: short ids of runs, names of workflows and tasks.
 
 A shell waits for it at each Tab, so it takes a moment at most and is silent, whatever the state of the bus. Not here:
 the form of a short id (identity.short_ids), and the commands that a run is named to (cli.runs, cli.events).
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 0.8
 _MOST_OFFERED = 30
+_MOST_KNOWN = 1000
 # A shell interprets other characters, also in a description.
 _PLAIN = re.compile(r"[\w.,+@%/-]+", re.ASCII)
 _NOT_PLAIN = re.compile(r"[^\w ./,+-]+")
@@ -27,9 +28,27 @@ _NOT_PLAIN = re.compile(r"[^\w ./,+-]+")
 
 def complete_run_id(incomplete: str) -> list[tuple[str, str]]:
     """Return the ids that begin with a text, short ones if possible, each with a description of its run."""
+    return _offered(_runs_on_the_bus(), incomplete)
+
+
+def complete_stored_run_id(incomplete: str) -> list[tuple[str, str]]:
+    """Return the ids of runs in the store that begin with a text; without a store, those on the bus."""
+    runs: dict[str, list[Run]] = {}
+
+    def read() -> None:
+        from dkist_processing_core.collect.collector import latest_runs
+        from dkist_processing_core.settings.reading import read_settings
+
+        for run in latest_runs(read_settings(), _MOST_KNOWN):
+            runs.setdefault(run.run_id, []).append(run)
+
+    _for_a_moment(read)
+    return _offered(runs.copy() or _runs_on_the_bus(), incomplete)
+
+
+def _offered(runs: "dict[str, list[Run]]", incomplete: str) -> list[tuple[str, str]]:
     from dkist_processing_core.identity.short_ids import ShortIds
 
-    runs = _runs_on_the_bus()
     short_ids = ShortIds(runs)
     offered = [(short_ids.of(run_id), _described(alike)) for run_id, alike in list(runs.items())[:_MOST_OFFERED]]
     if incomplete and not any(name.startswith(incomplete) for name, _ in offered):
@@ -86,19 +105,27 @@ def _read_back(visit: "Callable[[Event], object]") -> None:
     is_over = threading.Event()
 
     def read() -> None:
-        # The person pressed Tab, and did not ask whether the bus answers.
+        from dkist_processing_core.consumer import Selection
+        from dkist_processing_core.consumer.backwards import events_back
+        from dkist_processing_core.settings.reading import read_settings
+
+        for batch in events_back(read_settings(), Selection()):
+            for event in reversed(batch.events):
+                if is_over.is_set():
+                    return
+                visit(event)
+
+    _for_a_moment(read)
+    is_over.set()
+
+
+def _for_a_moment(read: "Callable[[], None]") -> None:
+    """Read something within the patience of a person, who pressed Tab and did not ask whether it can be read."""
+
+    def quietly() -> None:
         with contextlib.suppress(Exception):
-            from dkist_processing_core.consumer import Selection
-            from dkist_processing_core.consumer.backwards import events_back
-            from dkist_processing_core.settings.reading import read_settings
+            read()
 
-            for batch in events_back(read_settings(), Selection()):
-                for event in reversed(batch.events):
-                    if is_over.is_set():
-                        return
-                    visit(event)
-
-    thread = threading.Thread(target=read, name="dkist-core-completion", daemon=True)
+    thread = threading.Thread(target=quietly, name="dkist-core-completion", daemon=True)
     thread.start()
     thread.join(_PATIENCE_SECONDS)
-    is_over.set()

@@ -7,8 +7,8 @@ bus (bus).
 
 from dkist_processing_core.consumer._consumer import Consumer
 from dkist_processing_core.consumer._names import check_name
-from dkist_processing_core.consumer._selection import Selection
+from dkist_processing_core.consumer._selection import Selection, matches
 from dkist_processing_core.consumer._subscribe import subscribe
 from dkist_processing_core.consumer._subscription import Subscription
 
-__all__ = ["Consumer", "Selection", "Subscription", "check_name", "subscribe"]
+__all__ = ["Consumer", "Selection", "Subscription", "check_name", "matches", "subscribe"]

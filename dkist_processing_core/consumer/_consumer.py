@@ -35,6 +35,7 @@ class Consumer(Declaration):
     """
 
     _end: SignalSafeFlag | None = None
+    _intake: Any = None
 
     def run(
         self,
@@ -77,7 +78,13 @@ class Consumer(Declaration):
         with signals_raise(end):
             service = service_class.open(self, self.settings or read_settings(), since=begin, workers=workers, end=end)
             if service is not None:
+                self._intake = service.intake
                 service.run(until_idle=until_idle, health=address)
+
+    @property
+    def has_caught_up(self) -> bool:
+        """True if the past events that `run(since=…)` takes in are in the inbox; False before `run`."""
+        return self._intake is not None and self._intake.has_caught_up
 
     def stop(self) -> None:
         """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""

@@ -68,6 +68,11 @@ class Intake:
         return self._receiver is not None
 
     @property
+    def has_caught_up(self) -> bool:
+        """Whether the past events that were requested are stored."""
+        return self._receiver is not None and self._past is None and self._since is None
+
+    @property
     def is_disturbed(self) -> bool:
         """Whether the bus cannot be used now."""
         return self._broker.is_going_on

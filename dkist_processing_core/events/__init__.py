@@ -4,7 +4,7 @@ The published data: the events, their CloudEvents form, and the failure message 
 Not here: sending, storing and receiving.
 """
 
-from dkist_processing_core.events._failure import Failure, describe, family_of, fingerprint
+from dkist_processing_core.events._failure import Failure, describe, family_by, family_of, fingerprint
 from dkist_processing_core.events._failure_message import RecipeRunFailureMessage
 from dkist_processing_core.events._kinds import Cause, Reporter
 from dkist_processing_core.events.codec import (
@@ -71,6 +71,7 @@ __all__ = [
     "describe",
     "encode",
     "encode_to_fit",
+    "family_by",
     "family_of",
     "fingerprint",
     "fit",

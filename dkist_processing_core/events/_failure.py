@@ -65,3 +65,8 @@ def fingerprint(error_type: str, frames: Iterable[str]) -> str:
     """
     foreign = [frame for frame in frames if frame.partition(":")[0].partition(".")[0] != _OWN_PACKAGE]
     return hashlib.sha256(json.dumps([error_type, *dict.fromkeys(foreign)]).encode()).hexdigest()[:16]
+
+
+def family_by(*alike: object) -> str:
+    """Return 16 hex digits that failures without an exception share if these facts of them are equal."""
+    return hashlib.sha256(json.dumps(alike).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from dkist_processing_core.events._failure import family_by
 from dkist_processing_core.events._kinds import (
     Cause,
     Count,
@@ -200,6 +201,11 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
     exit_code: Annotated[Whole | None, about("The exit code of the process.")] = None
     signal: Annotated[str | None, about("The name of the signal that ended the process.")] = None
     log_url: Annotated[FreeText | None, about("The address of the attempt's log.")] = None
+
+    @property
+    def family(self) -> str:
+        """Equal for equal failures: the fingerprint, or without one derived from task, cause, exit code and signal."""
+        return self.fingerprint or family_by(self.task_name, self.cause, self.exit_code, self.signal, self.error_type)
 
     @property
     def summary(self) -> str:

@@ -51,7 +51,7 @@ class ShortIds:
 
     def _alike(self, run_id: str) -> dict[str, str]:
         """Add a run, and return the characters of all runs whose short ids could end alike."""
-        characters = _characters(run_id)
+        characters = characters_of(run_id)
         alike = self._known.setdefault(characters[-SHORT:], {})
         alike[run_id] = characters
         return alike
@@ -73,7 +73,7 @@ def names_run(text: str, run_id: str) -> bool:
 
 def too_short(text: str) -> str | None:
     """Return the rule as a text if a text has too few letters and digits to be a part of an id; None otherwise."""
-    if len(_characters(text)) >= LEAST_TYPED:
+    if len(characters_of(text)) >= LEAST_TYPED:
         return None
     return f"a part of an id has at least {LEAST_TYPED} letters and digits"
 
@@ -128,13 +128,13 @@ def is_unique(text: str, run_id: str) -> bool:
 
 
 def _is_end(text: str, run_id: str) -> bool:
-    typed = _characters(text)
-    return len(typed) >= LEAST_TYPED and _characters(run_id).endswith(typed)
+    typed = characters_of(text)
+    return len(typed) >= LEAST_TYPED and characters_of(run_id).endswith(typed)
 
 
 def _is_beginning(text: str, run_id: str) -> bool:
-    typed = _characters(text)
-    return len(typed) >= LEAST_TYPED and _characters(run_id)[-_usual_length(run_id) :].startswith(typed)
+    typed = characters_of(text)
+    return len(typed) >= LEAST_TYPED and characters_of(run_id)[-_usual_length(run_id) :].startswith(typed)
 
 
 def _is_end_in_any_case(text: str, run_id: str) -> bool:
@@ -146,14 +146,14 @@ def _is_beginning_in_any_case(text: str, run_id: str) -> bool:
 
 
 @lru_cache(1024)
-def _characters(run_id: str) -> str:
+def characters_of(run_id: str) -> str:
     """Return the letters and digits of an id, without an offset from UTC at its end."""
     return "".join(filter(str.isalnum, _OFFSET.sub("", run_id)))
 
 
 def _shortest(run_id: str, others: Iterable[str]) -> str:
     """Return the shortest end, of a usual length or longer, that the others do not have; else the whole id."""
-    characters = _characters(run_id)
+    characters = characters_of(run_id)
     for length in range(_usual_length(run_id), len(characters) + 1):
         end = characters[-length:]
         if not any(other.endswith(end) for other in others):
@@ -164,5 +164,5 @@ def _shortest(run_id: str, others: Iterable[str]) -> str:
 @lru_cache(1024)
 def _usual_length(run_id: str) -> int:
     """Return the length of a short id that no other run makes longer."""
-    last_part = len(_characters(run_id.rpartition("_")[2]))
+    last_part = len(characters_of(run_id.rpartition("_")[2]))
     return last_part if SHORT <= last_part <= _LONGEST_PART else SHORT

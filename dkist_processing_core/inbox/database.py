@@ -54,7 +54,8 @@ class Database:
         Return a database whose tables are those of this release, made or migrated if necessary.
 
         Args:
-            url: An address in SQLAlchemy's form; None means the file `inbox.db` beside the journals.
+            url: An address in SQLAlchemy's form; None means that of the setting `DKIST_CORE_INBOX`, or the file
+                `inbox.db` beside the journals.
             settings: The settings of this process.
 
         Raises:
@@ -63,7 +64,8 @@ class Database:
             InboxVersionError: A newer release has migrated the tables.
             JournalFolderError: There is no folder for journals.
         """
-        database = cls._at(open_folder(place(settings)) / FILE_NAME) if url is None else cls._of(url)
+        address = url or settings.dkist_core_inbox
+        database = cls._of(address) if address else cls._at(open_folder(place(settings)) / FILE_NAME)
         try:
             with explained(database.where):
                 migrate(database.engine, database.where, database.transaction)

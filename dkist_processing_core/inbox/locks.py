@@ -158,3 +158,10 @@ class LockedFile:
     def release(self) -> None:
         """Release the lock."""
         self._lock.release()
+
+
+def named_lock(database: Database, name: str) -> Lock:
+    """Return the lock of a name, which one process at a time holds."""
+    if database.dialect == "postgresql":
+        return AdvisoryLock(database, lambda: number_of(name))
+    return LockedFile(database, name)

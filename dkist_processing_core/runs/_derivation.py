@@ -51,6 +51,17 @@ def view_of(reports: Iterable[Event], window: Window | None) -> RunView:
     return _Derivation(window).view(reports)
 
 
+def run_view(reports: Iterable[Event], *, received_at: datetime | None = None) -> RunView:
+    """
+    Return the view of one run from reports of which `kept_reports` has left out those without an effect.
+
+    Args:
+        reports: The reports on the run, in any order.
+        received_at: When the last of them was received, by which times are judged; without it, all are plausible.
+    """
+    return view_of(reports, None if received_at is None else Window.around(received_at))
+
+
 class _Derivation:
     """The derivation of a run's state from its reports, with only their plausible times."""
 

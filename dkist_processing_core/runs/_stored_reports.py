@@ -7,6 +7,7 @@ values that repeat within a run are stored once. Not here: the derivation of a s
 
 import functools
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -148,7 +149,7 @@ class ReportsOfRun:
 
     def add(self, report: Event) -> bool:
         """Add a report, and return True if it states anything new."""
-        key, packed = self._key_of(report), self._shapes.pack(report, self._texts)
+        key, packed = _key_of(report, self._texts), self._shapes.pack(report, self._texts)
         known = self.kept.get(key)
         if known is not None and (known == packed or not _precedes(report, self._shapes.unpack(self._key, known))):
             return False
@@ -180,19 +181,32 @@ class ReportsOfRun:
         self._view = weakref.ref(view), window
         return view
 
-    def _key_of(self, report: Event) -> _Key:
-        """Return the key of an occurrence in this run and its reporter; it distinguishes as the ids of events do."""
-        task_name = getattr(report, "task_name", None)
-        subject = (
-            report.name,
-            report.reported_by.value,
-            None if task_name is None else _shared(task_name, self._texts),
-            getattr(report, "attempt", None),
-        )
-        if isinstance(report, TaskProgressed):
-            # Only the latest matters: a long task must not fill the memory of a process that watches it.
-            return subject
-        return (*subject, report.number)
+
+def _key_of(report: Event, texts: dict[str, str]) -> _Key:
+    """Return the key of an occurrence in its run and its reporter; it distinguishes as the ids of events do."""
+    task_name = getattr(report, "task_name", None)
+    subject = (
+        report.name,
+        report.reported_by.value,
+        None if task_name is None else _shared(task_name, texts),
+        getattr(report, "attempt", None),
+    )
+    if isinstance(report, TaskProgressed):
+        # Only the latest matters: a long task must not fill the memory of a process that watches it.
+        return subject
+    return (*subject, report.number)
+
+
+def kept_reports(reports: Iterable[Event]) -> list[Event]:
+    """Return the reports on one run that have an effect on its state: one for each occurrence and reporter."""
+    kept: dict[_Key, Event] = {}
+    texts: dict[str, str] = {}
+    for report in reports:
+        key = _key_of(report, texts)
+        known = kept.get(key)
+        if known is None or _precedes(report, known):
+            kept[key] = report
+    return list(kept.values())
 
 
 def _precedes(report: Event, known: Event) -> bool:

@@ -61,8 +61,9 @@ DECLARATIONS = {
         kinds.yes_or_no,
         "Whether secrets of the environment may be sent to addresses in the file `.env`: ISB_USERNAME, ISB_PASSWORD "
         "and ISB_TLS_KEY to a broker that the file names or trusts (ISB_TLS_CA, ISB_TLS_SERVER_NAME), "
-        "OTEL_EXPORTER_OTLP_HEADERS and OTEL_EXPORTER_OTLP_CLIENT_KEY to a collector that it names, and any secret to "
-        "the programs in a folder that it names as DKIST_CORE_ENVIRONMENTS_DIR. Counts in the environment only.",
+        "OTEL_EXPORTER_OTLP_HEADERS and OTEL_EXPORTER_OTLP_CLIENT_KEY to a collector that it names, PGPASSWORD and "
+        "PGPASSFILE to a database that it names (DKIST_CORE_INBOX), and any secret to the programs in a folder that it "
+        "names as DKIST_CORE_ENVIRONMENTS_DIR. Counts in the environment only.",
         expected="true or false",
     ),
     "isb_vhost": Declaration(
@@ -137,6 +138,13 @@ DECLARATIONS = {
         kinds.path,
         "The folder of the journals. Default: dkist-processing-core in the user's XDG state folder.",
         expected="the path of a folder",
+    ),
+    "dkist_core_inbox": Declaration(
+        None,
+        kinds.text,
+        "The database of consumers that name none, and of the store of runs. Default: the file inbox.db beside the "
+        "journals.",
+        expected="a URL as postgresql://user@host/database or sqlite:////folder/inbox.db",
     ),
     "retry_config": Declaration(
         None,

@@ -39,6 +39,7 @@ class Settings(Protocol):
     isb_tls_server_name: str | None
     event_flush_timeout: float
     dkist_core_state_dir: Path | None
+    dkist_core_inbox: str | None
     pip_timeout: int
     pip_retries: int
     dkist_core_environments_max_days: float

@@ -18,7 +18,8 @@ def _checked_since(text: str) -> str:
     return text
 
 
-def _checked_health(text: str) -> str:
+def checked_health(text: str) -> str:
+    """Return a user's address of a service's health unchanged; raise an error for one that cannot be used."""
     from dkist_processing_core.consumer.health import address_of
 
     try:
@@ -59,7 +60,7 @@ def consume(
     health: Annotated[
         str | None,
         typer.Option(
-            parser=_checked_health,
+            parser=checked_health,
             metavar="[HOST:]PORT",
             help="Answer requests over HTTP about the health of the consumer, by default from this host only: with "
             "status 200, or 503 while the bus or the database cannot be used.",

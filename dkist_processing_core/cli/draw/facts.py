@@ -76,6 +76,12 @@ def _measurements(event: TaskFinished) -> Iterator[str]:
         yield f"peak {size(event.peak_memory_bytes)}"
 
 
+def measured(end: TaskEnd | None) -> tuple[str, str]:
+    """Return the processor time and the largest memory of an attempt, each "" if it was not measured."""
+    cpu, peak = (None, None) if end is None else (end.cpu_seconds, end.peak_memory_bytes)
+    return "" if cpu is None else duration(cpu), "" if peak is None else size(peak)
+
+
 def failure(event: TaskFailed) -> str:
     """Return why an attempt failed: cause, phase, error and the first line of the error's message."""
     return one_line(event.summary)

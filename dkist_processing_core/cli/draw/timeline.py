@@ -1,8 +1,8 @@
 """
 The timeline of a run, as lines of text: a bar for each attempt on a common axis of time.
 
-It is drawn only from the state of a run. Not here: the source of the state (cli.runs.timeline), and the bars
-(draw.bars).
+It is drawn only from the state of a run. Not here: the source of the state (cli.runs.timeline), the bars
+(draw.bars), and the texts about an attempt (draw.attempts).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,16 @@ from datetime import datetime, tzinfo
 from rich.cells import cell_len
 from rich.text import Text
 
+from dkist_processing_core.cli.draw.attempts import details_of, disputes_of, is_retried, labels_of, mark_of
 from dkist_processing_core.cli.draw.bars import axis, bar, strokes_legend
-from dkist_processing_core.cli.draw.facts import end_detail
-from dkist_processing_core.cli.draw.glyphs import ASCII, DISPUTED_STYLE, RETRIED_STYLE, STYLES, UNICODE, Glyphs
+from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
 from dkist_processing_core.cli.draw.moments import Moments
 from dkist_processing_core.cli.draw.scale import Scale
-from dkist_processing_core.cli.draw.words import broken, fitted, one_line
-from dkist_processing_core.events import TaskFailed, TaskSkipped
+from dkist_processing_core.cli.draw.words import broken, fitted
 from dkist_processing_core.identity.short_ids import ShortIds
-from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
-from dkist_processing_core.text import amount, duration, parts_of_attempt
+from dkist_processing_core.runs import AttemptView, RunView, TaskView
+from dkist_processing_core.text import duration, parts_of_attempt
 from dkist_processing_core.text.console import folded
 
 MAX_WIDTH = 160
@@ -89,7 +88,7 @@ class _Tasks:
         self._moments = moments
         self._width = width
         self._glyphs = glyphs
-        names = [name for task in view.tasks for name in _names(task)]
+        names = [name for task in view.tasks for name in labels_of(task)]
         attempts = [attempt for task in view.tasks for attempt in task.attempts]
         self._has_parts = True
         self._columns = _Columns.within(width, names, list(map(self._duration, attempts)))
@@ -108,7 +107,7 @@ class _Tasks:
             for line in axis(self._ticks, self._columns.chart, self._glyphs, self._width - len(indent)):
                 yield Text.assemble(indent, (line, "dim"))
             yield from self._legend(strokes_legend(self._glyphs, self._width - len(indent)), len(indent))
-        if any(_was_retried(attempt, task) for task in self._view.tasks for attempt in task.attempts):
+        if any(is_retried(attempt, task) for task in self._view.tasks for attempt in task.attempts):
             yield from self._legend(f"{self._glyphs.retried} failed, and another attempt followed", len(indent))
 
     def _legend(self, words: str, indent: int) -> Iterator[Text]:
@@ -121,17 +120,13 @@ class _Tasks:
         for task in self._view.tasks:
             if not task.attempts:
                 yield from self._row_without_chart(task)
-            for name, attempt in zip(_names(task), task.attempts, strict=False):
-                was_retried = _was_retried(attempt, task)
-                style = RETRIED_STYLE if was_retried else STYLES[attempt.state]
-                mark = self._glyphs.retried if was_retried else self._glyphs.marks[attempt.state]
+            for name, attempt in zip(labels_of(task), task.attempts, strict=False):
+                mark, style = mark_of(attempt, task, self._glyphs)
                 yield self._row(task, attempt, name, mark, style)
-                for words, detail_style in _details(attempt, style):
+                for words, detail_style in details_of(attempt, style):
                     yield from self._detail(words, detail_style)
-            reported = STATES_OF_ENGINE.get(task.engine_state or "")
-            # A task that the engine has not run may have attempts from before it was cleared.
-            if task.attempts and reported not in (None, State.NOT_RUN, task.state):
-                yield from self._detail(f"! the engine reports it as {reported}", DISPUTED_STYLE)
+            for words, detail_style in disputes_of(task):
+                yield from self._detail(words, detail_style)
 
     def _row(self, task: TaskView, attempt: AttemptView, name: str, mark: str, style: str) -> Text:
         columns, ellipsis = self._columns, self._glyphs.ellipsis
@@ -144,7 +139,7 @@ class _Tasks:
     def _row_without_chart(self, task: TaskView) -> Iterator[Text]:
         """Yield the row of a task without attempts."""
         columns, ellipsis, style = self._columns, self._glyphs.ellipsis, STYLES[task.state]
-        (name,) = _names(task)
+        (name,) = labels_of(task)
         words = task.state.value
         if task.engine_state == "upstream_failed":
             words = "not run: an upstream task failed"
@@ -171,37 +166,3 @@ class _Tasks:
         room = max(_LEAST_NAME, self._width - _DETAIL_INDENT)
         for line in broken(words, room, _MESSAGE_LINES, self._glyphs.ellipsis):
             yield Text.assemble(" " * _DETAIL_INDENT, (line, style))
-
-
-def _was_retried(attempt: AttemptView, task: TaskView) -> bool:
-    """Return True if an attempt failed and is not the last one."""
-    return attempt.state is State.FAILED and attempt is not task.attempts[-1]
-
-
-def _names(task: TaskView) -> list[str]:
-    """Return the labels of a task's rows: its name, then the numbers of its further attempts."""
-    return [one_line(task.name), *(f"  attempt {attempt.number}" for attempt in task.attempts[1:])]
-
-
-def _details(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
-    """Yield the details that do not fit into an attempt's row, each with its style."""
-    end = attempt.end
-    if end is None and attempt.state is State.FAILED:
-        yield f"{attempt.cause}: its end was not reported", style
-    elif isinstance(end, TaskFailed):
-        yield f"{end_detail(end)} (reported only by the engine)" if end.provisional else end_detail(end), style
-    elif isinstance(end, TaskSkipped):
-        yield _joined("skipped", end_detail(end)), style
-    if attempt.progress is not None and attempt.state is not State.FINISHED:
-        note = one_line(attempt.progress.note or "")
-        reached = amount(attempt.progress.done, attempt.progress.total, one_line(attempt.progress.unit or ""))
-        yield f"at {reached}{f' ({note})' if note else ''}", "dim"
-    if isinstance(end, TaskFailed) and end.log_url:
-        yield f"log: {one_line(end.log_url)}", "dim"
-    for other in attempt.contradictions:
-        words = _joined(other.name.partition(".")[2], end_detail(other))
-        yield f"! the {other.reported_by} reports: {words}", DISPUTED_STYLE
-
-
-def _joined(verb: str, words: str) -> str:
-    return f"{verb}: {words}" if words else verb

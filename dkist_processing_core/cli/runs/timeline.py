@@ -1,7 +1,7 @@
 """
 `dkist-core timeline`: one run, found among the events that the bus still has.
 
-Not here: finding the run (find), the drawing of a timeline (draw.timeline), and the content of its JSON (as_json).
+Not here: finding the run (find), the drawing of a timeline (draw.timeline), and the content of its JSON (runs.as_json).
 """
 
 import itertools
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.timeline import draw_timeline
-from dkist_processing_core.cli.runs.as_json import run_json
 from dkist_processing_core.cli.runs.find import find_run
 from dkist_processing_core.cli.waiting import only_waiting, waiting_remark
 from dkist_processing_core.consumer import Selection
@@ -21,6 +20,7 @@ from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.run_record import records_beside
 from dkist_processing_core.runs import RunView
+from dkist_processing_core.runs.as_json import run_json
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal, print_remark
 from dkist_processing_core.text.terminal import write_json

@@ -1,7 +1,7 @@
 """
 The state of a run as JSON, with the terms and the spelling of the events.
 
-Not here: the state itself (runs).
+Not here: the state itself (_views).
 """
 
 from datetime import datetime

@@ -1,0 +1,74 @@
+"""
+Families of failures as a table: how often each occurred, where, when first and last, and why.
+
+Not here: the grouping (collect.rows) and the choice (collect.questions), and the widths of the columns (draw.table).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import tzinfo
+
+from rich.text import Text
+
+from dkist_processing_core.cli.draw.glyphs import ASCII, UNICODE
+from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
+from dkist_processing_core.cli.draw.words import local_time
+from dkist_processing_core.collect.answers import Family
+from dkist_processing_core.runs import State
+
+_MOST_NAMES = 3
+_SHORT_FAMILY = 8
+
+
+def draw_failures(
+    families: Sequence[Family],
+    *,
+    short_id: Callable[[str], str],
+    width: int | None,
+    ascii_only: bool = False,
+    zone: tzinfo | None = None,
+) -> Iterator[Text]:
+    """
+    Yield the lines of a table of families, each with its reason and its last run below it.
+
+    Args:
+        families: The families.
+        short_id: Returns the short id of a run's id.
+        width: The width of the terminal; without a terminal nothing is cut or folded.
+        ascii_only: Whether the terminal has only the characters of ASCII.
+        zone: The time zone of the times, by default the local one.
+    """
+    glyphs, wide = ASCII if ascii_only else UNICODE, is_wide(width)
+    columns = [
+        Column("count", is_number=True),
+        Column("final", is_number=True),
+        Column("first seen"),
+        Column("last seen"),
+        Column("workflow", least=8),
+        Column("task", least=8),
+        *([Column("family")] if wide else []),
+    ]
+    form = "%Y-%m-%d %H:%M:%S" if wide else "%m-%d %H:%M"
+    lines = []
+    for each in families:
+        style = "red" if each.final else ""
+        cells: list[Cell] = [
+            (f"{each.count:,}", "bold"),
+            (f"{each.final:,}", style),
+            (local_time(each.first_at, form, zone), "dim"),
+            (local_time(each.last_at, form, zone), ""),
+            (_few(f"{name} {_few(versions)}" for name, versions in each.workflows.items()), "dim"),
+            (_few(each.tasks), "bold"),
+        ]
+        if wide:
+            cells.append((each.family[:_SHORT_FAMILY], "dim"))
+        log = f": {each.last.log_url}" if each.last.log_url else ""
+        below = [(each.last.summary or "", style), (f"last in run {short_id(each.last.run.run_id)}{log}", "dim")]
+        lines.append(Line((glyphs.marks[State.FAILED], style), cells, below))
+    return draw_table(columns, lines, width=width, glyphs=glyphs)
+
+
+def _few(names: "Iterator[str] | Sequence[str]") -> str:
+    """Return the first names of a list, and how many more there are."""
+    each = list(names)
+    more = len(each) - _MOST_NAMES
+    return ", ".join(each[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,272 @@
+"""
+`dkist-core runs`, `top`, `failures` and `collect`: the commands about the store of runs.
+
+Not here: the implementations of the commands, which each command imports when it is called.
+"""
+
+# ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dkist_processing_core.cli.consume.commands import checked_health
+from dkist_processing_core.cli.run_ids import complete_stored_run_id, complete_workflow_name
+from dkist_processing_core.cli.since import since_option
+
+if TYPE_CHECKING:
+    from dkist_processing_core.runs import State
+
+runs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+_ON_A_TERMINAL = 50
+
+
+def _states(names: list[str]) -> list[str]:
+    known = _run_states()
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"there is no state {name!r} of a run; expected one of {', '.join(known)}")
+    return names
+
+
+def _run_states() -> "dict[str, State]":
+    from dkist_processing_core.runs import State
+
+    return {state.value: state for state in (State.RUNNING, State.FINISHED, State.FAILED)}
+
+
+def _complete_state(incomplete: str) -> list[str]:
+    return [name for name in _run_states() if name.startswith(incomplete)]
+
+
+def _complete_cause(incomplete: str) -> list[str]:
+    from dkist_processing_core.events import Cause
+
+    return [cause.value for cause in Cause if cause.value.startswith(incomplete)]
+
+
+_FORMS = "30m, 2h or 7d ago, today, a time such as 2026-11-22T09:00, or first"
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=since_option,
+        metavar="SINCE",
+        help=f"Only what was reported since then: {_FORMS}.",
+        show_default=False,
+    ),
+]
+OfWorkflow = Annotated[
+    str | None,
+    typer.Option(
+        "--workflow",
+        metavar="NAME",
+        help="Only this workflow, or with * and ? those whose names match.",
+        show_default=False,
+        autocompletion=complete_workflow_name,
+    ),
+]
+OfVersion = Annotated[
+    str | None,
+    typer.Option("--workflow-version", metavar="VERSION", help="Only this version of it.", show_default=False),
+]
+OfRecipeRun = Annotated[
+    int | None, typer.Option("--recipe-run-id", metavar="N", help="Only this recipe run.", show_default=False)
+]
+OfStates = Annotated[
+    list[str],
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help="Only runs in this state: running, finished or failed; may be given more than once.",
+        callback=_states,
+        autocompletion=_complete_state,
+    ),
+]
+OfCause = Annotated[
+    str | None,
+    typer.Option(
+        "--cause",
+        metavar="CAUSE",
+        help="Only failures with this cause, for example out_of_memory.",
+        show_default=False,
+        autocompletion=_complete_cause,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON instead.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help=f"Only the latest N; 0 shows all. The default is {_ON_A_TERMINAL} on a terminal, otherwise 0.",
+        show_default=False,
+    ),
+]
+
+
+@runs_app.command("list")
+def runs_list(
+    *,
+    since: Since = None,
+    workflow: OfWorkflow = None,
+    workflow_version: OfVersion = None,
+    states: OfStates = [],  # noqa: B006 - typer copies it
+    cause: OfCause = None,
+    recipe_run_id: OfRecipeRun = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List runs, the one with the latest report first.
+
+    Below a failed run are its failures, and in the last line the numbers of runs in each state. The store keeps a run
+    for 400 days after its last report.
+    """
+    from dkist_processing_core.cli.store.listing import show_runs
+    from dkist_processing_core.collect.answers import Choice
+
+    chosen = tuple(_run_states()[name] for name in states)
+    choice = Choice(since, workflow, workflow_version, chosen, cause, recipe_run_id)
+    show_runs(choice, limit=_limit(limit, as_json=as_json), as_json=as_json)
+
+
+@runs_app.command("show")
+def runs_show(
+    run_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_ID",
+            help="The run, by its short id, or by 4 or more characters of the beginning of that or of the end of its "
+            "id, in any case.",
+            show_default=False,
+            autocompletion=complete_stored_run_id,
+        ),
+    ],
+    *,
+    workflow: OfWorkflow = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show a run with all its attempts.
+
+    Each attempt is shown with its times, its measurements and its host, and with the reason if it failed.
+    """
+    from dkist_processing_core.cli.store.show import show_run
+
+    show_run(run_id, workflow=workflow, as_json=as_json)
+
+
+def top(
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Show the attempts once, as without a terminal, instead of until Ctrl-C.")
+    ] = False,
+    silent: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=since_option,
+            metavar="SINCE",
+            help="Only attempts without a report since then, for example 1h: what is stuck.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=since_option,
+            metavar="SINCE",
+            help=f"Only attempts with a report since then: {_FORMS}.",
+        ),
+    ] = "7d",  # type: ignore[assignment] # the parser reads it
+    workflow: OfWorkflow = None,
+    workflow_version: OfVersion = None,
+    recipe_run_id: OfRecipeRun = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show the attempts that run now.
+
+    Each is shown with its progress, its age, and the time since its last report.
+    """
+    from dkist_processing_core.cli.store.top import show_top
+    from dkist_processing_core.collect.answers import Choice
+
+    choice = Choice(since, workflow, workflow_version, recipe_run_id=recipe_run_id)
+    show_top(choice, silent_since=silent, once=once, as_json=as_json)
+
+
+def failures(
+    *,
+    since: Since = None,
+    workflow: OfWorkflow = None,
+    workflow_version: OfVersion = None,
+    cause: OfCause = None,
+    recipe_run_id: OfRecipeRun = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List failed attempts, equal failures together.
+
+    The family that occurred last is first. A family has one exception, raised in the same functions, or without an
+    exception one cause in one task. The counts: failed attempts, and those of them that no further attempt followed.
+    The first time is the first one ever, also with --since.
+    """
+    from dkist_processing_core.cli.store.failures import show_failures
+    from dkist_processing_core.collect.answers import Choice
+
+    choice = Choice(since, workflow, workflow_version, (), cause, recipe_run_id)
+    show_failures(choice, limit=_limit(limit, as_json=as_json), as_json=as_json)
+
+
+def collect(
+    *,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when all reports on the bus are in the store.")
+    ] = False,
+    health: Annotated[
+        str | None,
+        typer.Option(
+            parser=checked_health,
+            metavar="[HOST:]PORT",
+            help="Answer requests over HTTP about the health of the service, as `consume` does.",
+            show_default=False,
+        ),
+    ] = None,
+    dump: Annotated[
+        bool, typer.Option("--dump", help="Write the store as JSON: equal stores give equal bytes.")
+    ] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build the store again from the events that the bus still has.")
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="With --rebuild: also if runs that only the store has are lost.")
+    ] = False,
+) -> None:
+    """
+    Keep the store of runs up to date.
+
+    The command ends at SIGTERM or Ctrl-C. While it runs, `runs`, `top` and `failures` read the store at once. Without
+    it, each of them first takes in what has happened since the last call.
+    """
+    from dkist_processing_core.cli.store.collect import collect_until_ended, dump_store, rebuild_store
+
+    if forget and not rebuild:
+        raise typer.BadParameter("found --forget without --rebuild; use it only together with --rebuild")
+    if sum((until_idle, dump, rebuild)) > 1:
+        raise typer.BadParameter("found several of --until-idle, --dump and --rebuild; use one of them")
+    if dump:
+        dump_store()
+    elif rebuild:
+        rebuild_store(forget=forget)
+    else:
+        collect_until_ended(until_idle=until_idle, health=health)
+
+
+def _limit(limit: int | None, *, as_json: bool) -> int | None:
+    """Return the number of rows to show; None for all."""
+    import sys
+
+    if limit is None:
+        return None if as_json or not sys.stdout.isatty() else _ON_A_TERMINAL
+    return limit or None

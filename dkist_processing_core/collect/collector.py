@@ -1,0 +1,279 @@
+"""
+The consumer that keeps the store of runs: as a service, or by a command that needs the store now.
+
+Not here: the store (folding), and the commands (cli.store).
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from typing import Self
+
+from sqlalchemy import Connection, delete, func, select
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.dump import dump
+from dkist_processing_core.collect.folding import Store, digest_of
+from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.reading import snapshot
+from dkist_processing_core.collect.tables import REPORTS, RUNS
+from dkist_processing_core.consumer import Consumer, subscribe
+from dkist_processing_core.consumer.replay import replayed
+from dkist_processing_core.errors import BusUnreachableError, DKISTProcessingCoreError
+from dkist_processing_core.events import Event, encode
+from dkist_processing_core.identity import Run
+from dkist_processing_core.inbox import Database
+from dkist_processing_core.inbox.database import FILE_NAME
+from dkist_processing_core.inbox.locks import named_lock
+from dkist_processing_core.inbox.tables import consumers, inbox
+from dkist_processing_core.journal.place import place
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.text import counted
+
+NAME = "dkist-core.collect"
+"""The name of the consumer on the bus and in the inbox."""
+_BATCH = 500
+_RUNS_AT_ONCE = 100
+_FOLD_SECONDS, _PRUNE_SECONDS = 1.0, 3600.0
+_POLL_SECONDS = 0.1
+_QUIET_SECONDS = 1.0
+_LISTED = 5
+logger = logging.getLogger("dkist_processing_core.collect")
+
+
+class Collector:
+    """The store of the settings, open in this process."""
+
+    def __init__(self, settings: Settings, *, remark: Callable[[str], None] = logger.info) -> None:
+        """
+        Open the store, which is made if there is none.
+
+        Args:
+            settings: The settings of this process.
+            remark: Called with a text if the caller has to wait.
+        """
+        self.settings = settings
+        self.bus = open_bus(settings)
+        self._remark = remark
+        self._database = Database.open(None, settings)
+        self._store = Store()
+        # Held by a service, and by a process that catches up.
+        self._service = named_lock(self._database, f"{NAME} service")
+        self._catching_up = named_lock(self._database, f"{NAME} catching up")
+
+    @property
+    def where(self) -> str:
+        """The address of the store, without a password."""
+        return self._database.where
+
+    def run(self, *, health: str | None = None) -> None:
+        """Keep the store up to date until SIGTERM or SIGINT; `health` is that of a consumer."""
+        consumer, is_complete = self._consumer(), self.completed_at() is not None
+
+        @consumer.every(_FOLD_SECONDS)
+        def fold() -> None:
+            nonlocal is_complete
+            # A command that looks for a service holds its lock for a moment.
+            self._service.acquire()
+            if (self._fold() or not is_complete) and consumer.has_caught_up:
+                self._note_complete()
+                is_complete = True
+
+        @consumer.every(_PRUNE_SECONDS)
+        def prune() -> None:
+            self._prune()
+
+        self._service.acquire()
+        try:
+            consumer.run(since=self._since(), health=health)
+        finally:
+            self._service.release()
+
+    def catch_up(self) -> BusUnreachableError | None:
+        """
+        Take in all reports on the bus, unless a service does that all the time.
+
+        Returns:
+            The error if the broker cannot be reached: the store is as it was.
+        """
+        with self._turn() as is_ours:
+            if not is_ours:
+                return None
+            try:
+                if self.bus.is_remote:
+                    # A consumer would wait for the broker.
+                    subscribe(timeout=0.0, connect="fail", settings=self.settings).close()
+            except BusUnreachableError as error:
+                self._fold()
+                return error
+            self._take_in()
+        return None
+
+    def _take_in(self) -> None:
+        _run_until_idle(self._consumer(), self._since())
+        self._fold()
+        self._prune()
+        self._note_complete()
+
+    def rebuild(self, *, forget: bool) -> int:
+        """
+        Build the store again from the reports that the bus still has, and return the number of its runs.
+
+        A process that is killed meanwhile leaves a store that the next one completes.
+
+        Args:
+            forget: Whether runs are given up of which only the store has a report.
+
+        Raises:
+            DKISTProcessingCoreError: Such runs would be lost, or a service keeps the store.
+        """
+        with self._turn() as is_ours:
+            if not is_ours:
+                msg = f"another process collects into {self.where}; end it, and rebuild the store again"
+                raise DKISTProcessingCoreError(msg)
+            if not forget and (lost := self._only_here()):
+                known = ", ".join(lost[:_LISTED]) + (", …" if len(lost) > _LISTED else "")
+                msg = (
+                    f"{counted(len(lost), 'run')} would lose reports that the bus no longer has: {known}; "
+                    "nothing was changed, and --forget gives them up"
+                )
+                raise DKISTProcessingCoreError(msg)
+            with self._database.transaction() as transaction:
+                self._store.clear(transaction)
+                # Otherwise the keys of handled reports would keep them out.
+                transaction.execute(delete(inbox).where(inbox.c.consumer == NAME))
+                transaction.execute(delete(consumers).where(consumers.c.name == NAME))
+            self._take_in()
+        with self.connection() as connection:
+            return connection.scalar(select(func.count()).select_from(RUNS)) or 0
+
+    def _only_here(self) -> list[str]:
+        """Return the ids of the runs with a report that the bus no longer has."""
+        on_the_bus = {digest_of(encode(event)) for event in replayed(self.settings, every_report=True)}
+        lost: dict[str, None] = {}
+        with self.connection() as connection:
+            query = select(RUNS.c.run_id, REPORTS.c.digest).join_from(REPORTS, RUNS).order_by(RUNS.c.number)
+            for run_id, digest in connection.execute(query):
+                if digest not in on_the_bus:
+                    lost[run_id] = None
+        return list(lost)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Read one state of the store."""
+        with snapshot(self._database) as connection:
+            yield connection
+
+    @contextmanager
+    def questions(self) -> Iterator[Questions]:
+        """Ask about one state of the store."""
+        with self.connection() as connection:
+            yield Questions(connection)
+
+    def dump(self) -> Iterator[str]:
+        """Yield the lines of the store's dump."""
+        with self.connection() as connection:
+            yield from dump(connection)
+
+    def completed_at(self) -> datetime | None:
+        """Return when the store last had all reports of the bus; None if it never had."""
+        with self.connection() as connection:
+            return self._store.completed_at(connection, self.bus.where)
+
+    def _consumer(self) -> Consumer:
+        consumer = Consumer(NAME, every_report=True, provisional=True, batch_size=_BATCH, settings=self.settings)
+
+        @consumer.on()
+        def add(event: Event, transaction: Connection) -> None:
+            self._store.add(transaction, event)
+
+        return consumer
+
+    def _since(self) -> str | None:
+        """Return the beginning of the reports to take in: as long as the store was never complete, the first one."""
+        return "first" if self.completed_at() is None else None
+
+    def _note_complete(self) -> None:
+        with self._database.transaction() as transaction:
+            self._store.note_complete(transaction, self.bus.where)
+
+    def _fold(self) -> int:
+        """Derive the rows of all runs with new reports, and return their number."""
+        total, count = 0, _RUNS_AT_ONCE
+        while count:
+            with self._database.transaction() as transaction:
+                count = self._store.fold(transaction, _RUNS_AT_ONCE)
+            total += count
+        return total
+
+    def _prune(self) -> None:
+        count = _RUNS_AT_ONCE
+        while count:
+            with self._database.transaction() as transaction:
+                count = self._store.prune(transaction, _RUNS_AT_ONCE)
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Wait for other commands that catch up, and yield True; or yield False if a service keeps the store."""
+        asked_at, is_remarked = time.monotonic(), False
+        while True:
+            if not self._service.acquire():
+                yield False
+                return
+            self._service.release()
+            if self._catching_up.acquire():
+                break
+            if time.monotonic() - asked_at > _QUIET_SECONDS and not is_remarked:
+                self._remark("another command takes in the events of the bus; this one waits for it")
+                is_remarked = True
+            time.sleep(_POLL_SECONDS)
+        try:
+            yield True
+        finally:
+            self._catching_up.release()
+
+    def close(self) -> None:
+        """Close the store."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        """Return the collector itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
+
+
+def _run_until_idle(consumer: Consumer, since: str | None) -> None:
+    """Run a consumer in a thread of its own, so that Ctrl-C ends the command, and not only the consumer."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            consumer.run(since=since, until_idle=True)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="dkist-core-collect", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        consumer.stop()
+        thread.join()
+        raise
+    if errors:
+        raise errors[0]
+
+
+def latest_runs(settings: Settings, limit: int) -> list[Run]:
+    """Return the runs of the store with the latest reports; it is neither made nor caught up."""
+    if settings.dkist_core_inbox is None and not (place(settings).folder / FILE_NAME).exists():
+        return []
+    with closing(Database.open(None, settings)) as database, snapshot(database) as connection:
+        return [row.run for row in Questions(connection).runs(Choice(), limit)]

@@ -1,0 +1,141 @@
+"""
+The store of runs: it takes reports in, and derives the rows of each run from the reports on it.
+
+A report is stored in the transaction in which it was received. The rows of its run are derived afterwards, once for
+all reports that have arrived in between. Not here: the tables (tables), the derivation (rows), and reading (questions).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from dkist_processing_core.collect.rows import rows_of
+from dkist_processing_core.collect.tables import ATTEMPTS, BUSES, IS_NEW, REPORTS, RUNS, TASKS
+from dkist_processing_core.events import Event, decode, encode
+from dkist_processing_core.identity.short_ids import characters_of
+from dkist_processing_core.runs import kept_reports
+
+KEPT_SECONDS = 400 * 24 * 3600.0
+"""How long a run is kept after its last report was received."""
+ENDING = 8
+_DIGEST_BYTES = 16
+
+
+class Store:
+    """The runs in a database; each method works in the transaction of its caller."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        """Store the clock, which returns the time in seconds since 1970."""
+        self._clock = clock
+
+    def add(self, connection: Connection, report: Event) -> None:
+        """Add a report, whose effect on the rows of its run follows by `fold`; a repeated report has no effect."""
+        body, now = encode(report), self._clock()
+        characters = characters_of(report.run_id).lower()
+        values = {
+            "workflow_name": report.workflow_name,
+            "workflow_version": report.workflow_version,
+            "run_id": report.run_id,
+            "characters": characters,
+            "ending": characters[-ENDING:],
+            "digest": digest_of(body),
+            "body": body,
+            "received_at": now,
+        }
+        add_run, add_report = _additions(connection.dialect.name)
+        connection.execute(add_run, values)
+        connection.execute(add_report, values)
+
+    def fold(self, connection: Connection, limit: int) -> int:
+        """
+        Derive the rows of at most `limit` runs with new reports, and return their number.
+
+        A run that another transaction is folding is left to it.
+        """
+        waiting = select(REPORTS.c.run).distinct().where(IS_NEW).limit(limit)
+        chosen = select(RUNS.c.number).where(RUNS.c.number.in_(waiting))
+        numbers = connection.scalars(chosen.with_for_update(skip_locked=True)).all()
+        for number in numbers:
+            self._fold_run(connection, number)
+        return len(numbers)
+
+    def _fold_run(self, connection: Connection, number: int) -> None:
+        columns = (REPORTS.c.number, REPORTS.c.body, REPORTS.c.received_at, REPORTS.c.is_folded)
+        stored = connection.execute(select(*columns).where(REPORTS.c.run == number)).all()
+        by_number = {row.number: decode(row.body) for row in stored}
+        kept = {id(event) for event in kept_reports(by_number.values())}
+        replaced = [each for each, event in by_number.items() if id(event) not in kept]
+        received_at = max(row.received_at for row in stored)
+        reports = [event for event in by_number.values() if id(event) in kept]
+        rows = rows_of(reports, datetime.fromtimestamp(received_at, UTC))
+        of_run = update(RUNS).where(RUNS.c.number == number)
+        connection.execute(of_run.values(**rows.run, received_at=received_at))
+        for table, found in ((TASKS, rows.tasks), (ATTEMPTS, rows.attempts)):
+            connection.execute(delete(table).where(table.c.run == number))
+            if found:
+                connection.execute(table.insert(), [row | {"run": number} for row in found])
+        for each in _steps(replaced):
+            connection.execute(delete(REPORTS).where(REPORTS.c.number.in_(each)))
+        for each in _steps([row.number for row in stored if not row.is_folded]):
+            connection.execute(update(REPORTS).where(REPORTS.c.number.in_(each)).values(is_folded=True))
+
+    def prune(self, connection: Connection, limit: int) -> int:
+        """Delete at most `limit` runs whose last report was received more than 400 days ago; return their number."""
+        old = select(RUNS.c.number).where(RUNS.c.received_at < self._clock() - KEPT_SECONDS)
+        numbers = connection.scalars(old.order_by(RUNS.c.received_at).limit(limit)).all()
+        for table in (TASKS, ATTEMPTS, REPORTS):
+            connection.execute(delete(table).where(table.c.run.in_(numbers)))
+        connection.execute(delete(RUNS).where(RUNS.c.number.in_(numbers)))
+        return len(numbers)
+
+    def clear(self, connection: Connection) -> None:
+        """Delete everything."""
+        for table in (TASKS, ATTEMPTS, REPORTS, RUNS, BUSES):
+            connection.execute(delete(table))
+
+    def note_complete(self, connection: Connection, bus: str) -> None:
+        """Note that the store has all reports that a bus had a moment ago."""
+        connection.execute(delete(BUSES).where(BUSES.c.name == bus))
+        connection.execute(BUSES.insert().values(name=bus, completed_at=self._clock()))
+
+    def completed_at(self, connection: Connection, bus: str) -> datetime | None:
+        """Return when the store last had all reports of a bus; None if it never had."""
+        seconds = connection.scalar(select(BUSES.c.completed_at).where(BUSES.c.name == bus))
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def digest_of(body: bytes) -> bytes:
+    """Return the digest by which a repeated report is recognised; the body has its event's id and its reporter."""
+    return hashlib.sha256(body).digest()[:_DIGEST_BYTES]
+
+
+_IDENTITY = ("workflow_name", "workflow_version", "run_id")
+_OF_RUN = (*_IDENTITY, "characters", "ending", "received_at")
+_OF_REPORT = ("digest", "body", "received_at")
+
+
+@cache
+def _additions(dialect: str) -> tuple[Any, Any]:
+    """
+    Return the insertions of a run and of a report on it; each does nothing if the table has such a row.
+
+    They are made once, since making a statement takes longer than executing it.
+    """
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    number = select(RUNS.c.number).where(*(RUNS.c[name] == bindparam(name) for name in _IDENTITY)).scalar_subquery()
+    of_report = {"run": number, "is_folded": False} | {name: bindparam(name) for name in _OF_REPORT}
+    return (
+        insert(RUNS).values({name: bindparam(name) for name in _OF_RUN}).on_conflict_do_nothing(),
+        insert(REPORTS).values(of_report).on_conflict_do_nothing(),
+    )
+
+
+def _steps(numbers: list[int], size: int = 500) -> Iterable[list[int]]:
+    """Yield the numbers in parts: a statement has a limited number of parameters."""
+    return (numbers[first : first + size] for first in range(0, len(numbers), size))

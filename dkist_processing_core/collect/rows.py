@@ -1,0 +1,128 @@
+"""
+The rows of one run, derived from its reports: the run, its tasks and its attempts.
+
+A pure function: the order and the repetition of the reports do not change the rows. Not here: reading the reports and
+writing the rows (folding).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from dkist_processing_core.events import Event, TaskEvent, TaskFailed, TaskStarted, family_by
+from dkist_processing_core.runs import AttemptView, RunView, State, run_view
+
+_Row = dict[str, Any]
+_OPEN = (State.DISPATCHED, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOfRun:
+    """The values that are derived from the reports on one run; times are seconds since 1970, in UTC."""
+
+    run: _Row
+    tasks: list[_Row] = field(default_factory=list)
+    attempts: list[_Row] = field(default_factory=list)
+
+
+def rows_of(reports: Iterable[Event], received_at: datetime) -> RowsOfRun:
+    """
+    Return the rows of a run.
+
+    Args:
+        reports: The reports on the run, as `kept_reports` returns them.
+        received_at: When the last of them was received, by which their times are judged.
+    """
+    kept = list(reports)
+    view = run_view(kept, received_at=received_at)
+    signs = [event.time for event in kept if event not in view.implausible]
+    run = {
+        "recipe_run_id": view.run.recipe_run_id,
+        "state": view.state.value,
+        "verdict": None if view.verdict is None else view.verdict.value,
+        "reason": view.reason,
+        "began_at": _seconds(view.started_at),
+        "ended_at": _seconds(view.ended_at or _last_end(view)),
+        # Without a plausible time, the run is as old as its last report.
+        "last_sign_at": _seconds(max(signs, default=received_at)),
+    }
+    tasks = [
+        {"place": place, "name": task.name, "state": task.state.value, "engine_state": task.engine_state}
+        for place, task in enumerate(view.tasks)
+    ]
+    known = _Known(kept, view.implausible)
+    attempts = [
+        known.row(task.name, attempt, is_last=attempt is task.attempts[-1])
+        for task in view.tasks
+        for attempt in task.attempts
+    ]
+    return RowsOfRun(run, tasks, [row | {"place": place} for place, row in enumerate(attempts)])
+
+
+def _last_end(view: RunView) -> datetime | None:
+    """Return the end of the last attempt of a run that has ended without a report of its own end."""
+    if not view.state.is_end or view.verdict is not None:
+        return None
+    ends = [attempt.ended_at for task in view.tasks for attempt in task.attempts if attempt.ended_at is not None]
+    return max(ends, default=None)
+
+
+class _Known:
+    """The facts in the reports on a run that the view of an attempt leaves out."""
+
+    def __init__(self, reports: Iterable[Event], implausible: tuple[Event, ...]) -> None:
+        self._hosts: dict[tuple[str, int | None], str] = {}
+        self._most: dict[tuple[str, int | None], int] = {}
+        self._signs: dict[tuple[str, int | None], datetime] = {}
+        for event in reports:
+            if not isinstance(event, TaskEvent):
+                continue
+            key = (event.task_name, event.attempt)
+            if event.max_attempts is not None:
+                self._most[key] = max(self._most.get(key, 0), event.max_attempts)
+            if isinstance(event, TaskStarted) and event.host is not None:
+                self._hosts[key] = max(self._hosts.get(key, ""), event.host)
+            if event not in implausible:
+                self._signs[key] = max(self._signs.get(key, event.time), event.time)
+
+    def row(self, task_name: str, attempt: AttemptView, *, is_last: bool) -> _Row:
+        key, progress = (task_name, attempt.number), attempt.progress
+        sign = self._signs.get(key)
+        return {
+            "task_name": task_name,
+            "number": attempt.number,
+            "max_attempts": self._most.get(key),
+            "state": attempt.state.value,
+            "is_open": attempt.state in _OPEN,
+            "is_last": is_last,
+            "dispatched_at": _seconds(attempt.dispatched_at),
+            "started_at": _seconds(attempt.started_at),
+            "ended_at": _seconds(attempt.ended_at),
+            "last_sign_at": _seconds(sign),
+            "duration_seconds": attempt.duration_seconds,
+            "host": self._hosts.get(key),
+            "done": None if progress is None else float(progress.done),
+            "total": None if progress is None or progress.total is None else float(progress.total),
+            "unit": None if progress is None else progress.unit,
+            "note": None if progress is None else progress.note,
+            **_failure(task_name, attempt, attempt.ended_at or sign),
+        }
+
+
+def _failure(task_name: str, attempt: AttemptView, failed_at: datetime | None) -> _Row:
+    """Return the columns of a failure, which are empty for every other attempt."""
+    end = attempt.end if isinstance(attempt.end, TaskFailed) else None
+    if attempt.state is not State.FAILED:
+        return dict.fromkeys(("cause", "family", "summary", "log_url", "failed_at"))
+    return {
+        "cause": attempt.cause,
+        "family": family_by(task_name, attempt.cause) if end is None else end.family,
+        "summary": f"{attempt.cause}: its end was not reported" if end is None else end.summary,
+        "log_url": None if end is None else end.log_url,
+        "failed_at": _seconds(failed_at),
+    }
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()

@@ -1,0 +1,120 @@
+"""
+The tables of the store: runs, their tasks and attempts, and the reports from which these are derived.
+
+The reports are the content of the store; every other row is derived from them, and is written anew when a report
+arrives. Not here: making and migrating the tables (inbox.migrations), and the derivation of the rows (rows).
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+METADATA = MetaData(naming_convention={"ix": "%(table_name)s_%(column_0_name)s"})
+# SQLite numbers rows by itself only in a column of this type.
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
+BUSES = Table(
+    "dkist_core_store_bus",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    # When all reports on the bus were last known to be in the store.
+    Column("completed_at", Double, nullable=False),
+)
+
+RUNS = Table(
+    "dkist_core_run",
+    METADATA,
+    Column("number", _NUMBER, primary_key=True),
+    Column("workflow_name", Text, nullable=False),
+    Column("workflow_version", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    # The letters and digits of the run's id, by which people name it, and the last of them.
+    Column("characters", Text, nullable=False),
+    Column("ending", Text, nullable=False, index=True),
+    Column("recipe_run_id", BigInteger),
+    # It is missing until the first derivation.
+    Column("state", Text),
+    Column("verdict", Text),
+    Column("reason", Text),
+    Column("began_at", Double),
+    Column("ended_at", Double),
+    Column("last_sign_at", Double, index=True),
+    Column("received_at", Double, nullable=False, index=True),
+    UniqueConstraint("workflow_name", "workflow_version", "run_id", name="dkist_core_run_identity"),
+)
+
+TASKS = Table(
+    "dkist_core_task",
+    METADATA,
+    Column("run", _NUMBER, ForeignKey(RUNS.c.number), primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("engine_state", Text),
+)
+
+ATTEMPTS = Table(
+    "dkist_core_attempt",
+    METADATA,
+    Column("run", _NUMBER, ForeignKey(RUNS.c.number), primary_key=True),
+    # Among all attempts of the run, in the order of its tasks.
+    Column("place", Integer, primary_key=True),
+    Column("task_name", Text, nullable=False),
+    Column("number", BigInteger),
+    Column("max_attempts", BigInteger),
+    Column("state", Text, nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("is_last", Boolean, nullable=False),
+    Column("dispatched_at", Double),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("last_sign_at", Double),
+    Column("duration_seconds", Double),
+    Column("host", Text),
+    Column("done", Double),
+    Column("total", Double),
+    Column("unit", Text),
+    Column("note", Text),
+    Column("cause", Text),
+    Column("family", Text),
+    Column("summary", Text),
+    Column("log_url", Text),
+    Column("failed_at", Double),
+)
+
+REPORTS = Table(
+    "dkist_core_report",
+    METADATA,
+    Column("number", _NUMBER, primary_key=True),
+    Column("run", _NUMBER, ForeignKey(RUNS.c.number), nullable=False, index=True),
+    # Of the body, which has the event's id and its reporter.
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("received_at", Double, nullable=False),
+    # Whether the rows of its run are derived from it.
+    Column("is_folded", Boolean, nullable=False),
+)
+
+# The conditions of partial indexes, worded as queries must word them for SQLite to use the index.
+IS_OPEN, IS_NEW, HAS_FAILED = text("is_open"), text("NOT is_folded"), text("family IS NOT NULL")
+Index(
+    "dkist_core_attempt_family",
+    ATTEMPTS.c.family,
+    ATTEMPTS.c.failed_at,
+    sqlite_where=HAS_FAILED,
+    postgresql_where=HAS_FAILED,
+)
+Index("dkist_core_attempt_open", ATTEMPTS.c.run, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+Index("dkist_core_report_new", REPORTS.c.run, sqlite_where=IS_NEW, postgresql_where=IS_NEW)

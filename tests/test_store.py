@@ -1,0 +1,320 @@
+"""
+The store of runs: it depends only on the set of reports, and answers questions about many runs.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine, create_engine, select
+from sqlalchemy.pool import StaticPool
+
+from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.dump import dump
+from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
+from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.tables import ATTEMPTS, METADATA, REPORTS, RUNS, TASKS
+from dkist_processing_core.errors import IdentityError
+from dkist_processing_core.events import Event
+from dkist_processing_core.inbox import Database
+from dkist_processing_core.runs import RunState, State, kept_reports, run_view
+from dkist_processing_core.settings.reading import read_settings
+from tests.facts import NOON, failed, finished, progressed, started
+from tests.stored import ENDED, RUNNING, ended_run, running_run
+from tests.strategies import events, reports
+
+NOW = NOON + timedelta(minutes=5)
+YESTERDAY = "scheduled__2026-11-21T11:00:00+00:00"
+_DERIVED = {
+    RUNS: ("workflow_name", "workflow_version", "run_id", "state", "verdict", "began_at", "ended_at", "last_sign_at"),
+    TASKS: ("place", "name", "state", "engine_state"),
+    ATTEMPTS: tuple(column.name for column in ATTEMPTS.columns if column.name != "run"),
+}
+
+
+def empty() -> Engine:
+    """
+    Return a store in memory.
+    """
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    METADATA.create_all(engine)
+    return engine
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """
+    An empty store in each kind of database; a test rolls its changes back.
+    """
+    if request.param == "sqlite":
+        yield empty()
+        return
+    postgres = request.getfixturevalue("postgres")
+    postgres.create_database("store")
+    with closing(Database.open(postgres.url("store", driver="psycopg"), read_settings())) as database:
+        yield database.engine
+
+
+@contextmanager
+def rolled_back(engine: Engine) -> Iterator[Connection]:
+    """
+    Run a transaction of which nothing remains.
+    """
+    with engine.connect() as connection, connection.begin() as transaction:
+        yield connection
+        transaction.rollback()
+
+
+def fill(connection: Connection, parts: Iterable[Sequence[Event]], now: datetime = NOW) -> None:
+    """
+    Add reports in parts, each of which is folded before the next one is added.
+    """
+    store = Store(clock=now.timestamp)
+    for part in parts:
+        for report in part:
+            store.add(connection, report)
+        while store.fold(connection, 1):
+            pass
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """
+    A store with two runs that have ended, and one that runs.
+    """
+    with rolled_back(engine) as connection:
+        fill(
+            connection,
+            [
+                list(ended_run(YESTERDAY, begin=NOON - timedelta(days=1), version="1.2.2")),
+                [*ended_run(), *running_run(now=NOW)],
+            ],
+        )
+        yield connection
+
+
+def rows(connection: Connection) -> list[list[Any]]:
+    """
+    Return the derived rows, without the numbers of the runs.
+    """
+    return [
+        sorted(map(repr, connection.execute(select(*(table.c[name] for name in names)))))
+        for table, names in _DERIVED.items()
+    ]
+
+
+def stored(engine: Engine, parts: Iterable[Sequence[Event]], now: datetime = NOW) -> tuple[list[str], list[Any]]:
+    """
+    Return the dump and the derived rows of a store with these reports.
+    """
+    with rolled_back(engine) as connection:
+        fill(connection, parts, now)
+        return list(dump(connection)), rows(connection)
+
+
+@given(data=st.data(), received=reports())
+def test_the_store_depends_neither_on_the_order_nor_on_the_repetition_of_reports(
+    engine: Engine, data: st.DataObject, received: list[Event]
+) -> None:
+    """The dump and the derived rows are equal for any order, repetition and grouping of the same reports."""
+    repeated = data.draw(st.lists(st.sampled_from(received), max_size=5)) if received else []
+    again = data.draw(st.permutations([*received, *repeated]))
+    size = data.draw(st.integers(1, 5))
+
+    found = stored(engine, [again[first : first + size] for first in range(0, len(again), size)])
+
+    assert found == stored(engine, [received])
+
+
+@given(received=st.lists(events(), max_size=3))
+def test_any_event_can_be_stored(engine: Engine, received: list[Event]) -> None:
+    """Texts and numbers at their limits fit the columns of each database."""
+    written, _ = stored(engine, [received])
+
+    assert len(json.loads("".join(written))["runs"]) == len(
+        {(e.workflow_name, e.workflow_version, e.run_id) for e in received}
+    )
+
+
+@given(received=reports())
+def test_the_kept_reports_give_the_state_that_all_reports_give(received: list[Event]) -> None:
+    """Leaving out the reports without an effect does not change the state of a run."""
+    state = RunState(received)
+    by_run = {run_id: [each for each in received if each.run_id == run_id] for run_id in {e.run_id for e in received}}
+
+    assert {run.run.run_id: run for run in state.runs} == {
+        run_id: run_view(kept_reports(each)) for run_id, each in by_run.items()
+    }
+
+
+def test_the_time_of_reception_is_not_in_the_dump() -> None:
+    """A store that received the same reports at another time has an equal dump, also if a time is implausible then."""
+    reports = [*ended_run(), started("Late", time=NOW + timedelta(days=4))]
+    (one, _), (other, _) = stored(empty(), [reports], NOW), stored(empty(), [reports], NOW + timedelta(days=6))
+
+    assert one == other
+
+
+def test_only_the_latest_progress_is_kept() -> None:
+    """Many reports of progress take the room of one."""
+    with empty().begin() as connection:
+        fill(connection, [[started("A"), *(progressed("A", n) for n in range(50))], [progressed("A", 20)]])
+        kept = connection.execute(select(REPORTS.c.number)).all()
+        (attempt,) = Questions(connection).open_attempts(Choice())
+
+    assert (len(kept), attempt.done) == (2, 49)
+
+
+def test_a_report_with_an_implausible_time_does_not_change_the_place_of_its_run(connection: Connection) -> None:
+    """A clock that is wrong by years neither makes a run the latest nor the oldest one."""
+    wrong = started("A", run_id="wrong", time=datetime(2101, 1, 1, tzinfo=UTC))
+    old = started("A", run_id="old", time=datetime(1971, 1, 1, tzinfo=UTC))
+    fill(connection, [[wrong, old, finished("A", run_id="wrong", time=NOON)]])
+    by_id = {run.run.run_id: run.last_sign_at for run in Questions(connection).runs(Choice())}
+
+    assert (by_id["wrong"], by_id["old"]) == (NOON, NOW)
+
+
+def test_runs_are_listed_with_their_tasks_and_failures(connection: Connection) -> None:
+    """The run with the latest report is first, and the failures of its tasks are those of their last attempts."""
+    runs = Questions(connection).runs(Choice())
+
+    assert [(run.run.run_id, run.state) for run in runs] == [
+        (RUNNING, State.RUNNING),
+        (ENDED, State.FAILED),
+        (YESTERDAY, State.FAILED),
+    ]
+    assert runs[1].tasks == {State.FINISHED: 1, State.FAILED: 2, State.SKIPPED: 2, State.NOT_RUN: 1}
+    assert [(each.task_name, each.number, each.cause) for each in runs[1].failures] == [
+        ("Calibrate", 2, "exception"),
+        ("Polcal", 1, "out_of_memory"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (Choice(since=NOON), [RUNNING, ENDED]),
+        (Choice(workflow="l0_to_l1_visp"), [ENDED, YESTERDAY]),
+        (Choice(workflow="l?_to_*dlnirsp"), [RUNNING]),
+        (Choice(workflow="[l]0*"), []),
+        (Choice(version="1.2.2"), [YESTERDAY]),
+        (Choice(states=(State.RUNNING,)), [RUNNING]),
+        (Choice(cause="out_of_memory"), [ENDED, YESTERDAY]),
+        (Choice(cause="timeout"), []),
+        (Choice(recipe_run_id=42), [RUNNING]),
+    ],
+)
+def test_each_filter_restricts_the_runs(connection: Connection, choice: Choice, expected: list[str]) -> None:
+    """The listed and the counted runs are those that the filter allows."""
+    questions = Questions(connection)
+
+    assert [run.run.run_id for run in questions.runs(choice)] == expected
+    assert sum(questions.states(choice).values()) == len(expected)
+
+
+def test_open_attempts_have_their_progress_and_last_sign(connection: Connection) -> None:
+    """The attempts that run are listed, the oldest first; those of runs that have ended are not."""
+    attempts = Questions(connection).open_attempts(Choice())
+
+    assert [(each.task_name, each.number, each.max_attempts, each.done, each.host) for each in attempts] == [
+        ("Gather", 1, 1, None, "node1"),
+        ("Invert", 2, 3, 45, "node2"),
+        ("Publish", 1, 1, None, None),
+    ]
+    assert attempts[1].last_sign_at == NOW - timedelta(seconds=2)
+
+
+def test_silent_attempts_are_found(connection: Connection) -> None:
+    """What is stuck are the attempts without a report for a time."""
+    silent = Questions(connection).open_attempts(Choice(), silent_since=NOW - timedelta(hours=1))
+
+    assert [each.task_name for each in silent] == ["Gather"]
+
+
+def test_failures_are_counted_by_family(connection: Connection) -> None:
+    """A family has its counts since a time, and its first occurrence ever."""
+    limb, memory = Questions(connection).families(Choice(since=NOON))
+
+    assert (limb.count, limb.final, limb.total, limb.runs) == (2, 1, 4, 1)
+    assert (limb.first_at, limb.last_at) == (
+        NOON - timedelta(days=1) + timedelta(seconds=37),
+        NOON + timedelta(seconds=67),
+    )
+    assert (limb.workflows, limb.tasks) == ({"l0_to_l1_visp": ["1.2.3"]}, ["Calibrate"])
+    assert (memory.count, memory.total, memory.last.cause) == (1, 2, "out_of_memory")
+
+
+def test_failures_of_all_versions_are_one_family(connection: Connection) -> None:
+    """Without a limit in time, a family lists the versions in which it occurred."""
+    limb, _ = Questions(connection).families(Choice())
+
+    assert (limb.count, limb.runs, limb.workflows) == (4, 2, {"l0_to_l1_visp": ["1.2.2", "1.2.3"]})
+
+
+def test_failures_without_an_exception_are_alike_by_task_and_cause() -> None:
+    """A signal in one task is no family with the same signal in another task, or with another signal."""
+    ends = [
+        failed("A", run_id="1", cause="signal", signal="SIGSEGV"),
+        failed("A", run_id="2", cause="signal", signal="SIGSEGV"),
+        failed("A", run_id="3", cause="signal", signal="SIGBUS"),
+        failed("B", run_id="4", cause="signal", signal="SIGSEGV"),
+    ]
+    with empty().begin() as connection:
+        fill(connection, [ends])
+        families = Questions(connection).families(Choice())
+
+    assert sorted(each.count for each in families) == [1, 1, 2]
+
+
+def test_a_run_is_named_as_on_the_whole_command_line(connection: Connection) -> None:
+    """A short id, an end of it and the whole id name the run; what names several is refused."""
+    questions = Questions(connection)
+    number = questions.run_number(RUNNING)
+
+    assert number is not None
+    assert [questions.run_number(each) for each in ("8bf54b12", "4B12", "8bf5", "5555")] == [number] * 3 + [None]
+    with pytest.raises(IdentityError, match="names 2 runs"):
+        questions.run_number("T110000")
+    assert questions.short_ids([RUNNING, ENDED]).of(RUNNING) == "8bf54b12"
+
+
+def test_runs_are_kept_for_400_days_after_their_last_report(connection: Connection) -> None:
+    """An old run is deleted with everything about it, in steps; a run with a later report is kept."""
+    later = NOW + timedelta(seconds=KEPT_SECONDS + 1)
+    fill(connection, [[started("A", run_id=RUNNING, workflow_name="l1_to_l2_dlnirsp", workflow_version="dev")]], later)
+    store = Store(clock=later.timestamp)
+    pruned = [store.prune(connection, 1) for _ in range(3)]
+    left = [connection.scalars(select(table.c.run).distinct()).all() for table in (TASKS, ATTEMPTS, REPORTS)]
+
+    assert pruned == [1, 1, 0]
+    assert [run.run.run_id for run in Questions(connection).runs(Choice())] == [RUNNING]
+    assert left[0] == left[1] == left[2]
+    assert len(left[0]) == 1
+
+
+def test_the_migrations_make_the_tables_of_this_release(engine: Engine) -> None:
+    """The tables that a migration has made have the columns and the indexes that the release uses."""
+    if engine.dialect.name == "sqlite":
+        with closing(Database.open(None, read_settings())) as database:
+            found = compared(database.engine)
+    else:
+        found = compared(engine)
+
+    assert found == []
+
+
+def compared(engine: Engine) -> list[Any]:
+    """
+    Return the differences between a database and the tables of the store.
+    """
+    with engine.connect() as connection:
+        options = {"include_name": lambda name, kind, _: kind != "table" or name in METADATA.tables}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), METADATA))

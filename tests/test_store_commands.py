@@ -1,0 +1,344 @@
+"""
+`dkist-core runs`, `top`, `failures` and `collect` on both buses: what they show, and what they leave behind.
+
+Not here: the content of the store (test_store), and the drawings (test_store_drawings).
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from typer.testing import CliRunner
+
+from dkist_processing_core.cli import app
+from dkist_processing_core.cli.run_ids import complete_stored_run_id
+from dkist_processing_core.collect.collector import Collector
+from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.collect.tables import REPORTS, RUNS
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.events import Event
+from dkist_processing_core.inbox import Database
+from dkist_processing_core.settings.reading import read_settings
+from tests.facts import finished, started
+from tests.running import ROOT, command, run_python
+from tests.services.broker import Broker
+from tests.stored import ENDED, RUNNING, ended_run, running_run
+from tests.waiting import wait_until
+
+
+def publish(*events: Event) -> None:
+    """
+    Publish events on the bus that the environment names, and wait until it has them.
+    """
+    with Publisher.open(read_settings()) as publisher:
+        publisher.publish(*events)
+        assert publisher.flush(30)
+
+
+def answer(*arguments: str) -> str:
+    """
+    Return the output of a command that succeeds, in this process.
+    """
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def in_json(*arguments: str) -> Any:
+    """
+    Return the JSON that a command writes.
+    """
+    return json.loads(answer(*arguments, "--json"))
+
+
+@pytest.fixture
+def now() -> datetime:
+    """
+    The time at which the published runs run.
+    """
+    return datetime.now(UTC)
+
+
+def past_and_present(now: datetime) -> list[Event]:
+    """
+    Return the reports on a run that failed an hour ago, and on one that runs.
+    """
+    return [*ended_run(begin=now - timedelta(hours=1)), *running_run(now=now)]
+
+
+def test_an_operators_questions_are_answered_by_one_command_each(now: datetime) -> None:
+    """What runs now, what failed today and why, what is stuck, and how it went."""
+    publish(*past_and_present(now))
+    running = in_json("top")["attempts"]
+    failed = in_json("failures", "--since", "1d")["failures"]
+    stuck = in_json("top", "--silent", "1h")["attempts"]
+    listed = in_json("runs", "list", "--since", "7d")
+
+    assert [(each["taskName"], each["done"], each["total"]) for each in running] == [
+        ("Gather", None, None),
+        ("Invert", 45, 100),
+        ("Publish", None, None),
+    ]
+    assert [(each["count"], each["last"]["summary"]) for each in failed] == [
+        (2, "exception in run: LimbError: no limb in frame 3"),
+        (1, "out of memory (SIGKILL) at 61 GB"),
+    ]
+    assert [each["taskName"] for each in stuck] == ["Gather"]
+    assert listed["states"] == {"running": 1, "failed": 1}
+    assert [each["dagRunId"] for each in listed["runs"]] == [RUNNING, ENDED]
+
+
+def test_a_command_takes_in_what_has_happened_since_the_last_one(now: datetime) -> None:
+    """The store is caught up at each call, and a repetition changes nothing."""
+    publish(*running_run(now=now))
+    first = in_json("runs", "list")["states"]
+    publish(*ended_run(begin=now - timedelta(hours=1)))
+    second, third = in_json("runs", "list")["states"], in_json("runs", "list")["states"]
+
+    assert (first, second, third) == ({"running": 1}, {"running": 1, "failed": 1}, {"running": 1, "failed": 1})
+
+
+def test_a_run_is_shown_by_its_short_id(now: datetime) -> None:
+    """The sheet has its attempts, and its JSON is that of a timeline."""
+    publish(*past_and_present(now))
+    sheet = answer("runs", "show", "8bf54b12")
+
+    assert "run 8bf54b12" in sheet
+    assert [line.split()[1] for line in sheet.splitlines() if line[:1] in {"●", "○"}][1:] == [
+        "Gather",
+        "Invert",
+        "Publish",
+    ]
+    assert in_json("runs", "show", "8bf54b12") == in_json("timeline", "8bf54b12")
+
+
+def test_a_run_that_is_not_in_the_store_is_an_error_with_the_latest_ones(now: datetime) -> None:
+    """The message names what was found and what there is."""
+    publish(*running_run(now=now))
+    result = CliRunner().invoke(app, ["runs", "show", "abcd1234"])
+
+    assert result.exit_code == 1
+    assert "there is no run 'abcd1234' in the store; the latest runs there: 8bf54b12" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["runs", "list", "--state", "dead"],
+            "there is no state 'dead' of a run; expected one of running, finished, failed",
+        ),
+        (["runs", "list", "--since", "soon"], "found 'soon', expected a number followed by s, m, h or d"),
+        (["collect", "--forget"], "found --forget without --rebuild; use it only together with --rebuild"),
+        (["collect", "--dump", "--rebuild"], "found several of --until-idle, --dump and --rebuild; use one of them"),
+    ],
+)
+def test_wrong_options_are_explained(arguments: list[str], message: str) -> None:
+    """One sentence: what was found, and what was expected."""
+    result = CliRunner().invoke(app, arguments)
+
+    assert result.exit_code == 2
+    assert message in re.sub(r"\s*│?\n│?\s*", " ", result.stderr)
+
+
+def test_an_empty_store_is_no_error() -> None:
+    """Before the first event, each command states that there is nothing."""
+    found = [answer(*each) for each in (("runs", "list"), ("top",), ("failures",))]
+
+    assert found == ["no run\n", f"{found[1]}", "no failure\n"]
+    assert found[1].startswith("no attempt runs")
+
+
+def test_without_the_extra_each_command_states_what_to_install() -> None:
+    """One sentence, without a traceback."""
+    program = """
+import sys; sys.modules["sqlalchemy"] = None
+from typer.testing import CliRunner
+from dkist_processing_core.cli import app
+for words in ("runs list", "runs show 8bf54b12", "top", "failures", "collect"):
+    ended = CliRunner().invoke(app, words.split())
+    print(ended.exit_code, ended.stderr, end="")
+"""
+    ended = run_python(program, {})
+
+    assert ended.stderr == ""
+    sentence = (
+        "1 error: the store of runs is read and kept with the extra 'consumer', and there is no module 'sqlalchemy' "
+        "here; install it with pip install 'dkist-processing-core[consumer]'"
+    )
+    assert ended.stdout.splitlines() == [sentence] * 5
+
+
+def many(count: int) -> list[Event]:
+    """
+    Return the reports on many short runs.
+    """
+    return [
+        event
+        for number in range(count)
+        for event in (
+            started("A", run_id=f"local__1__20261122T120000Z__{number:08x}"),
+            finished("A", run_id=f"local__1__20261122T120000Z__{number:08x}"),
+        )
+    ]
+
+
+def count_of(table: Any) -> int:
+    """
+    Return the number of rows in a table of the store.
+    """
+    with closing(Database.open(None, read_settings())) as database, database.reading() as connection:
+        return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def test_catching_up_leaves_no_process() -> None:
+    """When a command has ended, no process of its session is left."""
+    publish(*many(20))
+    with subprocess.Popen(
+        command("runs", "list", "--json"), cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        listed = json.loads(process.communicate(timeout=60)[0])
+
+    assert len(listed["runs"]) == 20
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_command_that_is_killed_while_it_catches_up_is_completed_by_the_next_one() -> None:
+    """After kill -9 at any moment, the store becomes that of one that was never interrupted."""
+    publish(*many(400))
+    count_of(RUNS)
+    with subprocess.Popen(command("collect", "--until-idle"), cwd=ROOT) as process:
+        wait_until(lambda: count_of(REPORTS) > 0)
+        process.kill()
+    left = count_of(REPORTS)
+    after, again = answer("collect", "--dump"), answer("collect", "--rebuild", "--forget")
+
+    assert 0 < left < 800
+    assert again == ""
+    assert answer("collect", "--dump") == after
+    assert len(json.loads(after)["runs"]) == 400
+
+
+@contextmanager
+def service() -> Iterator["subprocess.Popen[str]"]:
+    """
+    Run the service that keeps the store; it has begun.
+    """
+    with subprocess.Popen(command("collect"), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert "collecting the runs of " in process.stderr.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_service_keeps_the_store_and_the_commands_only_read_it(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published appears in the store, and SIGTERM ends the service in good order."""
+    publish(*running_run(now=now))
+    with service() as process:
+        wait_until(lambda: in_json("runs", "list")["states"] == {"running": 1})
+        publish(*ended_run(begin=now - timedelta(hours=1)))
+        wait_until(lambda: in_json("runs", "list")["states"] == {"running": 1, "failed": 1})
+        with Collector(read_settings()) as collector:
+            wait_until(lambda: collector.completed_at() is not None)
+        with monkeypatch.context() as elsewhere:
+            # A command that took in events would need this broker.
+            elsewhere.setenv("MESH_CONFIG", '{"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": 1}}')
+            read = in_json("runs", "list")["states"]
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(30)
+
+    assert status == 0
+    assert read == {"running": 1, "failed": 1}
+
+
+def test_a_rebuild_refuses_to_lose_what_only_the_store_has(now: datetime) -> None:
+    """The message names the runs, nothing is changed, and --forget gives them up."""
+    publish(*running_run(now=now))
+    answer("runs", "list")
+    with closing(Database.open(None, read_settings())) as database, database.transaction() as transaction:
+        for report in ended_run():
+            Store().add(transaction, report)
+    refused = CliRunner().invoke(app, ["collect", "--rebuild"])
+    kept = in_json("runs", "list")["states"]
+    answer("collect", "--rebuild", "--forget")
+
+    assert refused.exit_code == 1
+    assert f"1 run would lose reports that the bus no longer has: {ENDED}; " in refused.stderr
+    assert kept == {"running": 1, "failed": 1}
+    assert in_json("runs", "list")["states"] == {"running": 1}
+
+
+def test_the_dump_of_a_rebuilt_store_is_equal(now: datetime) -> None:
+    """A store that is built again from the events on the bus has the same dump, byte for byte."""
+    reports = past_and_present(now)
+    for first in range(0, len(reports), 7):
+        publish(*reports[first : first + 7])
+        answer("collect", "--until-idle")
+    before = answer("collect", "--dump")
+    answer("collect", "--rebuild")
+
+    assert answer("collect", "--dump") == before
+    assert [run["dagRunId"] for run in json.loads(before)["runs"]] == [ENDED, RUNNING]
+
+
+def test_a_shell_completes_the_ids_of_stored_runs(now: datetime) -> None:
+    """A run whose events the bus no longer has is completed from the store."""
+    with closing(Database.open(None, read_settings())) as database, database.transaction() as transaction:
+        for report in running_run(now=now):
+            Store().add(transaction, report)
+        Store().fold(transaction, 10)
+
+    assert complete_stored_run_id("8b") == [("8bf54b12", "l1_to_l2_dlnirsp dev, recipe run 42")]
+
+
+def test_on_a_broker_the_commands_read_its_archive_and_show_the_store_without_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, now: datetime
+) -> None:
+    """Events from before the first call are in the store, and a broker that is gone is an error after the answer."""
+    for name, value in broker.env.items():
+        monkeypatch.setenv(name, value)
+    publish(*past_and_present(now))
+    first = in_json("runs", "list")["states"]
+    publish(started("Later", run_id="later", time=now))
+    second = in_json("runs", "list")["states"]
+    before = answer("collect", "--dump")
+    answer("collect", "--rebuild")
+    after = answer("collect", "--dump")
+    broker.node.kill()
+    gone = CliRunner().invoke(app, ["runs", "list", "--json"])
+
+    assert (first, second) == ({"running": 1, "failed": 1}, {"running": 2, "failed": 1})
+    assert after == before
+    assert gone.exit_code == 1
+    assert json.loads(gone.stdout)["states"] == second
+    assert re.search(r"; the store has all events until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", gone.stderr.strip())
+
+
+def test_the_store_may_be_in_postgresql(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, now: datetime
+) -> None:
+    """`DKIST_CORE_INBOX` names the database; its password is not shown."""
+    postgres = request.getfixturevalue("postgres")
+    postgres.create_database("collected")
+    monkeypatch.setenv("DKIST_CORE_INBOX", postgres.url("collected", driver="psycopg"))
+    publish(*past_and_present(now))
+    found = in_json("runs", "list")["states"]
+    with Collector(read_settings()) as collector:
+        where = collector.where
+
+    assert found == {"running": 1, "failed": 1}
+    assert where.startswith("postgresql://core@")
+    assert postgres.password not in where

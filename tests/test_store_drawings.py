@@ -1,0 +1,220 @@
+"""
+The tables of `dkist-core runs`, `top` and `failures` in narrow and wide terminals, with few characters and with many.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, timedelta
+from functools import cache, partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.text import Text
+
+from dkist_processing_core.cli.draw.attempt_table import draw_attempts
+from dkist_processing_core.cli.draw.failure_table import draw_failures
+from dkist_processing_core.cli.draw.glyphs import UNICODE
+from dkist_processing_core.cli.draw.run_sheet import draw_run
+from dkist_processing_core.cli.draw.run_table import draw_runs, summary
+from dkist_processing_core.cli.draw.table import Column, Line, draw_table
+from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.runs import State, kept_reports, run_view
+from tests.facts import NOON
+from tests.generated import generated_by
+from tests.running import ROOT
+from tests.stored import ENDED, ended_run, running_run
+from tests.test_store import NOW, YESTERDAY, empty, fill
+
+_Draw = Callable[..., Iterator[Text]]
+
+
+@cache
+def drawings() -> dict[str, _Draw]:
+    """
+    Return the functions that draw each table of a store with runs of every kind, given the width.
+    """
+    with empty().begin() as connection:
+        yesterday = ended_run(YESTERDAY, begin=NOON - timedelta(days=1), version="1.2.2")
+        fill(connection, [[*yesterday, *ended_run(), *running_run(now=NOW)]])
+        questions = Questions(connection)
+        runs, attempts = questions.runs(Choice()), questions.open_attempts(Choice())
+        silent = questions.open_attempts(Choice(), silent_since=NOW - timedelta(hours=1))
+        families = questions.families(Choice(since=NOON))
+        short_id = questions.short_ids(run.run.run_id for run in runs).of
+        number = questions.run_number(ENDED)
+        assert number is not None
+        reports = questions.reports(number)
+    view = run_view(kept_reports(reports))
+    return {
+        "list": partial(draw_runs, runs, short_id=short_id, now=NOW, zone=UTC),
+        "show": partial(draw_run, view, reports, short_id=short_id(ENDED), now=NOW, zone=UTC),
+        "top": partial(draw_attempts, attempts, short_id=short_id, now=NOW),
+        "silent": partial(draw_attempts, silent, short_id=short_id, now=NOW),
+        "failures": partial(draw_failures, families, short_id=short_id, zone=UTC),
+    }
+
+
+def text_of(lines: Iterator[Text]) -> str:
+    """
+    Return lines without their colours.
+    """
+    return "\n".join(line.plain for line in lines)
+
+
+RUNS_80 = """\
+  run              workflow      version  recipe  began              took  tasks
+● 8bf54b12         l1_to_l2_dl…  dev          42  11-22 09:50  2 h 15 min  0/4
+✗ 20261122T110000  l0_to_l1_vi…  1.2.3         7  11-22 12:00  1 min 10 s  6/6
+    Calibrate: exception in run: LimbError: no limb in frame 3
+    Polcal: out of memory (SIGKILL) at 61 GB
+✗ 20261121T110000  l0_to_l1_vi…  1.2.2         7  11-21 12:00  1 min 10 s  6/6
+    Calibrate: exception in run: LimbError: no limb in frame 3
+    Polcal: out of memory (SIGKILL) at 61 GB"""
+
+TOP_80 = """\
+  run       workflow          task     attempt         age      silent  progress
+● 8bf54b12  l1_to_l2_dlnirsp  Gather   1/1      2 h 14 min  2 h 14 min
+● 8bf54b12  l1_to_l2_dlnirsp  Invert   2/3      1 min 35 s       2.0 s  45 %
+○ 8bf54b12  l1_to_l2_dlnirsp  Publish  1/1           0.4 s       0.4 s"""
+
+TOP_200_ASCII = """\
+  run       workflow          version  recipe  task     attempt  state       host          age      silent  progress
+> 8bf54b12  l1_to_l2_dlnirsp  dev          42  Gather   1/1      running     node1  2 h 14 min  2 h 14 min
+> 8bf54b12  l1_to_l2_dlnirsp  dev          42  Invert   2/3      running     node2  1 min 35 s       2.0 s  45 %, 45/100 profile (tile 3 of 8)
+o 8bf54b12  l1_to_l2_dlnirsp  dev          42  Publish  1/1      dispatched              0.4 s       0.4 s"""  # noqa: E501 - the width is what is tested
+
+FAILURES_80 = """\
+  count  final  first seen   last seen    workflow             task
+✗     2      1  11-21 12:00  11-22 12:01  l0_to_l1_visp 1.2.3  Calibrate
+    exception in run: LimbError: no limb in frame 3
+    last in run 20261122T110000:
+    https://airflow.example/log?task=Calibrate&try=2
+✗     1      1  11-21 12:00  11-22 12:00  l0_to_l1_visp 1.2.3  Polcal
+    out of memory (SIGKILL) at 61 GB
+    last in run 20261122T110000"""
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "ascii_only", "expected"),
+    [
+        ("list", 80, False, RUNS_80),
+        ("top", 80, False, TOP_80),
+        ("top", 200, True, TOP_200_ASCII),
+        ("failures", 80, False, FAILURES_80),
+    ],
+)
+def test_a_table_is_drawn_as_intended(name: str, width: int, ascii_only: bool, expected: str) -> None:  # noqa: FBT001
+    """The lines are these, character by character."""
+    drawn = text_of(drawings()[name](width=width, ascii_only=ascii_only))
+
+    assert drawn == expected
+
+
+def test_a_run_is_shown_with_its_retry_its_failure_its_skipped_branch_and_its_killed_attempt() -> None:
+    """Each attempt has its row with its measurements, and below it why it failed."""
+    drawn = text_of(drawings()["show"](width=120))
+
+    assert [line for line in drawn.splitlines() if line and line[0] in "✓↻✗»–"][1:] == [  # noqa: RUF001 - an en dash is meant
+        "✓ ParseL0       finished         12:00:02  12.4 s  10.1 s  184 MB  node7",
+        "↻ Calibrate     failed           12:00:16  21.0 s  19.0 s  2.6 GB  node7",
+        "✗   attempt 2   failed           12:00:46  21.0 s  19.0 s  2.6 GB  node7",
+        "✗ Polcal        failed           12:00:16  24.0 s           61 GB  node8",
+        "» QualityMovie  skipped",
+        "– Transfer      upstream failed",  # noqa: RUF001 - an en dash is meant
+        "» Notify        skipped",
+    ]
+    assert "    out of memory (SIGKILL) at 61 GB\n    at 9/20 frame (dark current)" in drawn
+    assert 'calibrate.py", line 131, in find_limb\n      raise LimbError(' in drawn
+    assert "    log: https://airflow.example/log?task=Calibrate&try=2" in drawn
+
+
+@pytest.mark.parametrize("name", ["list", "show", "top", "failures"])
+@pytest.mark.parametrize("width", [20, 40, 60, 79, 80, 100, 139, 140, 200])
+def test_no_line_is_wider_than_the_terminal(name: str, width: int) -> None:
+    """A narrow terminal folds or cuts the lines."""
+    widest = max(line.cell_len for line in drawings()[name](width=width))
+
+    assert widest <= width
+
+
+@pytest.mark.parametrize("name", ["list", "show", "top", "failures"])
+def test_a_terminal_with_few_characters_gets_only_these(name: str) -> None:
+    """With ASCII alone, marks and ellipses are ASCII."""
+    drawn = [text_of(drawings()[name](width=width, ascii_only=True)) for width in (60, 80, 200)]
+
+    assert all(each.isascii() for each in drawn)
+
+
+@pytest.mark.parametrize("name", ["list", "show", "top", "failures"])
+def test_nothing_is_cut_without_a_terminal(name: str) -> None:
+    """A file gets whole names and whole reasons."""
+    drawn = text_of(drawings()[name](width=None))
+
+    assert "…" not in drawn
+
+
+def test_colours_repeat_what_the_marks_state() -> None:
+    """Without colours, a failed run is still told apart from one that runs."""
+    marks = {line.plain[0] for line in drawings()["list"](width=200) if line.plain[0] != " "}
+
+    assert marks == {"●", "✗"}
+
+
+def test_the_summary_counts_all_runs_also_those_that_are_not_shown() -> None:
+    """One line answers how it went."""
+    states = {State.RUNNING: 2, State.FINISHED: 180, State.FAILED: 30}
+
+    assert summary(states, 212, since=None) == "212 runs: 2 running, 180 finished, 30 failed"
+    assert summary(states, 50, since=NOON, zone=UTC) == (
+        "212 runs since 2026-11-22 12:00:00: 2 running, 180 finished, 30 failed; "
+        "the latest 50 are shown, --limit 0 shows all"
+    )
+    assert summary({}, 0, since=NOON, zone=UTC) == "no run since 2026-11-22 12:00:00"
+
+
+@given(
+    texts=st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), min_size=1, max_size=4),
+    width=st.integers(10, 120),
+)
+def test_any_text_fits_the_width(texts: list[tuple[str, str]], width: int) -> None:
+    """Texts with wide or invisible characters do not break the table."""
+    columns = [Column("one", least=4), Column("two", is_number=True, least=4)]
+    lines = [Line(("x", ""), [(one, ""), (two, "")], [(one + two, "")]) for one, two in texts]
+
+    assert max(line.cell_len for line in draw_table(columns, lines, width=width, glyphs=UNICODE)) <= width
+
+
+PAGE = ROOT / "docs" / "how-to" / "operate.md"
+_DRAWN = re.compile(r"(<!-- drawn: (\w+) -->\n```console\n\$ [^\n]*\n)(.*?)(```)", re.DOTALL)
+
+
+def page(text: str) -> str:
+    """
+    Return the page for operators with the drawings of this release, as wide as the page shows them.
+    """
+    below = {"list": f"{summary({State.RUNNING: 1, State.FAILED: 2}, 3, since=NOW - timedelta(days=7), zone=UTC)}\n"}
+    above = {"top": "3 attempts of 1 run  12:05:00\n", "silent": "1 attempt of 1 run  12:05:00\n"}
+
+    def drawn(found: re.Match[str]) -> str:
+        name = found[2]
+        lines = text_of(drawings()[name](width=100))
+        return f"{found[1]}{above.get(name, '')}{lines}\n{below.get(name, '')}{found[4]}"
+
+    return _DRAWN.sub(drawn, text)
+
+
+@generated_by(".venv/bin/python -m tests.test_store_drawings")
+def test_the_page_for_operators_shows_what_the_commands_draw() -> None:
+    """
+    Each answer on the page is the drawing of a store with runs of every kind.
+    """
+    written = PAGE.read_text()
+
+    assert len(_DRAWN.findall(written)) == 5
+    assert written == page(written)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))
