@@ -36,7 +36,7 @@ class ArchiveEnd:
     waiting: int
     """How many messages the queue holds that were not delivered yet."""
     oldest: int | None = None
-    """The offset of the oldest message after the one that was compared last; None if there is none, or was none."""
+    """The offset of the oldest message of the archive, if there are messages that were not compared before."""
 
 
 class ReceivedMessage(Protocol):

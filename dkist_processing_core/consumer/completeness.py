@@ -15,7 +15,9 @@ from dkist_processing_core.text import counted
 
 COMPARE_SECONDS = 60.0
 """How often the archive is compared."""
-_BATCH = 1000
+_BATCH = 500
+# Of so many messages, and up to twice as many, it is remembered that they are stored.
+_REMEMBERED = 100_000
 _WAIT_SECONDS = 0.1
 logger = logging.getLogger("dkist_processing_core.consumer")
 
@@ -44,7 +46,18 @@ class Completeness:
         self._end: ArchiveEnd | None = None
         self._awaited = 0
         self._next_at = 0.0
-        self._has_archive = True
+        self._stored: set[int] = set()
+        self._stored_before: set[int] = set()
+
+    def note_stored(self, batch: Sequence[ReceivedMessage]) -> None:
+        """Remember messages that the inbox has, so that their copies in the archive are not decoded again."""
+        if len(self._stored) > _REMEMBERED:
+            self._stored_before, self._stored = self._stored, set()
+        self._stored.update(hash(received.message.body) for received in batch)
+
+    def _is_new(self, received: ReceivedMessage) -> bool:
+        found = hash(received.message.body)
+        return found not in self._stored and found not in self._stored_before
 
     @property
     def is_done(self) -> bool:
@@ -53,7 +66,7 @@ class Completeness:
 
     def restart(self) -> None:
         """Make a comparison due now, since a subscription has begun."""
-        self._end, self._next_at, self._has_archive = None, 0.0, True
+        self._end, self._next_at = None, 0.0
 
     def is_due(self, received: int, *, is_quiet: bool = False) -> bool:
         """
@@ -106,9 +119,10 @@ class Completeness:
                 )
                 begin = 0
             elif end.oldest is not None and end.oldest > begin:
+                # A number without a message, of which a stream has some, counts as an event.
                 logger.warning(
-                    "the archive of %s has removed %s of all kinds before the consumer %r could compare them: those of "
-                    "them that its queue has lost as well are lost",
+                    "the archive of %s has removed up to %s of all kinds before the consumer %r could compare them: "
+                    "those of them that its queue has lost as well are lost",
                     self._bus.where,
                     counted(end.oldest - begin, "event"),
                     self._name,
@@ -134,8 +148,9 @@ class Completeness:
                     break
                 older = [received for received in batch if _offset(received) <= newest]
                 has_end = len(older) < len(batch)
+                if new := list(filter(self._is_new, older)):
+                    missing += self._store(new).new
                 if older:
-                    missing += self._store(older).new
                     older[-1].acknowledge(with_earlier=True)
         self._store([], verified=newest)
         return missing

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from dkist_processing_core.bus import Bus, Offset, ReceivedMessage, Receiver
+from dkist_processing_core.bus import Bus, ReceivedMessage, Receiver
 from dkist_processing_core.consumer._subscription import event_of
 from dkist_processing_core.consumer.completeness import Completeness
 from dkist_processing_core.consumer.outage import Outage
@@ -19,10 +19,11 @@ from dkist_processing_core.inbox import Arrival, Inbox, Stored
 
 RECEIVE_SECONDS = 0.25
 """How long one step waits for a message."""
-_FEWEST, _MOST = 20, 1000
+_FEWEST, _MOST = 20, 500
 # The size of a batch follows the time that the database takes for one.
 _FAST_SECONDS, _SLOW_SECONDS = 0.1, 0.5
 _ELSEWHERE_SECONDS = 0.5
+_PRUNED, _PRUNE_SECONDS = 500, 60.0
 logger = logging.getLogger("dkist_processing_core.consumer")
 
 
@@ -58,7 +59,7 @@ class Intake:
         self._batch: Sequence[ReceivedMessage] = ()
         self._size = _FEWEST
         self._unknown = 0
-        self._missed = 0
+        self._prunes_at = 0.0
         self.quiet_at: float | None = None
         """When (`time.monotonic`) it last began to have nothing left to take in; None while it may have."""
 
@@ -93,6 +94,7 @@ class Intake:
             if self._receiver is None:
                 self._open()
             self._take_in(timeout)
+            self._prune()
         except InboxUnavailableError as error:
             self.quiet_at = None
             return self._database.begin(error)
@@ -130,7 +132,6 @@ class Intake:
         self._adapt(len(batch), time.monotonic() - began)
         batch[-1].acknowledge(with_earlier=True)
         self._steps("acknowledged")
-        self._count_missed()
         if source is self._receiver and self._completeness.is_due(len(batch)):
             self._completeness.compare()
 
@@ -146,6 +147,12 @@ class Intake:
         if self._completeness.is_done:
             self._be_quiet()
 
+    def _prune(self) -> None:
+        if time.monotonic() >= self._prunes_at:
+            # In small steps, since statements of others wait meanwhile.
+            is_more = self._inbox.prune(_PRUNED) == _PRUNED
+            self._prunes_at = time.monotonic() + (0.0 if is_more else _PRUNE_SECONDS)
+
     def _be_quiet(self) -> None:
         if self.quiet_at is None:
             self.quiet_at = time.monotonic()
@@ -154,6 +161,7 @@ class Intake:
         """Store received messages in one transaction; those of unknown types are passed over."""
         arrivals = [arrival for received in batch if (arrival := self._arrival(received)) is not None]
         stored = self._inbox.store(arrivals, verified=verified)
+        self._completeness.note_stored(batch)
         self._database.end()
         if stored.dead:
             logger.warning(
@@ -184,10 +192,6 @@ class Intake:
         elif seconds < _FAST_SECONDS and length == self._size:
             self._size = min(_MOST, 2 * self._size)
 
-    def _count_missed(self) -> None:
-        # The receiver logs how many there were when it detects them.
-        self._missed = 0 if self._receiver is None else self._receiver.missed
-
     def _close_receivers(self) -> None:
         self._batch = ()
         for receiver in (self._past, self._receiver):
@@ -198,6 +202,3 @@ class Intake:
     def close(self) -> None:
         """End the subscriptions. What was not acknowledged is delivered again."""
         self._close_receivers()
-
-
-__all__ = ["RECEIVE_SECONDS", "Intake", "Offset"]

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,12 +18,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dkist_processing_core import Consumer
 from dkist_processing_core.consumer._consumer import Consumer as ConsumerClass
+from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.errors import InboxError
 from dkist_processing_core.events import Event, TaskFailed
+from dkist_processing_core.inbox import Database
 from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import InMemoryBus
 from tests.consumer.effects import Effects
 from tests.facts import failed, finished, progressed, started
+from tests.running import run_python
 from tests.waiting import wait_until
 
 
@@ -473,3 +478,48 @@ def test_the_class_is_public() -> None:
     It is imported from the package.
     """
     assert Consumer is ConsumerClass
+
+
+def test_the_key_of_a_handled_event_is_kept_as_long_as_a_repetition_can_come(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    That is the age of the archive, seven days.
+    """
+    consumer = consumer_of()
+    consumer.on("task.failed")(lambda event, transaction: effects.take(transaction, event))
+    bus.publish(failed("A"))
+    run(consumer)
+
+    kept = []
+    for days in (6, 8):
+        later = time.time() + days * 24 * 3600
+        database = Database.open(effects.url, read_settings())
+        ConsumerService(consumer, bus, database, clock=partial(float, later)).run(until_idle=True)
+        kept.append(len(effects.of_state("done")))
+
+    assert kept == [1, 0]
+
+
+def test_a_consumer_without_its_extra_is_one_sentence() -> None:
+    """
+    A task's environment has no library for databases, and may import a module that defines a consumer.
+    """
+    program = """
+import sys
+sys.modules["sqlalchemy"] = None
+from dkist_processing_core import Consumer
+consumer = Consumer("actor")
+consumer.on("task.failed")(print)
+try:
+    consumer.run()
+except ImportError as error:
+    print(error)
+"""
+
+    ran = run_python(program, {})
+
+    assert ran.stdout == (
+        "a consumer keeps its inbox with the extra 'consumer', and there is no module 'sqlalchemy' here; "
+        "install it with pip install 'dkist-processing-core[consumer]'\n"
+    )

@@ -5,6 +5,7 @@ Not here: a consumer that is killed itself (test_kills).
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -304,3 +305,35 @@ def test_a_consumer_on_a_broker_takes_in_the_past_without_a_gap(effects: Effects
     consumer.run(since="1h", until_idle=True)
 
     assert effects.events == [*names, "Later"]
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_what_the_archive_has_removed_before_a_comparison_is_counted_as_lost(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    One warning states how many events that may be.
+    """
+    arguments = {"x-queue-type": "stream", "x-max-length-bytes": 40_000, "x-stream-max-segment-size-bytes": 20_000}
+    with broker.connect() as connection:
+        connection.channel().queue_declare(ARCHIVE_QUEUE, durable=True, arguments=arguments)
+    consumer = consumer_of(effects)
+    consumer.run(until_idle=True)
+    with broker.connect() as connection:
+        connection.channel().queue_delete("actor")
+    names = [f"Task{number}" for number in range(300)]
+    for at in range(0, len(names), 20):
+        published(*names[at : at + 20])
+
+    consumer.run(until_idle=True)
+
+    kept = len(effects.events)
+    assert 0 < kept < len(names)
+    assert effects.events == names[-kept:]
+    (removed, taken) = lines_in(caplog, logging.WARNING)
+    found = re.search(r"has removed up to (\d+) events of all kinds before the consumer 'actor' could", removed)
+    # The stream has a few numbers without a message.
+    assert found is not None
+    assert len(names) - kept <= int(found[1]) <= len(names) - kept + 20
+    assert f"has lost {kept} events, which it took in from the archive" in taken

@@ -186,8 +186,7 @@ class AmqpBus:
             newest = -1 if last is None or last.offset is None else last.offset
             oldest = []
             if after is not None and after < newest:
-                # The broker begins with the first message that it still has.
-                oldest = link.read_stream(ARCHIVE_QUEUE, after + 1, RPC_SECONDS, count=1)
+                oldest = link.read_stream(ARCHIVE_QUEUE, "first", RPC_SECONDS, count=1)
         return ArchiveEnd(newest, 0 if load is None else load.messages, oldest[0].offset if oldest else None)
 
     def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:

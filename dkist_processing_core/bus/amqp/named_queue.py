@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # received, and drops the message at a limit.
 QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
 # For a consumer that stores messages in batches and acknowledges them at once.
-BATCH_PREFETCH = 1000
+BATCH_PREFETCH = 500
 _CONFIRM_SECONDS = 10.0
 _TURN_SECONDS, _TURN_PAUSE_SECONDS = 2.0, 0.02
 _MAX_REASON_BYTES = 16 * 1024
