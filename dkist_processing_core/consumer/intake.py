@@ -13,7 +13,15 @@ from dkist_processing_core.bus import Bus, ReceivedMessage, Receiver
 from dkist_processing_core.consumer._subscription import event_of
 from dkist_processing_core.consumer.completeness import Completeness
 from dkist_processing_core.consumer.outage import Outage
-from dkist_processing_core.errors import BusUnreachableError, InboxUnavailableError, JournalError, UnknownEventError
+from dkist_processing_core.errors import (
+    BusUnreachableError,
+    InboxUnavailableError,
+    JournalAccessError,
+    JournalError,
+    JournalFolderError,
+    JournalVersionError,
+    UnknownEventError,
+)
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Arrival, Inbox, Stored
 
@@ -23,6 +31,8 @@ _FEWEST, _MOST = 20, 500
 # The size of a batch follows the time that the database takes for one.
 _FAST_SECONDS, _SLOW_SECONDS = 0.1, 0.5
 _ELSEWHERE_SECONDS = 0.5
+# Errors of the embedded bus that an operator must correct.
+_FINAL = (JournalAccessError, JournalFolderError, JournalVersionError)
 _PRUNED, _PRUNE_SECONDS = 500, 60.0
 logger = logging.getLogger("dkist_processing_core.consumer")
 
@@ -83,7 +93,7 @@ class Intake:
         Receive, store and acknowledge at most one batch; return how many seconds to wait before the next step.
 
         Raises:
-            BusError: The bus refuses the consumer.
+            BusError, JournalError: The bus refuses the consumer.
         """
         try:
             if not self._inbox.become_intake():
@@ -99,6 +109,8 @@ class Intake:
             self.quiet_at = None
             return self._database.begin(error)
         except (BusUnreachableError, JournalError) as error:
+            if isinstance(error, _FINAL):
+                raise
             self.quiet_at = None
             return self._broker.begin(error)
         self._database.end()

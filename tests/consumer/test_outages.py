@@ -6,9 +6,11 @@ Not here: a consumer that is killed itself (test_kills).
 
 import logging
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
@@ -16,6 +18,7 @@ from sqlalchemy import Connection
 from dkist_processing_core import Consumer
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.errors import JournalVersionError
 from dkist_processing_core.events import Event
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import InMemoryBus
@@ -337,3 +340,41 @@ def test_what_the_archive_has_removed_before_a_comparison_is_counted_as_lost(
     assert found is not None
     assert len(names) - kept <= int(found[1]) <= len(names) - kept + 20
     assert f"has lost {kept} events, which it took in from the archive" in taken
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_running_consumer_compares_its_inbox_with_the_archive_from_time_to_time(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Events that it has received itself are not missing.
+    """
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("dkist_processing_core.consumer.completeness.COMPARE_SECONDS", 0.2)
+    with running(consumer_of(effects)):
+        wait_until(lambda: "receives from" in caplog.text)
+        published("A")
+        wait_until(lambda: effects.events == ["A"])
+        lost(broker, "Lost")
+        wait_until(lambda: effects.events == ["A", "Lost"])
+        published("B")
+        wait_until(lambda: effects.events == ["A", "Lost", "B"])
+
+    assert lines_in(caplog, logging.WARNING) == [
+        "the queue of the consumer 'actor' has lost 1 event, which it took in from the archive"
+    ]
+
+
+def test_a_journal_of_a_newer_release_is_an_error_and_no_outage(state_dir: Path) -> None:
+    """
+    Waiting would not help.
+    """
+    published("A")
+    with closing(sqlite3.connect(state_dir / "embedded.db")) as journal:
+        journal.execute("PRAGMA user_version = 999")
+    consumer = Consumer("actor")
+    consumer.on("task.failed")(print)
+
+    with pytest.raises(JournalVersionError, match="newer"):
+        consumer.run()
