@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from dkist_processing_core.consumer._names import check_name
 from dkist_processing_core.consumer._selection import Selection, matches
 from dkist_processing_core.consumer.handlers import Called, Handler, called_with, name_of
-from dkist_processing_core.events import TaskFailed, TaskFinished
+from dkist_processing_core.events import Event, TaskFailed, TaskFinished
 from dkist_processing_core.settings.interface import Settings
 
 # Python 3.12 has a syntax for this.
@@ -88,6 +88,8 @@ class Declaration:
         self.longest_pause = longest_pause
         self.settings = settings
         self.handlers: list[Handler] = []
+        # The firm ends of attempts that may contradict provisional ones that wait.
+        self._contradicting: list[Selection] = []
         self.timers: list[tuple[float, Called]] = []
         self._provisional = provisional
         self._is_provisional: dict[str, tuple[bool, str]] = {}
@@ -138,7 +140,7 @@ class Declaration:
                             f"expected the same for {name}: an event is handled once; make two consumers"
                         )
                         raise ValueError(msg)
-            self.handlers.append(Handler(selection, called))
+            self._add(Handler(selection, called))
             return function
 
         return register
@@ -174,15 +176,24 @@ class Declaration:
         """Return True if provisional reports of an event are handled at once."""
         return self.every_report or self._is_provisional.get(name, (self._provisional, ""))[0]
 
+    def wants(self, event: Event) -> bool | None:
+        """Return True if a handler wants an event, False if it may contradict a wanted one, otherwise None."""
+        if any(handler.selection.matches(event) for handler in self.handlers):
+            return True
+        return False if any(selection.matches(event) for selection in self._contradicting) else None
+
+    def _add(self, handler: Handler) -> None:
+        self.handlers.append(handler)
+        selection = handler.selection
+        wanted = [each for each in _PROVISIONAL if not selection.names or _wants(selection, each)]
+        others = tuple(each for each in _PROVISIONAL if each not in wanted)
+        if wanted and others and not all(map(self.takes_provisional, wanted)):
+            self._contradicting.append(Selection(others, selection.workflow, selection.task))
+
     @property
     def patterns(self) -> tuple[str, ...]:
         """The topic patterns of the events to receive: those that handlers want, and those that may contradict them."""
-        selections = [handler.selection for handler in self.handlers]
-        for selection in tuple(selections):
-            wanted = [each for each in _PROVISIONAL if not selection.names or _wants(selection, each)]
-            others = tuple(each for each in _PROVISIONAL if each not in wanted)
-            if wanted and others and not all(map(self.takes_provisional, wanted)):
-                selections.append(Selection(others, selection.workflow, selection.task))
+        selections = [*(handler.selection for handler in self.handlers), *self._contradicting]
         return tuple(dict.fromkeys(pattern for selection in selections for pattern in selection.patterns))
 
 

@@ -46,13 +46,25 @@ class Intake:
         inbox: Inbox,
         patterns: Sequence[str],
         *,
-        wants: Callable[[Event], bool],
+        wants: Callable[[Event], bool | None],
         database: Outage,
         on_stored: Callable[[], None],
         steps: Callable[[str], None],
         since: datetime | bool | None = None,
     ) -> None:
-        """Store the parts. Nothing is opened yet; `since` is the start of past events to take in."""
+        """
+        Store the parts. Nothing is opened yet.
+
+        Args:
+            bus: The bus to receive from.
+            inbox: The rows of the consumer.
+            patterns: The topic patterns of the events to receive.
+            wants: Whether a handler wants an event; None if the event does not matter to the consumer at all.
+            database: The outage of the database.
+            on_stored: It is called when there are new rows.
+            steps: It is called with the name of each step.
+            since: The start of past events to take in; True for all.
+        """
         self._bus = bus
         self._inbox = inbox
         self._patterns = tuple(patterns)
@@ -113,15 +125,19 @@ class Intake:
                 raise
             self.quiet_at = None
             return self._broker.begin(error)
-        self._database.end()
         return 0.0
 
     def _open(self) -> None:
         self.quiet_at = None
         # First, so that no event is missed between the past ones and the new ones.
-        self._receiver = self._bus.subscribe(self._patterns, name=self._inbox.rules.name, in_batches=True)
+        receiver = self._bus.subscribe(self._patterns, name=self._inbox.rules.name, in_batches=True)
         if self._since is not None:
-            self._past = self._bus.subscribe(self._patterns, replay=self._since, in_batches=True)
+            try:
+                self._past = self._bus.subscribe(self._patterns, replay=self._since, in_batches=True)
+            except BaseException:
+                receiver.close()
+                raise
+        self._receiver = receiver
         self._completeness.restart()
         logger.info("the consumer %r receives from %s", self._inbox.rules.name, self._bus.where)
 
@@ -144,20 +160,28 @@ class Intake:
         self._adapt(len(batch), time.monotonic() - began)
         batch[-1].acknowledge(with_earlier=True)
         self._steps("acknowledged")
-        if source is self._receiver and self._completeness.is_due(len(batch)):
+        if source is self._past:
+            if batch[-1].is_new:
+                # The queue has it as well, and all later ones.
+                self._end_past()
+        elif self._completeness.is_due(len(batch)):
             self._completeness.compare()
 
     def _go_on(self, source: Receiver, asked: float) -> None:
         """Go on after a source had nothing: from the past to new events, or to the comparison with the archive."""
         if source is self._past:
             if source.has_caught_up(asked):
-                source.close()
-                self._past, self._since = None, None
+                self._end_past()
             return
         if self._completeness.is_due(0, is_quiet=True):
             self._completeness.compare()
         if self._completeness.is_done:
             self._be_quiet()
+
+    def _end_past(self) -> None:
+        if self._past is not None:
+            self._past.close()
+        self._past, self._since = None, None
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prunes_at:
@@ -175,7 +199,7 @@ class Intake:
         stored = self._inbox.store(arrivals, verified=verified)
         self._completeness.note_stored(batch)
         self._database.end()
-        if stored.dead:
+        if stored.dead and stored.new:
             logger.warning(
                 "%s no event and became dead letters of %r: `dkist-core dead-letters list` shows the reasons",
                 "1 message is" if stored.dead == 1 else f"{stored.dead} messages are",
@@ -196,7 +220,9 @@ class Intake:
         content_type, headers = message.properties.content_type, message.properties.headers
         if isinstance(event, Exception):
             return Arrival(None, message.body, content_type, headers, reason=str(event) or type(event).__name__)
-        return Arrival(event, message.body, content_type, headers, is_wanted=self._wants(event))
+        is_wanted = self._wants(event)
+        # A binding compares whole words only, and delivers events of other names as well.
+        return None if is_wanted is None else Arrival(event, message.body, content_type, headers, is_wanted=is_wanted)
 
     def _adapt(self, length: int, seconds: float) -> None:
         if seconds > _SLOW_SECONDS:

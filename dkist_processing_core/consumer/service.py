@@ -93,7 +93,7 @@ class ConsumerService:
                 bus,
                 self.inbox,
                 consumer.patterns,
-                wants=lambda event: bool(self._wanting(event)),
+                wants=consumer.wants,
                 database=self.outage,
                 on_stored=self._arrived.ring,
                 steps=steps,

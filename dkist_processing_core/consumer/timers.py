@@ -53,13 +53,13 @@ class Timers:
         try:
             for seconds, called in self._timers if self._may_work() else ():
                 wait = self._rows.next_at(called.name, seconds) - self._clock()
+                self._outage.end()
                 if wait <= 0:
                     was_due, wait = True, 0.0
                     self._do(seconds, called)
                 rest = min(rest, wait)
         except InboxUnavailableError as error:
             return self._outage.begin(error)
-        self._outage.end()
         self.idle_at = None if was_due else began
         return rest
 

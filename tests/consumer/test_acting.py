@@ -523,3 +523,45 @@ except ImportError as error:
         "a consumer keeps its inbox with the extra 'consumer', and there is no module 'sqlalchemy' here; "
         "install it with pip install 'dkist-processing-core[consumer]'\n"
     )
+
+
+def test_events_of_other_names_leave_no_row(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    A pattern of names is a wider binding. Only what may contradict a wanted report is kept, as its key.
+    """
+    consumer = consumer_of()
+    consumer.on("task.failed", workflow="l0_*")(lambda event, transaction: effects.take(transaction, event))
+    bus.publish(
+        failed("A", workflow_name="l0_x"),
+        failed("B", workflow_name="l1_x"),
+        finished("C", workflow_name="l0_x"),
+        finished("D", workflow_name="l1_x"),
+    )
+
+    run(consumer)
+
+    assert effects.events == ["A"]
+    assert [task for state in ("done", "unwanted") for task, _, _ in effects.of_state(state)] == ["A", "C"]
+
+
+def test_the_past_ends_on_a_bus_that_is_never_quiet(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    The consumer goes on with the events of its name, which the past contains as well.
+    """
+    consumer, published = consumer_of(), ["Task0"]
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        if len(published) < 100:
+            published.append(f"Task{len(published)}")
+            bus.publish(failed(published[-1]))
+
+    bus.publish(failed("Task0"))
+    run(consumer)
+
+    assert effects.events == published
