@@ -13,6 +13,7 @@ import termios
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from typer.testing import CliRunner, Result
 from dkist_processing_core.bus import Bus, open_bus
 from dkist_processing_core.cli import app
 from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.events import Event, TaskEvent, decode
+from dkist_processing_core.events import Event, TaskEvent, decode, encode
 from dkist_processing_core.inbox import Arrival, Database, Inbox, Rules
 from dkist_processing_core.journal.letters import letters
 from dkist_processing_core.journal.message import Message, Properties
@@ -369,6 +370,29 @@ def test_lists_fit_the_terminal_with_and_without_colour(place: Place, columns: i
     assert "4 dead letters in all" in plain
 
 
+@pytest.mark.parametrize("is_setting", [True, False])
+def test_the_inbox_of_the_settings_or_of_an_option_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_setting: bool
+) -> None:
+    """
+    A file that does not exist is an error for the option, and is not created.
+    """
+    url = f"sqlite:///{tmp_path}/own.db"
+    monkeypatch.setenv("DKIST_CORE_INBOX", url) if is_setting else None
+    options = () if is_setting else ("--inbox", url)
+    missing = run("list", *options)
+    is_there = (tmp_path / "own.db").exists()
+    with closing(Database.open(url, read_settings())) as database, closing(Inbox(database, Rules(NAME))) as inbox:
+        inbox.store([Arrival(None, b"\xff", reason="the body is not JSON")])
+
+    found = run("list", *options)
+
+    assert not is_there
+    assert missing.exit_code == (0 if is_setting else 1)
+    assert ("no dead letters" if is_setting else f"there is no inbox {tmp_path}/own.db") in missing.output
+    assert "the body is not JSON" in found.output
+
+
 # RabbitMQ
 
 
@@ -420,6 +444,25 @@ def test_the_order_of_a_queue_survives_a_look(queue: OnBus, owned: Broker) -> No
         channel = connection.channel()
         tasks = [json.loads(channel.basic_get(f"{NAME}.dlq")[2])["data"]["taskName"] for _ in range(3)]
     assert tasks == ["T0", "T1", "T2"]
+
+
+def test_many_looks_at_a_queue_without_a_delivery_limit_of_ours_lose_nothing(queue: OnBus, owned: Broker) -> None:
+    """
+    RabbitMQ 4 drops a message that a quorum queue has received back 20 times, and an operator may have created it.
+    """
+    with owned.connect() as connection:
+        channel = connection.channel()
+        channel.queue_delete(f"{NAME}.dlq")
+        channel.queue_declare(f"{NAME}.dlq", durable=True, arguments={"x-queue-type": "quorum"})
+        channel.confirm_delivery()
+        for event in events(3):
+            channel.basic_publish("", f"{NAME}.dlq", encode(event))
+
+    for _ in range(25):
+        (group,) = queue.groups()
+
+    names = [letter["event"]["taskName"] for letter in queue.letters(group["id"])]
+    assert names == ["T2", "T1", "T0"]
 
 
 def test_what_a_retry_makes_dead_again_is_not_retried_for_ever(queue: OnBus) -> None:

@@ -38,6 +38,8 @@ _VARIES = [
     (re.compile(r"\b(run|TIME) [0-9a-f]{8}\b"), r"\1 RUN"),
     (re.compile(r"\d+(\.\d+)? ?(ms|s)\b"), "SECONDS"),
     (re.compile(r"line \d+"), "line N"),
+    (re.compile(r"sqlite:/+\S*inbox\.db"), "INBOX"),
+    (re.compile(r"\bg[ijq][0-9a-f]{8}\b"), "GROUP"),
     (re.compile(r"python:3\.\d+"), "python:3.N"),
     (re.compile(r"pid \d+|on [\w.-]+, |\d+ MB|\d{4}-\d\d-\d\d"), "VARIES"),
     (re.compile(r"[━─╸╺╼╾░╰┴·]+"), ""),

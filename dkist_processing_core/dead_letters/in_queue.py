@@ -1,20 +1,20 @@
 """
 The dead letters of a named subscription to RabbitMQ: the queue `{name}.dlq`, and `{name}.dla` for archived ones.
 
-A message is removed from one queue only after the broker has confirmed it in another one. Not here: the publication of
-dead letters (bus.amqp.named_queue).
+Not here: moving messages between queues (moving), and the publication of dead letters (bus.amqp.named_queue).
 """
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.bus.topology import DEAD_LETTER_ARCHIVE_SUFFIX, DEAD_LETTERS_SUFFIX, dead_letter_archive
 from dkist_processing_core.dead_letters.letter import DeadLetter, FormerFailure, digest, event_of, family_of_reason
+from dkist_processing_core.dead_letters.moving import Moving, with_headers, without_returns
 from dkist_processing_core.dead_letters.place import Action, Changed, WholePlace, concerns
 from dkist_processing_core.errors import BusUnreachableError
-from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.journal.message import Message
 from dkist_processing_core.settings.interface import Settings
 
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 _LETTER, _GROUP = "q", "gq"
 _CONNECT_SECONDS = 5.0
-_CONFIRM_SECONDS = 10.0
+_PREFETCH = 65535
 _SILENCE_SECONDS = 5.0
-# The exchange that routes a message to the queue whose name is the routing key.
-_TO_QUEUE = ""
 _OURS = "x-dead-"
 _HISTORY = "x-dead-history"
 # All headers are to fit one frame.
@@ -51,48 +49,43 @@ class QueueLetters(WholePlace):
         found: list[DeadLetter] = []
         for queue in (self._dead, self._archived):
             with self._link() as link:
-                found += [self._letter(queue, received.message) for received in _messages(link, queue)]
+                moving = Moving(link, queue)
+                for received in _messages(link, queue):
+                    found.append(self._letter(queue, received.message))
+                    moving.leave(received)
+                moving.end()
         return found
 
     def change(self, action: Action, names: Collection[str]) -> Changed:
         """Do something with the letters and groups of these ids, or without ids with all."""
         sources = {Action.ARCHIVE: (self._dead,), Action.RESTORE: (self._archived,)}
+        targets = {Action.ARCHIVE: self._archived, Action.RESTORE: self._dead}
         count, obstacles = 0, {}
         for queue in sources.get(action, (self._dead, self._archived)):
             with self._link() as link:
-                move = self._mover(link, action)
+                if action is Action.ARCHIVE:
+                    link.declare(dead_letter_archive(self._settings, self._consumer))
+                moving = Moving(link, queue)
                 for received in _messages(link, queue):
                     letter = self._letter(queue, received.message)
+                    message = received.message
                     if not concerns(action, names, letter):
-                        continue
-                    if action is Action.RETRY and letter.obstacle is not None:
+                        moving.leave(received)
+                    elif action is not Action.RETRY:
+                        moving.move(received, message, targets.get(action))
+                    elif letter.obstacle is None:
+                        moving.move(received, _retried(message, letter), self._consumer)
+                    else:
                         obstacles[letter.id] = letter.obstacle
-                        continue
-                    move(received.message, letter)
-                    link.acknowledge(received.tag)
-                    count += 1
-                # The messages that are not acknowledged return when the link is closed.
-                link.synchronize()
+                        moving.leave(received)
+                moving.end()
+                count += moving.count
         return Changed(count, obstacles)
 
     def _link(self) -> "AmqpLink":
         from dkist_processing_core.bus.amqp.link import AmqpLink  # noqa: PLC0415 - the journal needs no pika
 
         return AmqpLink.open(self._settings, _CONNECT_SECONDS)
-
-    def _mover(self, link: "AmqpLink", action: Action) -> Callable[[Message, DeadLetter], None]:
-        """Return how a message gets to where the action puts it."""
-        if action is Action.ARCHIVE:
-            link.declare(dead_letter_archive(self._settings, self._consumer))
-        target = {Action.RETRY: self._consumer, Action.ARCHIVE: self._archived, Action.RESTORE: self._dead}.get(action)
-
-        def move(message: Message, letter: DeadLetter) -> None:
-            if target is None:
-                return
-            sent = _with_headers(message, _retried(message, letter)) if action is Action.RETRY else message
-            link.publish(Message(_TO_QUEUE, target, sent.body, sent.properties), _CONFIRM_SECONDS)
-
-        return move
 
     def _letter(self, queue: str, message: Message) -> DeadLetter:
         headers = message.properties.headers
@@ -132,8 +125,8 @@ def _messages(link: "AmqpLink", queue: str) -> "Iterator[TaggedMessage]":
     load = link.queue_load(queue)
     if load is None or not load.messages:
         return
-    # Without a limit: a message that is not acknowledged would hold up the others.
-    link.consume(queue, prefetch=0)
+    # A message that is not acknowledged would hold up the others. Without a limit a quorum queue has one of 2,000.
+    link.consume(queue, prefetch=_PREFETCH)
     rest = load.messages
     while rest:
         received = link.receive(_SILENCE_SECONDS)
@@ -147,15 +140,8 @@ def _messages(link: "AmqpLink", queue: str) -> "Iterator[TaggedMessage]":
         yield received
 
 
-def _with_headers(message: Message, headers: dict[str, Any]) -> Message:
-    """Return a message with other headers."""
-    old = message.properties
-    properties = Properties(old.message_id, old.content_type, old.type, old.timestamp, old.correlation_id, headers)
-    return Message(message.exchange, message.routing_key, message.body, properties)
-
-
-def _retried(message: Message, letter: DeadLetter) -> dict[str, Any]:
-    """Return the headers of a message that is retried: those of the original, and the history."""
+def _retried(message: Message, letter: DeadLetter) -> Message:
+    """Return a message as it is retried: with the headers of the original, and the history."""
     headers = message.properties.headers
     former = {
         "reason": letter.reason[:_MAX_REASON],
@@ -164,12 +150,14 @@ def _retried(message: Message, letter: DeadLetter) -> dict[str, Any]:
         "exchange": str(headers.get("x-dead-exchange", "")),
         "routingKey": str(headers.get("x-dead-routing-key", "")),
     }
-    return {**_original(headers), _HISTORY: json.dumps([*_stored_history(headers), former][-_MAX_LIVES:])}
+    history = json.dumps([*_stored_history(headers), former][-_MAX_LIVES:])
+    return with_headers(message, {**_original(headers), _HISTORY: history})
 
 
 def _original(headers: Any) -> dict[str, Any]:
     """Return the headers that the message had before it was dead-lettered."""
-    return {name: value for name, value in headers.items() if not name.startswith(_OURS) and name != "x-death"}
+    kept = without_returns(headers).items()
+    return {name: value for name, value in kept if not name.startswith(_OURS) and name != "x-death"}
 
 
 def _reason_and_time(message: Message) -> tuple[str, float | None]:

@@ -7,16 +7,18 @@ Not here: what can be done with the letters (place).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.dead_letters.in_journal import JournalLetters
 from dkist_processing_core.dead_letters.in_queue import QueueLetters
 from dkist_processing_core.dead_letters.place import Place
-from dkist_processing_core.errors import ExtraMissingError
+from dkist_processing_core.errors import ExtraMissingError, InboxUnavailableError
 from dkist_processing_core.journal.place import place
 from dkist_processing_core.settings.interface import Settings
 
 _INBOX_FILE = "inbox.db"
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,12 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
     Raises:
         DKISTProcessingCoreError: A place exists and cannot be used.
     """
-    inbox = inbox or getattr(settings, "dkist_core_inbox", None)
-    if inbox is None and not (place(settings).folder / _INBOX_FILE).exists():
+    address = inbox or settings.dkist_core_inbox
+    file = _file_of(settings, address)
+    if file is not None and not file.exists():
+        if inbox is not None:
+            msg = f"there is no inbox {file}"
+            raise InboxUnavailableError(msg)
         yield Places(*_of_bus(settings, consumers, ()))
         return
     try:
@@ -49,13 +55,20 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
         from dkist_processing_core.inbox import Database  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise ExtraMissingError("consumer", "an inbox is read", str(error.name)) from None
-    database = Database.open(inbox, settings)
+    database = Database.open(address, settings)
     try:
         rows = InboxLetters(database, consumers)
         found, remarks = _of_bus(settings, consumers, rows.consumers())
         yield Places([rows, *found], remarks)
     finally:
         database.close()
+
+
+def _file_of(settings: Settings, address: str | None) -> Path | None:
+    """Return the file of an inbox in SQLite: opening it would create it."""
+    if address is None:
+        return place(settings).folder / _INBOX_FILE
+    return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
 
 
 def _of_bus(settings: Settings, consumers: Sequence[str], known: Sequence[str]) -> tuple[list[Place], list[str]]:
