@@ -48,7 +48,7 @@ def empty() -> Engine:
     return engine
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """
     An empty store in each kind of database; a test rolls its changes back.
@@ -180,6 +180,29 @@ def test_a_report_with_an_implausible_time_does_not_change_the_place_of_its_run(
     by_id = {run.run.run_id: run.last_sign_at for run in Questions(connection).runs(Choice())}
 
     assert (by_id["wrong"], by_id["old"]) == (NOON, NOW)
+
+
+def test_a_report_that_only_a_newer_release_can_read_is_passed_over(connection: Connection) -> None:
+    """After a return to an older release, the store still answers, and the report is kept."""
+    number = Questions(connection).run_number(RUNNING)
+    body = b'{"type": "edu.nso.dkist.task.imagined"}'
+    values = {"run": number, "digest": b"new", "body": body, "received_at": NOW.timestamp(), "is_folded": False}
+    connection.execute(REPORTS.insert().values(values))
+    folded = Store(clock=NOW.timestamp).fold(connection, 10)
+    state = {run.run.run_id: run.state for run in Questions(connection).runs(Choice())}
+
+    assert folded == 1
+    assert state[RUNNING] is State.RUNNING
+    assert "imagined" not in "".join(dump(connection))
+    assert connection.scalar(select(REPORTS.c.is_folded).where(REPORTS.c.digest == b"new")) is True
+
+
+def test_a_failure_without_a_plausible_time_is_listed(connection: Connection) -> None:
+    """It counts as having failed when its report was received."""
+    fill(connection, [[failed("A", run_id="old", time=datetime(1971, 1, 1, tzinfo=UTC), fingerprint="f" * 16)]])
+    (family,) = [each for each in Questions(connection).families(Choice()) if each.family == "f" * 16]
+
+    assert (family.count, family.last_at) == (1, NOW)
 
 
 def test_runs_are_listed_with_their_tasks_and_failures(connection: Connection) -> None:

@@ -30,6 +30,7 @@ from dkist_processing_core.settings.reading import read_settings
 from tests.facts import finished, started
 from tests.running import ROOT, command, run_python
 from tests.services.broker import Broker
+from tests.services.postgres import PostgresServer
 from tests.stored import ENDED, RUNNING, ended_run, running_run
 from tests.waiting import wait_until
 
@@ -328,10 +329,9 @@ def test_on_a_broker_the_commands_read_its_archive_and_show_the_store_without_it
 
 
 def test_the_store_may_be_in_postgresql(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, now: datetime
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, now: datetime
 ) -> None:
     """`DKIST_CORE_INBOX` names the database; its password is not shown."""
-    postgres = request.getfixturevalue("postgres")
     postgres.create_database("collected")
     monkeypatch.setenv("DKIST_CORE_INBOX", postgres.url("collected", driver="psycopg"))
     publish(*past_and_present(now))

@@ -23,7 +23,7 @@ from dkist_processing_core.collect.reading import snapshot
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
 from dkist_processing_core.consumer.replay import replayed
-from dkist_processing_core.errors import BusUnreachableError, DKISTProcessingCoreError
+from dkist_processing_core.errors import BusError, DKISTProcessingCoreError
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.identity import Run
 from dkist_processing_core.inbox import Database
@@ -93,12 +93,12 @@ class Collector:
         finally:
             self._service.release()
 
-    def catch_up(self) -> BusUnreachableError | None:
+    def catch_up(self) -> BusError | None:
         """
         Take in all reports on the bus, unless a service does that all the time.
 
         Returns:
-            The error if the broker cannot be reached: the store is as it was.
+            The error if the broker cannot be reached or refuses the consumer: the store is as it was.
         """
         with self._turn() as is_ours:
             if not is_ours:
@@ -107,10 +107,10 @@ class Collector:
                 if self.bus.is_remote:
                     # A consumer would wait for the broker.
                     subscribe(timeout=0.0, connect="fail", settings=self.settings).close()
-            except BusUnreachableError as error:
+                self._take_in()
+            except BusError as error:
                 self._fold()
                 return error
-            self._take_in()
         return None
 
     def _take_in(self) -> None:

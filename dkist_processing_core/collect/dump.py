@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, select
 
+from dkist_processing_core.collect.folding import event_in
 from dkist_processing_core.collect.tables import REPORTS, RUNS
-from dkist_processing_core.events import decode, encode
+from dkist_processing_core.events import encode
 from dkist_processing_core.runs import kept_reports, run_view
 from dkist_processing_core.runs.as_json import run_json
 
@@ -35,6 +36,6 @@ def dump(connection: Connection) -> Iterator[str]:
 
 def _run(connection: Connection, number: int) -> str:
     bodies = connection.scalars(select(REPORTS.c.body).where(REPORTS.c.run == number))
-    kept = kept_reports(map(decode, bodies))
+    kept = kept_reports(event for body in bodies if (event := event_in(body)) is not None)
     reports = sorted(map(encode, kept))
     return _encode(run_json(run_view(kept)) | {"reports": [json.loads(body) for body in reports]})

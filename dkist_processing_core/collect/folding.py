@@ -15,8 +15,9 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from dkist_processing_core.collect.rows import rows_of
+from dkist_processing_core.collect.rows import RowsOfRun, rows_of
 from dkist_processing_core.collect.tables import ATTEMPTS, BUSES, IS_NEW, REPORTS, RUNS, TASKS
+from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import Event, decode, encode
 from dkist_processing_core.identity.short_ids import characters_of
 from dkist_processing_core.runs import kept_reports
@@ -68,22 +69,25 @@ class Store:
     def _fold_run(self, connection: Connection, number: int) -> None:
         columns = (REPORTS.c.number, REPORTS.c.body, REPORTS.c.received_at, REPORTS.c.is_folded)
         stored = connection.execute(select(*columns).where(REPORTS.c.run == number)).all()
-        by_number = {row.number: decode(row.body) for row in stored}
+        by_number = {row.number: event for row in stored if (event := event_in(row.body)) is not None}
         kept = {id(event) for event in kept_reports(by_number.values())}
         replaced = [each for each, event in by_number.items() if id(event) not in kept]
         received_at = max(row.received_at for row in stored)
         reports = [event for event in by_number.values() if id(event) in kept]
-        rows = rows_of(reports, datetime.fromtimestamp(received_at, UTC))
+        if reports:
+            self._write(connection, number, rows_of(reports, datetime.fromtimestamp(received_at, UTC)), received_at)
+        for each in _steps(replaced):
+            connection.execute(delete(REPORTS).where(REPORTS.c.number.in_(each)))
+        for each in _steps([row.number for row in stored if not row.is_folded]):
+            connection.execute(update(REPORTS).where(REPORTS.c.number.in_(each)).values(is_folded=True))
+
+    def _write(self, connection: Connection, number: int, rows: RowsOfRun, received_at: float) -> None:
         of_run = update(RUNS).where(RUNS.c.number == number)
         connection.execute(of_run.values(**rows.run, received_at=received_at))
         for table, found in ((TASKS, rows.tasks), (ATTEMPTS, rows.attempts)):
             connection.execute(delete(table).where(table.c.run == number))
             if found:
                 connection.execute(table.insert(), [row | {"run": number} for row in found])
-        for each in _steps(replaced):
-            connection.execute(delete(REPORTS).where(REPORTS.c.number.in_(each)))
-        for each in _steps([row.number for row in stored if not row.is_folded]):
-            connection.execute(update(REPORTS).where(REPORTS.c.number.in_(each)).values(is_folded=True))
 
     def prune(self, connection: Connection, limit: int) -> int:
         """Delete at most `limit` runs whose last report was received more than 400 days ago; return their number."""
@@ -108,6 +112,14 @@ class Store:
         """Return when the store last had all reports of a bus; None if it never had."""
         seconds = connection.scalar(select(BUSES.c.completed_at).where(BUSES.c.name == bus))
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def event_in(body: bytes) -> Event | None:
+    """Return the event of a stored report; None if a newer release has stored it and this one cannot read it."""
+    try:
+        return decode(body)
+    except DecodeError:
+        return None
 
 
 def digest_of(body: bytes) -> bytes:

@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, TextClause, case, exists, func, or_, select
 
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun
+from dkist_processing_core.collect.folding import event_in
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, REPORTS, RUNS, TASKS
 from dkist_processing_core.consumer import matches
-from dkist_processing_core.events import Event, decode
+from dkist_processing_core.events import Event
 from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.short_ids import ShortIds, characters_of, one_named_run
 from dkist_processing_core.runs import State
@@ -128,7 +129,11 @@ class Questions:
     def reports(self, number: int) -> list[Event]:
         """Return the stored reports on a run, each with the time at which it was received."""
         query = select(REPORTS.c.body, REPORTS.c.received_at).where(REPORTS.c.run == number).order_by(REPORTS.c.number)
-        return [_received(row.body, row.received_at) for row in self._connection.execute(query)]
+        return [
+            event.with_acknowledgement(lambda: None, _moment(row.received_at))
+            for row in self._connection.execute(query)
+            if (event := event_in(row.body)) is not None
+        ]
 
     def short_ids(self, run_ids: Iterable[str]) -> ShortIds:
         """Return the short ids of these runs, which no other run in the store has."""
@@ -197,10 +202,6 @@ def _identity(row: Row[Any]) -> Run:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _received(body: bytes, received_at: float) -> Event:
-    return decode(body).with_acknowledgement(lambda: None, _moment(received_at))
 
 
 def _steps(values: list[Any], size: int = 500) -> Iterable[list[Any]]:

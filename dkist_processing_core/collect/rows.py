@@ -51,7 +51,7 @@ def rows_of(reports: Iterable[Event], received_at: datetime) -> RowsOfRun:
         {"place": place, "name": task.name, "state": task.state.value, "engine_state": task.engine_state}
         for place, task in enumerate(view.tasks)
     ]
-    known = _Known(kept, view.implausible)
+    known = _Known(kept, view.implausible, received_at)
     attempts = [
         known.row(task.name, attempt, is_last=attempt is task.attempts[-1])
         for task in view.tasks
@@ -71,7 +71,8 @@ def _last_end(view: RunView) -> datetime | None:
 class _Known:
     """The facts in the reports on a run that the view of an attempt leaves out."""
 
-    def __init__(self, reports: Iterable[Event], implausible: tuple[Event, ...]) -> None:
+    def __init__(self, reports: Iterable[Event], implausible: tuple[Event, ...], received_at: datetime) -> None:
+        self._received_at = received_at
         self._hosts: dict[tuple[str, int | None], str] = {}
         self._most: dict[tuple[str, int | None], int] = {}
         self._signs: dict[tuple[str, int | None], datetime] = {}
@@ -106,11 +107,11 @@ class _Known:
             "total": None if progress is None or progress.total is None else float(progress.total),
             "unit": None if progress is None else progress.unit,
             "note": None if progress is None else progress.note,
-            **_failure(task_name, attempt, attempt.ended_at or sign),
+            **_failure(task_name, attempt, attempt.ended_at or sign or self._received_at),
         }
 
 
-def _failure(task_name: str, attempt: AttemptView, failed_at: datetime | None) -> _Row:
+def _failure(task_name: str, attempt: AttemptView, failed_at: datetime) -> _Row:
     """Return the columns of a failure, which are empty for every other attempt."""
     end = attempt.end if isinstance(attempt.end, TaskFailed) else None
     if attempt.state is not State.FAILED:

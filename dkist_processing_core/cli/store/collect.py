@@ -15,13 +15,13 @@ def collect_until_ended(*, until_idle: bool, health: str | None) -> None:
     Keep the store up to date until SIGTERM or Ctrl-C, or with `until_idle` until nothing is left to take in.
 
     Raises:
-        BusUnreachableError: With `until_idle`, the broker cannot be reached.
+        BusError: With `until_idle`, the broker cannot be reached or used.
     """
     with open_collector() as collector:
         if until_idle:
-            unreachable = collector.catch_up()
-            if unreachable is not None:
-                raise unreachable
+            error = collector.catch_up()
+            if error is not None:
+                raise error
             return
         print_remark(f"collecting the runs of {collector.bus.where} into {collector.where}; press Ctrl-C to end")
         with interrupt_ends():
@@ -33,14 +33,14 @@ def dump_store() -> None:
     Write the store as canonical JSON.
 
     Raises:
-        BusUnreachableError: The broker cannot be reached; the store was written as it was.
+        BusError: The broker cannot be reached or used; the store was written as it was.
     """
     with open_collector() as collector:
-        unreachable = collector.catch_up()
+        error = collector.catch_up()
         for line in collector.dump():
             write_line(line)
-        if unreachable is not None:
-            raise out_of_date(unreachable, collector.completed_at())
+        if error is not None:
+            raise out_of_date(error, collector.completed_at())
 
 
 def rebuild_store(*, forget: bool) -> None:

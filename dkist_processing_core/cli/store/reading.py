@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.waiting import waiting_remark
-from dkist_processing_core.errors import BusUnreachableError, ExtraMissingError
+from dkist_processing_core.errors import BusError, ExtraMissingError
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import print_remark
 
+_FORM = "%Y-%m-%d %H:%M:%S"
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
@@ -49,14 +50,14 @@ def store_to_read(*, remarks: bool = True) -> "Iterator[Questions]":
         remarks: Whether to print what this host knows besides: messages that wait for the broker, and lost runs.
 
     Raises:
-        BusUnreachableError: The broker cannot be reached; the questions were answered from the store as it was.
+        BusError: The broker cannot be reached or used; the questions were answered from the store as it was.
     """
     with open_collector(remark=print_remark if remarks else _nothing) as collector:
-        unreachable = collector.catch_up()
+        error = collector.catch_up()
         with collector.questions() as questions:
             yield questions
-        if unreachable is not None:
-            raise out_of_date(unreachable, collector.completed_at())
+        if error is not None:
+            raise out_of_date(error, collector.completed_at())
         if remarks:
             _print_remarks(collector)
 
@@ -74,9 +75,8 @@ def _nothing(_: str) -> None:
     """Print no remark."""
 
 
-def out_of_date(error: BusUnreachableError, completed_at: "datetime | None") -> BusUnreachableError:
-    """Return the error of an unreachable broker, with the time until which the store has everything."""
+def out_of_date(error: BusError, completed_at: "datetime | None") -> BusError:
+    """Return the error of a broker, with the time until which the store has everything."""
     if completed_at is None:
-        return BusUnreachableError(f"{error}; the store never had all events of it")
-    until = local_time(completed_at, "%Y-%m-%d %H:%M:%S", None)
-    return BusUnreachableError(f"{error}; the store has all events until {until}")
+        return type(error)(f"{error}; the store never had all events of it")
+    return type(error)(f"{error}; the store has all events until {local_time(completed_at, _FORM, None)}")

@@ -18,7 +18,7 @@ from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.store.as_json import attempt_json
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.errors import BusUnreachableError
+from dkist_processing_core.errors import BusError
 from dkist_processing_core.text import counted
 from dkist_processing_core.text.console import Terminal, folded
 from dkist_processing_core.text.terminal import interrupt_ends, write_json
@@ -59,7 +59,7 @@ def _lines_or_error(choice: Choice, silent_since: datetime | None, console: Term
     """Yield the lines, and an error of the broker below them: it may be restarted meanwhile."""
     try:
         yield from _lines(choice, silent_since, console, remarks=False)
-    except BusUnreachableError as error:
+    except BusError as error:
         yield from folded(Text(str(error), "red"), console.width, 2)
 
 
