@@ -6,16 +6,20 @@ Not here: the content of the store (test_store), and the drawings (test_store_dr
 
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
+import termios
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func
+from sqlalchemy import select as select_from
 from typer.testing import CliRunner
 
 from dkist_processing_core.cli import app
@@ -197,7 +201,7 @@ def count_of(table: Any) -> int:
     Return the number of rows in a table of the store.
     """
     with closing(Database.open(None, read_settings())) as database, database.reading() as connection:
-        return connection.scalar(select(func.count()).select_from(table)) or 0
+        return connection.scalar(select_from(func.count()).select_from(table)) or 0
 
 
 def test_catching_up_leaves_no_process() -> None:
@@ -263,6 +267,40 @@ def test_a_service_keeps_the_store_and_the_commands_only_read_it(
 
     assert status == 0
     assert read == {"running": 1, "failed": 1}
+
+
+def test_the_live_table_follows_the_attempts_until_ctrl_c(now: datetime) -> None:
+    """An attempt that ends disappears at the next drawing, and the screen is as before at the end."""
+    reports = list(running_run(now=now))
+    publish(*reports)
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 100))
+    variables = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"TERM": "xterm-256color"}
+    shown = b""
+
+    def has_shown(text: bytes) -> bool:
+        nonlocal shown
+        if select.select([leader], [], [], 0)[0]:
+            with suppress(OSError):  # Linux ends it with EIO
+                shown += os.read(leader, 65_536)
+        return text in shown
+
+    with subprocess.Popen(command("top"), cwd=ROOT, stdout=follower, stderr=follower, env=variables) as process:
+        os.close(follower)
+        try:
+            wait_until(lambda: has_shown(b"3 attempts of 1 run"))
+            identity = {"workflow_name": "l1_to_l2_dlnirsp", "workflow_version": "dev", "run_id": RUNNING}
+            publish(finished("Gather", time=now, **identity))
+            wait_until(lambda: has_shown(b"2 attempts of 1 run"))
+            process.send_signal(signal.SIGINT)
+            wait_until(lambda: has_shown(b"\x1b[?1049l"))
+            status = process.wait(30)
+        finally:
+            process.kill()
+            os.close(leader)
+
+    assert status == 0
+    assert b"Invert" in shown
 
 
 def test_a_rebuild_refuses_to_lose_what_only_the_store_has(now: datetime) -> None:
