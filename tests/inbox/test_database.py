@@ -114,7 +114,7 @@ def test_every_table_has_the_prefix(database: Database) -> None:
     assert names - {"effect"} == {*metadata.tables, VERSION_TABLE}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
 def empty(request: pytest.FixtureRequest) -> Any:
     """
     The address of a database without tables.

@@ -222,7 +222,7 @@ def test_whatever_happens_each_event_has_its_effect_once(
     """
     Over arrivals, failures, kills, releases and retries, in any order, by two processes.
     """
-    url = request.getfixturevalue("inbox_url") if database.dialect == "postgresql" else None
+    url, examples = (request.getfixturevalue("inbox_url"), 8) if database.dialect == "postgresql" else (None, 20)
     database.close()
 
     class OfDatabase(Histories):
@@ -240,4 +240,6 @@ def test_whatever_happens_each_event_has_its_effect_once(
             finally:
                 self._opened.__exit__(None, None, None)
 
-    run_state_machine_as_test(OfDatabase, settings=settings(max_examples=25, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(
+        OfDatabase, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
+    )
