@@ -64,13 +64,17 @@ def store(
 ) -> Stored:
     """Store arrivals in their order, and the offset in the archive up to which everything is stored."""
     rows = [row for arrival in arrivals if (row := _row(arrival, rules, now)) is not None]
+    ends = [] if rules.every_report else [row for row in rows if row.is_end]
+    if firm := [row for row in ends if row.state == _WAITING and not row.provisional]:
+        connection.execute(_withdrawal, {"consumer": rules.name, "keys": [row.key for row in firm]})
     new = _insert(connection, rows) if rows else 0
-    if not rules.every_report and (ends := [row for row in rows if row.is_end]):
+    if ends:
+        values = {"consumer": rules.name, "runs": list({row.run_id for row in ends})}
         changed = 0
         if new < len(rows):
-            changed = sum(_replace(connection, row) for row in ends)
-        values = {"consumer": rules.name, "now": now, "runs": list({row.run_id for row in ends})}
-        changed += connection.execute(_cancellation, values).rowcount
+            provisional = set(connection.scalars(_provisional, values))
+            changed = sum(_replace(connection, row) for row in firm if row.key in provisional)
+        changed += connection.execute(_cancellation, values | {"now": now}).rowcount
         if changed and rules.ordered:
             let_go_on(connection, rules.name, [RunKey(str(r.run_id), str(r.workflow), str(r.version)) for r in ends])
     if verified is not None:
@@ -223,27 +227,33 @@ def _insert(connection: Connection, rows: Sequence[_New]) -> int:
     return connection.exec_driver_sql(_INSERT_ROWS, list(rows)).rowcount
 
 
-_REPLACED = ("body", "content_type", "headers", "provisional", "reporter", "due_at", "state")
+# A firm report that is wanted arrives anew if its key is that of a row without effect.
+_withdrawal = text(
+    """
+    DELETE FROM dkist_core_inbox WHERE consumer = :consumer AND key IN :keys AND state IN ('cancelled', 'unwanted')
+    """
+).bindparams(bindparam("keys", expanding=True))
+_provisional = text(
+    """
+    SELECT key FROM dkist_core_inbox
+    WHERE consumer = :consumer AND run_id IN :runs AND provisional AND state IN ('waiting', 'parked')
+    """
+).bindparams(bindparam("runs", expanding=True))
+_REPLACED = ("body", "content_type", "headers", "provisional", "reporter", "due_at")
+_replacement = text(
+    f"""
+    UPDATE dkist_core_inbox SET {", ".join(f"{name} = :new_{name}" for name in _REPLACED)}
+    WHERE consumer = :consumer AND key = :key AND provisional AND state IN ('waiting', 'parked')
+    """  # noqa: S608 - names of columns
+)
 
 
 def _replace(connection: Connection, row: _New) -> int:
-    """Put a report in the place of one that is worth less, and return 1 if there is one."""
-    is_wanted = row.state == _WAITING
+    """Put a firm report in the place of a provisional one of its key, and return 1 if there is one."""
     values = {f"new_{name}": getattr(row, name) for name in _REPLACED}
-    values |= {"of_consumer": row.consumer, "of_key": row.key}
-    values |= {"is_firm": is_wanted and not row.provisional, "is_wanted": is_wanted}
-    return connection.execute(_replacement, values).rowcount
+    return connection.execute(_replacement, values | {"consumer": row.consumer, "key": row.key}).rowcount
 
 
-# A firm report replaces a provisional one that is not handled yet; a wanted one takes the place of an unwanted one.
-_replacement = text(
-    f"""
-    UPDATE dkist_core_inbox SET {", ".join(f"{name} = :new_{name}" for name in _REPLACED)}, done_at = NULL
-    WHERE consumer = :of_consumer AND key = :of_key
-    AND ((:is_firm AND provisional AND state IN ('waiting', 'parked', 'cancelled'))
-      OR (:is_wanted AND state = 'unwanted'))
-    """  # noqa: S608 - names of columns
-)
 # A firm end of an attempt cancels provisional reports of another end of it. Without a number it is of any attempt.
 _cancellation = text(
     """

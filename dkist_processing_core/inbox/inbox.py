@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, case, func, select, text
+from sqlalchemy import Connection, RowMapping, text
 
 from dkist_processing_core.errors import ClaimLostError, DecodeError
 from dkist_processing_core.events import Event
@@ -26,7 +26,6 @@ from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.outcomes import Failed
 from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
-from dkist_processing_core.inbox.tables import State, inbox
 from dkist_processing_core.text import counted
 
 # How often the rows of claimers that have ended are looked for, while others can be claimed.
@@ -291,28 +290,30 @@ class Inbox:
 
     def counts(self) -> Counts:
         """Return the numbers of unfinished rows."""
-        mine = inbox.c.consumer == self.rules.name
-        unfinished = text("state IN ('waiting', 'parked', 'dead', 'archived')")
-        query = (
-            select(inbox.c.state, func.count(), func.sum(case((inbox.c.claim.is_not(None), 1), else_=0)))
-            .where(mine, unfinished)
-            .group_by(inbox.c.state)
-        )
         with self._database.reading() as connection:
-            found = {state: (count, claimed) for state, count, claimed in connection.execute(query)}
-        of = {state: found.get(state, (0, 0))[0] for state in State}
-        claimed = sum(int(claimed) for _, claimed in found.values())
-        return Counts(
-            waiting=of[State.WAITING] - claimed,
-            claimed=claimed,
-            parked=of[State.PARKED],
-            dead=of[State.DEAD],
-            archived=of[State.ARCHIVED],
-        )
+            return Counts(
+                **{
+                    name: connection.execute(query, {"consumer": self.rules.name}).scalar_one()
+                    for name, query in _COUNTS.items()
+                }
+            )
 
     def close(self) -> None:
         """Release the locks; rows that are still claimed should be released before."""
         self.abandon()
+
+
+# Each of them reads the index of these rows alone.
+_COUNTS = {
+    name: text(f"SELECT count(*) FROM dkist_core_inbox WHERE consumer = :consumer AND {condition}")  # noqa: S608 - constants
+    for name, condition in (
+        ("waiting", "state = 'waiting' AND claim IS NULL"),
+        ("claimed", "claim IS NOT NULL"),
+        ("parked", "state = 'parked'"),
+        ("dead", "state IN ('dead', 'archived') AND state = 'dead'"),
+        ("archived", "state IN ('dead', 'archived') AND state = 'archived'"),
+    )
+}
 
 
 def _row(row: RowMapping, event: Event) -> Row:

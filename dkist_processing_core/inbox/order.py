@@ -36,7 +36,6 @@ def run_of(row: RowMapping) -> RunKey:
 
 
 _THIS_RUN = "consumer = :consumer AND run_id = :run_id AND workflow = :workflow AND version = :version"
-# A repeated condition of an index has SQLite use it.
 _UNFINISHED = "state IN ('waiting', 'parked', 'dead', 'archived')"
 # The first unfinished row of a run apart from those that are claimed together.
 _FIRST = text(
@@ -54,12 +53,11 @@ _HOLDS_UP = """
 """
 _PARK = text("UPDATE dkist_core_inbox SET state = 'parked' WHERE seq = :seq AND state = 'waiting' AND claim IS NULL")
 _RETURN = text(
-    f"UPDATE dkist_core_inbox SET state = 'waiting' WHERE {_THIS_RUN} AND state = 'parked' AND {_UNFINISHED}"  # noqa: S608
+    f"UPDATE dkist_core_inbox SET state = 'waiting' WHERE {_THIS_RUN} AND state = 'parked'"  # noqa: S608
 )
 _RETURN_FIRST = """
     UPDATE dkist_core_inbox SET state = 'waiting' WHERE seq IN (
         SELECT parked.seq FROM dkist_core_inbox parked WHERE parked.consumer = :consumer AND parked.state = 'parked'
-        AND parked.state IN ('waiting', 'parked', 'dead', 'archived')
         AND NOT EXISTS (
             SELECT 1 FROM dkist_core_inbox earlier WHERE earlier.consumer = parked.consumer
             AND earlier.run_id = parked.run_id AND earlier.workflow = parked.workflow

@@ -99,9 +99,11 @@ def _partial(name: str, *columns: str, where: str) -> Index:
 _partial("due", "consumer", "due_at", "seq", where="state = 'waiting' AND claim IS NULL")
 _partial("claim", "consumer", "claim", where="claim IS NOT NULL")
 _partial("run", "consumer", "run_id", "seq", where=_UNFINISHED)
+_partial("parked", "consumer", "run_id", where="state = 'parked'")
 _partial("dead", "consumer", "last_failed_at", "seq", where="state IN ('dead', 'archived')")
 _partial("family", "consumer", "family", "last_failed_at", where="state IN ('dead', 'archived')")
 _partial("provisional", "consumer", "run_id", where="provisional AND state IN ('waiting', 'parked')")
+_partial("without_effect", "consumer", "key", where="state IN ('cancelled', 'unwanted')")
 _partial("end", "consumer", "run_id", "task", where="is_end")
 _partial("done", "consumer", "done_at", where="done_at IS NOT NULL")
 

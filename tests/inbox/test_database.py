@@ -111,7 +111,7 @@ def test_every_table_has_the_prefix(database: Database) -> None:
     with database.reading() as connection:
         names = set(connection.dialect.get_table_names(connection))
 
-    assert names - {"effect"} == {*metadata.tables, VERSION_TABLE}
+    assert names - {"effect", "killed_effect"} == {*metadata.tables, VERSION_TABLE}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])

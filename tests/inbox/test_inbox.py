@@ -210,6 +210,34 @@ def test_a_firm_end_of_another_type_cancels_a_provisional_report(
     assert inbox.next_due() is None
 
 
+def test_a_firm_report_of_a_cancelled_one_is_handled_in_its_own_place(inboxes: Open, clock: Clock) -> None:
+    """
+    Two processes report different ends of an attempt: the consumer gets both, as they arrived.
+    """
+    inbox = inboxes(ordered=True)
+    inbox.store([arrival(failed("A", cause="lost", reported_by="engine", provisional=True))])
+    inbox.store([arrival(finished("A"))])
+
+    inbox.store([arrival(failed("A", cause="lost", reported_by="engine", provisional=True)), arrival(failed("A"))])
+
+    clock.now += 1000
+    assert [row.event for row in inbox.claim(9)] == [finished("A"), failed("A")]
+
+
+def test_a_report_that_no_handler_wanted_is_handled_if_one_wants_it_now(inboxes: Open) -> None:
+    """
+    A consumer may get a further handler, and read past events again.
+    """
+    inbox = inboxes()
+    inbox.store([arrival(finished("A"), is_wanted=False)])
+    before = inbox.claim(9)
+
+    inbox.store([arrival(finished("A"))])
+
+    assert before == []
+    assert [row.event for row in inbox.claim(9)] == [finished("A")]
+
+
 def test_the_offset_in_the_archive_is_stored_with_the_rows(inboxes: Open) -> None:
     """
     What was verified stays verified.

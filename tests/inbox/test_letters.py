@@ -159,6 +159,7 @@ def test_letters_of_one_consumer_can_be_looked_at_alone(inboxes: Open, database:
     for name in ("one", "other"):
         inboxes(name).store([Arrival(None, b"\xff", reason="no event")])
 
+    assert DeadLetters(database).consumers() == ["one", "other"]
     assert DeadLetters(database, "one").discard(every=True) == 1
     assert [letter.consumer for letter in DeadLetters(database).list()] == ["other"]
 

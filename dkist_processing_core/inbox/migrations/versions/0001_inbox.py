@@ -15,9 +15,11 @@ _INDEXES = {
     "due": (["consumer", "due_at", "seq"], "state = 'waiting' AND claim IS NULL"),
     "claim": (["consumer", "claim"], "claim IS NOT NULL"),
     "run": (["consumer", "run_id", "seq"], _UNFINISHED),
+    "parked": (["consumer", "run_id"], "state = 'parked'"),
     "dead": (["consumer", "last_failed_at", "seq"], "state IN ('dead', 'archived')"),
     "family": (["consumer", "family", "last_failed_at"], "state IN ('dead', 'archived')"),
     "provisional": (["consumer", "run_id"], "provisional AND state IN ('waiting', 'parked')"),
+    "without_effect": (["consumer", "key"], "state IN ('cancelled', 'unwanted')"),
     "end": (["consumer", "run_id", "task"], "is_end"),
     "done": (["consumer", "done_at"], "done_at IS NOT NULL"),
 }
