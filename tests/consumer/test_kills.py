@@ -123,16 +123,21 @@ def seed() -> int:
 
 @pytest.fixture
 def actor_of(
-    request: pytest.FixtureRequest, state_dir: Path, use: Callable[[Broker], None], seed: int
+    request: pytest.FixtureRequest,
+    state_dir: Path,
+    use: Callable[[Broker], None],
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
 ) -> Iterator[Callable[..., Actor]]:
     """
-    A function that returns a consumer on a bus, with a new database of a kind.
+    A function that returns a consumer on the embedded bus, or with a queue of a type, and with a new database.
     """
     opened: list[Actor] = []
     created: list[str] = []
 
     def actor_of(bus: str, kind: str, **plan: Any) -> Actor:
-        if bus == "broker":
+        if bus != "embedded":
+            monkeypatch.setenv("ISB_QUEUE_TYPE", bus)
             use(request.getfixturevalue("broker"))
         url = f"sqlite:///{state_dir}/inbox.db"
         if kind == "postgresql":
@@ -152,8 +157,8 @@ def actor_of(
 
 CASES = [
     ("embedded", "sqlite", {"processes": 2, "batch_size": 5}),
-    pytest.param("broker", "postgresql", {"processes": 2}, marks=ON_A_BROKER),
-    pytest.param("broker", "sqlite", {}, marks=ON_A_BROKER),
+    pytest.param("classic", "postgresql", {"processes": 2}, marks=ON_A_BROKER),
+    pytest.param("quorum", "sqlite", {}, marks=ON_A_BROKER),
 ]
 
 
@@ -184,8 +189,8 @@ def test_each_event_has_its_effect_once_and_in_order_however_often_a_consumer_is
 @pytest.mark.parametrize(
     ("bus", "kind", "plan"),
     [
-        pytest.param("broker", "postgresql", {"processes": 2}, marks=ON_A_BROKER),
-        pytest.param("broker", "sqlite", {}, marks=ON_A_BROKER),
+        pytest.param("classic", "postgresql", {"processes": 2}, marks=ON_A_BROKER),
+        pytest.param("quorum", "sqlite", {}, marks=ON_A_BROKER),
         ("embedded", "sqlite", {"batch_size": 5, "ordered": False}),
         ("embedded", "postgresql", {}),
     ],
@@ -208,13 +213,21 @@ def test_an_event_that_kills_its_consumer_is_dead_and_all_others_are_handled(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("bus", ["embedded", pytest.param("broker", marks=ON_A_BROKER)])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("bus", "kind", "processes"),
+    [
+        ("embedded", "sqlite", 2),
+        ("embedded", "postgresql", 1),
+        pytest.param("classic", "sqlite", 1, marks=ON_A_BROKER),
+        pytest.param("classic", "postgresql", 2, marks=ON_A_BROKER),
+        pytest.param("quorum", "sqlite", 2, marks=ON_A_BROKER),
+        pytest.param("quorum", "postgresql", 1, marks=ON_A_BROKER),
+    ],
+)
 def test_a_thousand_kills_neither_lose_nor_double_an_effect(
     actor_of: Callable[..., Actor], tell: Callable[[str], None], bus: str, kind: str, processes: int
 ) -> None:
     """
-    The same with more kills, on each combination of bus and database.
+    The same with more kills, on each combination of bus and database, with one process or two.
     """
     check(actor_of(bus, kind, processes=processes, kills=1000), 1500, tell)
