@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import termios
 from abc import ABC, abstractmethod
@@ -17,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pika import BasicProperties
 from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from dkist_processing_core.bus import Bus, open_bus
+from dkist_processing_core.bus.embedded import KEPT_SECONDS
 from dkist_processing_core.cli import app
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, TaskEvent, decode, encode
 from dkist_processing_core.inbox import Arrival, Database, Inbox, Rules
 from dkist_processing_core.journal.letters import letters
 from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.journal.retention import HostTime, keep
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed
 from tests.inbox.parts import TABLES, arrival
@@ -411,6 +415,34 @@ def test_a_broker_keeps_the_dead_letters_if_the_queue_is_missing(queue: OnBus, o
     assert sum(group["count"] for group in queue.groups()) == 3
 
 
+def test_a_killed_retry_loses_nothing(queue: OnBus, owned: Broker) -> None:
+    """
+    Each message is in one queue or in both, and the next retry moves the others.
+    """
+    everything = {str(number) for number in range(3000)}
+    with owned.connect() as connection:
+        channel = connection.channel()
+        for name in everything:
+            channel.basic_publish("", f"{NAME}.dlq", b"{}", BasicProperties(message_id=name))
+        retry = subprocess.Popen(command("dead-letters", "retry", "--all", *queue.options), stdout=subprocess.PIPE)
+        with retry:
+            while retry.poll() is None and not channel.queue_declare(NAME, passive=True).method.message_count:
+                connection.process_data_events(0.005)
+            retry.kill()
+        # The broker returns what the killed process had received when it notices that its connection has ended.
+        while channel.queue_declare(f"{NAME}.dlq", passive=True).method.consumer_count:
+            connection.process_data_events(0.005)
+
+        queue.change("retry", "--all")
+
+        found = set()
+        while (properties := channel.basic_get(NAME, auto_ack=True)[1]) is not None:
+            found.add(properties.message_id)
+    assert found == everything
+    assert retry.returncode == -signal.SIGKILL
+    assert queue.groups() == []
+
+
 def test_a_retried_message_is_as_it_was_published(queue: OnBus, owned: Broker) -> None:
     """
     Its properties and headers are those of its publisher, beside the history.
@@ -595,6 +627,23 @@ def test_a_letter_whose_message_the_journal_has_removed_is_not_retried(journal: 
     assert done.exit_code == 1
     assert "the journal no longer has its message" in " ".join(done.output.split())
     assert journal.change("discard", "--all", "--yes") == 1
+
+
+def test_the_decision_about_a_letter_goes_with_the_letter(journal: OnBus) -> None:
+    """
+    After seven days the journal holds neither.
+    """
+    journal.bury("no column 'a'", "no column 'b'")
+    journal.change("archive", journal.letters(journal.groups()[0]["id"])[0]["id"])
+    now = HostTime.now()
+    with journal.bus.open_journal() as opened:
+        before = opened.rows("SELECT name FROM fact WHERE name GLOB 'letter *'")
+
+        keep(opened, KEPT_SECONDS, host=HostTime(now.seconds + 2 * KEPT_SECONDS, now.wall + 2 * KEPT_SECONDS))
+
+        assert len(before) == 1
+        assert opened.rows("SELECT name FROM fact WHERE name GLOB 'letter *'") == []
+        assert letters(opened) == []
 
 
 def test_a_retry_is_received_again_until_it_is_acknowledged(journal: OnBus) -> None:

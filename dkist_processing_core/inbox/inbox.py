@@ -244,7 +244,7 @@ class Inbox:
         """Record that a handler failed: the row is tried again after a pause, or is dead after `max_tries`."""
         tries, now = row.tries + 1, self._clock()
         due_at = None if tries >= self.rules.max_tries else now + self.rules.pause(tries, self._random)
-        reason = None if due_at is not None else f"its handler failed {tries} times"
+        reason = None if due_at is not None else f"its handler failed {counted(tries, 'time')}"
         with explained(self._database.where), self._database.transaction() as connection:
             is_ours = outcomes.mark_failed(
                 connection,
