@@ -47,7 +47,7 @@ class Declaration:
             name: The name under which the bus and the inbox keep its position. Several processes may share it: one of
                 them receives, and on PostgreSQL all of them handle; on SQLite they take turns.
             inbox: The URL of a database, such as `postgresql://user@host/database` or `sqlite:////path/inbox.db`. By
-                default it is the file `inbox.db` beside the journals.
+                default it is that of the setting `DKIST_CORE_INBOX`, or the file `inbox.db` beside the journals.
             workers: The number of threads that call handlers.
             batch_size: How many events may share one transaction. If a handler fails, they are handled one by one.
             ordered: `"run"` handles the events of a run in their order of arrival. An event that waits for its next
