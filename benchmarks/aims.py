@@ -7,7 +7,7 @@ Not here: the measuring. A missed aim is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks import growth, latency, launch, parse, rates, replaced, startup
+from benchmarks import consuming, growth, latency, launch, parse, rates, replaced, startup
 from benchmarks.figures import Row, rounded
 from benchmarks.ground import Side
 from benchmarks.latency import Scene
@@ -83,6 +83,19 @@ def _replaced(name: str, most: float) -> Aim:
     return Aim(f"{name}, beside {replaced.BESIDE}", name, replaced.BESIDE, "ratio", most=most)
 
 
+def _consuming(ours: Side, other: Side, least: float) -> Aim:
+    return Aim(f"{ours.label}, beside {other.label}", ours.label, other.label, "ratio", least=least)
+
+
+CONSUMING = (
+    *(
+        _consuming(ours, other, least)
+        for ours in consuming.STORED.values()
+        for other, least in zip(consuming.PEERS, (5, 5, 1), strict=True)
+    ),
+    _consuming(consuming.EFFECTS, consuming.HAND_WRITTEN, 0.8),
+    _consuming(consuming.EFFECTS_BATCH, consuming.HAND_WRITTEN, 2),
+)
 _FAULTS = (
     "broker and collector refused",
     "broker and collector black-holed",
@@ -119,6 +132,7 @@ AIMS = (
         )
         for processes, most in ((4, 5), (16, 20))
     ),
+    *CONSUMING,
     *(
         Aim(f"a task's exit, {fault}: added to the same task with {base}, s", name, _LIMIT, "ours", most=2.0)
         for fault in _FAULTS

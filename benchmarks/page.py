@@ -19,6 +19,7 @@ from benchmarks.aims import AIMS
 from benchmarks.figures import Row, key_of
 from benchmarks.rates import BATCH
 from benchmarks.replaced import COLLECTOR_ROUNDS, RELEASE, WORKER_ROUNDS
+from dkist_processing_core.bus.amqp.named_queue import BATCH_PREFETCH
 
 ROOT = Path(__file__).parents[1]
 LAST = ROOT / "benchmarks" / "last.json"
@@ -26,6 +27,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 _FIGURES = {
     "batch": BATCH,
+    "prefetch": BATCH_PREFETCH,
     "release": RELEASE,
     "collector_rounds": COLLECTOR_ROUNDS,
     "worker_rounds": WORKER_ROUNDS,
@@ -115,6 +117,23 @@ measured once.
 The cost depends on the number of pending events in the journal, and on the number of processes that publish into one
 journal in tight loops. All processes share the processors and the disk. The minimum and the maximum of at least five
 rounds are in brackets.
+""",
+    "consuming": """\
+## Consumers
+
+Events per second of a `Consumer`. The minimum and the maximum of the rounds are in brackets.
+
+* *Stored* is the intake: it receives from a filled durable classic queue of 1 KiB events, decodes each event, stores
+  it once, syncs the batch to the disk, and acknowledges it. The other clients decode each message and acknowledge it;
+  they have no inbox, and store nothing. All have a prefetch of {prefetch}, except for the row of talus with its own.
+* *Effects* are the rows that a handler with a `transaction` writes. The inbox is filled, and each effect is committed
+  together with the mark of its event. The hand-written loop has a small table of its own: it claims the next row with
+  `FOR UPDATE SKIP LOCKED`, writes the effect, marks the row, and commits. PostgreSQL syncs each commit to the disk.
+* *Storing* and *claiming and marking* show the inbox alone, with many rows in it. One row in ten waits, the others are
+  done, as after some days with a backlog.
+
+SQLite is the file beside the journals. The replay of a whole archive into a consumer takes minutes and is measured
+by `python -m benchmarks.replay_into_inbox 1000000`. It also counts the missing and the repeated effects.
 """,
     "startup": """\
 ## What a task's process costs

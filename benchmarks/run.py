@@ -19,7 +19,20 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import events, growth, latency, launch, memory, page, parse, rates, replaced, startup, task_exit
+from benchmarks import (
+    consuming,
+    events,
+    growth,
+    latency,
+    launch,
+    memory,
+    page,
+    parse,
+    rates,
+    replaced,
+    startup,
+    task_exit,
+)
 from benchmarks.aims import AIMS
 from benchmarks.figures import Findings, Row
 from benchmarks.ground import BUILD, PEERS_PYTHON, ROOT, Ground, open_ground
@@ -45,6 +58,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
     "exit": task_exit.measure,
     "memory": memory.measure,
     "growth": growth.measure,
+    "consuming": consuming.measure,
     "startup": _startup,
     "events": _events,
     "launch": launch.measure,

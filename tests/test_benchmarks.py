@@ -17,8 +17,18 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from benchmarks import launch, page, parse
-from benchmarks.aims import AIMS, Aim
+from benchmarks import inbox_growth, launch, page, parse
+from benchmarks.aims import AIMS, CONSUMING, Aim
+from benchmarks.consuming import (
+    EFFECTS,
+    EFFECTS_BATCH,
+    HAND_WRITTEN,
+    SQLITE,
+    STORED,
+    Databases,
+    filled_queue,
+    with_inbox,
+)
 from benchmarks.corpus import event_at, write_messages
 from benchmarks.figures import (
     Findings,
@@ -40,6 +50,7 @@ from benchmarks.replaced._pipeline import command_of
 from benchmarks.replaced._processes import COLLECTORS, mesh_config
 from benchmarks.replaced._sides import OURS, THEIRS, ReplacedError, find_python, pins
 from benchmarks.replaced._sides import Side as Release
+from benchmarks.replay_into_inbox import replay
 from benchmarks.sides.job import Job
 from benchmarks.sides.library import settings_of
 from benchmarks.sides.library_publish import open_publisher
@@ -50,6 +61,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import encode
 from dkist_processing_core.tracing import endpoint_of
 from tests.generated import generated_by
+from tests.services.postgres import PostgresServer
 from tests.services.rabbitmq import RabbitMQNode
 from tests.services.sockets import LOOPBACK, closed_port
 from tests.test_export import GOLDEN
@@ -118,11 +130,13 @@ def test_last_figures_are_rows_of_the_promised_form() -> None:
 @generated_by("make bench BENCH_ARGS=--write-docs")
 def test_every_aim_finds_its_figure() -> None:
     """
-    An aim without a row would never be missed.
+    An aim without a row would never be missed. The part of the consumers may be measured later than the others.
     """
-    rows = [row for part in results().parts.values() for row in part]
+    found = results()
+    rows = [row for part in found.parts.values() for row in part]
+    later = () if "consuming" in found.parts else CONSUMING
 
-    without = [aim.text for aim in AIMS if aim.value(rows) is None]
+    without = [aim.text for aim in AIMS if aim not in later and aim.value(rows) is None]
 
     assert without == []
 
@@ -562,6 +576,69 @@ def test_the_librarys_sides_deliver_what_they_are_told(side: Side, rabbitmq: Rab
         found = run(side, job, ground.folder)
 
     assert 0 < found["seconds"] < 30
+
+
+def test_the_librarys_consumer_stores_what_waits_in_its_queue(rabbitmq: RabbitMQNode, state_dir: Path) -> None:
+    """
+    The messages of its first batch are not timed; the side has counted the rows of the inbox.
+    """
+    ground = Ground(rabbitmq, state_dir)
+
+    with filled_queue(ground, 50) as job:
+        found = run(STORED[SQLITE], with_inbox(job, None), ground.folder)
+
+    assert 50 + job.warm_up - 20 <= found["count"] < 50 + job.warm_up
+    assert 0 < found["seconds"] < 30
+
+
+@pytest.mark.parametrize("side", [EFFECTS, EFFECTS_BATCH, HAND_WRITTEN], ids=lambda side: side.label)
+def test_the_librarys_handlers_and_the_loop_beside_them_write_each_effect(
+    side: Side, rabbitmq: RabbitMQNode, postgres: PostgresServer, state_dir: Path
+) -> None:
+    """
+    Both have counted their effects, and time what follows the warm-up.
+    """
+    ground = Ground(rabbitmq, state_dir)
+
+    with ground.job(150, warm_up=50) as job, Databases(postgres).database() as address:
+        found = run(side, with_inbox(job, address), ground.folder)
+
+    assert 0 < found["count"] <= 150
+    assert 0 < found["seconds"] < 30
+
+
+def test_an_inbox_with_many_rows_is_measured_beside_one_with_few(tmp_path: Path) -> None:
+    """
+    Each size has a row for both rates.
+    """
+    findings = Findings()
+    files = iter(range(9))
+
+    inbox_growth.add(
+        findings,
+        Plan(rounds=1, scale=0.005),
+        SQLITE,
+        lambda: contextlib.nullcontext(f"sqlite:///{tmp_path}/{next(files)}.db"),
+    )
+
+    names = [(row["name"], row["other_name"]) for row in findings.rows]
+    assert names == [
+        (inbox_growth.name_of(what, SQLITE, rows), "10,000 rows")
+        for what in (inbox_growth.STORE, inbox_growth.CLAIM)
+        for rows in (100_000, 1_000_000)
+    ]
+    assert all(row["ours"] > 0 for row in findings.rows)
+
+
+def test_a_replay_of_the_archive_has_one_effect_of_each_event(rabbitmq: RabbitMQNode, state_dir: Path) -> None:
+    """
+    The program counts the missing and the repeated effects, and compares the memory with its limit.
+    """
+    words, is_kept = replay(Ground(rabbitmq, state_dir), 300, None)
+
+    assert words.startswith("300 events: ")
+    assert "0 missing, 0 repeated" in words
+    assert is_kept
 
 
 @pytest.mark.parametrize("scene", [UP, UNSYNCED], ids=lambda scene: scene.label)

@@ -39,6 +39,7 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "wal_level": "minimal",
 }
+_DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
 
 
 class MissingPostgresError(RuntimeError):
@@ -75,11 +76,12 @@ class PostgresServer(Server):
 
     _error = PostgresError
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_durable: bool = False) -> None:
         """
-        Choose the port and the password.
+        Choose the port and the password; a durable server syncs each commit to the disk, as one in service does.
         """
         super().__init__()
+        self._settings = _SETTINGS | (_DURABLE if is_durable else {})
         self.host = LOOPBACK
         (self.port,) = free_ports(1)
         self.password = secrets.token_hex(12)
@@ -111,7 +113,7 @@ class PostgresServer(Server):
         programs = require_postgres()
         if self._folder is None:
             self._make_cluster(programs)
-        settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         deadline = time.monotonic() + timeout
         # A power cut for the server, if this process is killed: it still removes its shared memory.
         ending_with_us = ["setpriv", "--pdeathsig", "QUIT"]
