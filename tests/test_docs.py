@@ -4,10 +4,11 @@ Every marked program and command of the documents is run, and its output compare
 python -m tests.test_docs writes the outputs again
 
 A block after `<!-- file: NAME -->` is written to that file; the commands of a console block after `<!-- run -->` are
-run, in one folder per document; a block after `<!-- consume -->` is run against a bus with events; a block after
-`<!-- program: PATH -->` shows a program of the repository, which other tests run. Not here: the
-commands after `<!-- set up -->`, which are run once (test_distribution), and the page that needs a real Airflow; its
-commands stand after `<!-- shell -->` (tests/airflow/test_how_to.py).
+run, in one folder per document; a block after `<!-- consume -->` is run against a bus with events, and after
+`<!-- consume: NAME -->` also written to that file; a block after `<!-- program: PATH -->` shows a program of the
+repository, which other tests run. Not here: the commands after `<!-- set up -->`, which are run once
+(test_distribution), and the page that needs a real Airflow; its commands stand after `<!-- shell -->`
+(tests/airflow/test_how_to.py).
 """
 
 import os
@@ -28,7 +29,8 @@ from tests.generated import generated_by
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 _BLOCK = re.compile(
-    r"<!-- (file: (?P<file>[\w.]+)|program: (?P<program>[\w./-]+)|(?P<kind>run|consume|set up)) -->\n"
+    r"<!-- (file: (?P<file>[\w.]+)|program: (?P<program>[\w./-]+)|"
+    r"(?P<kind>run|consume|set up)(: (?P<saved>[\w.]+))?) -->\n"
     r"```(\w+)\n(?P<text>.*?)```",
     re.DOTALL,
 )
@@ -68,6 +70,7 @@ class Block:
     kind: str
     text: str
     program: str | None = None
+    saved: str | None = None
 
 
 def blocks_of(text: str) -> list[Block]:
@@ -81,6 +84,7 @@ def blocks_of(text: str) -> list[Block]:
             found["file"] or found["kind"] or "",
             found["text"],
             found["program"],
+            found["saved"],
         )
         for found in _BLOCK.finditer(text)
     ]
@@ -135,6 +139,8 @@ def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state
             assert alike(block.text) == alike(output_of(block, tmp_path, environment))
         elif block.kind == "consume":
             check_consumer(block.text, environment)
+            if block.saved is not None:
+                (tmp_path / block.saved).write_text(block.text)
         elif block.kind != "set up":
             (tmp_path / block.kind).write_text(block.text)
 
@@ -256,6 +262,8 @@ def write_anew() -> None:
                     outputs.append((block, (ROOT / block.program).read_text()))
                 elif block.kind == "run":
                     outputs.append((block, output_of(block, folder, environment)))
+                elif block.saved is not None:
+                    (folder / block.saved).write_text(block.text)
                 elif block.kind not in {"consume", "set up"}:
                     (folder / block.kind).write_text(block.text)
         for block, output in reversed(outputs):

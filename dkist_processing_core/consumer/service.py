@@ -187,7 +187,7 @@ class ConsumerService:
                     if until_idle and self._is_idle(began):
                         break
         finally:
-            self._close()
+            self.close()
         logger.info(
             "the consumer %r has ended; handled: %d, failed tries: %d, dead: %d",
             name,
@@ -270,7 +270,8 @@ class ConsumerService:
             looked_at.append(self.timers.idle_at)
         return all(each is not None and each >= since for each in looked_at)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Release what the process holds; rows that it has claimed are those of a consumer that died."""
         if self.intake is not None:
             self.intake.close()
         self._loop.close()

@@ -20,6 +20,7 @@ from dkist_processing_core.testing import (
     simulate,
 )
 from tests.testing import announcing
+from tests.testing.consumers import CORRECT_CONSUMERS, MISTAKEN_CONSUMERS
 from tests.testing.loops import CORRECT, MISTAKEN, Case, acknowledges_first, announced, announcer, final_failures
 
 SECONDS = 10.0
@@ -39,15 +40,36 @@ def test_a_correct_program_passes(name: str) -> None:
     """Whatever happens between bus and program, it does what it should."""
     case = CORRECT[name]
 
-    simulate(case.start, expected=case.expected, observed=case.observed, histories=120, seed=SEED)
+    simulate(case.start, expected=case.expected, observed=case.observed, histories=90, seed=SEED)
 
 
-@pytest.mark.parametrize("name", MISTAKEN)
+@pytest.mark.parametrize("name", CORRECT_CONSUMERS)
+def test_a_correct_consumer_passes(name: str) -> None:
+    """Its inbox is what the loops above have to do themselves."""
+    case = CORRECT_CONSUMERS[name]
+
+    simulate(case.start, expected=case.expected, observed=case.observed, histories=18, seed=SEED)
+
+
+def test_a_consumer_takes_in_what_its_queue_has_dropped() -> None:
+    """At its next start it compares its inbox with the archive."""
+    case = CORRECT_CONSUMERS["counts"]
+    faults = ["drop", "kill", "reorder"]
+
+    simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=18, seed=SEED)
+
+
+def test_a_loop_loses_what_its_queue_has_dropped() -> None:
+    """Only the archive has it then."""
+    failure_of(CORRECT["counter"], faults=["drop"])
+
+
+@pytest.mark.parametrize("name", [*MISTAKEN, *MISTAKEN_CONSUMERS])
 def test_each_mistake_is_found(name: str) -> None:
     """The message has the history, the difference, and the seed that repeats it."""
     began = time.monotonic()
 
-    message = failure_of(MISTAKEN[name])
+    message = failure_of((MISTAKEN | MISTAKEN_CONSUMERS)[name])
 
     assert time.monotonic() - began < SECONDS
     assert message.startswith("after this history the program has not done what it should:\nthe process starts\n")
@@ -55,21 +77,21 @@ def test_each_mistake_is_found(name: str) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", MISTAKEN)
+@pytest.mark.parametrize("name", [*MISTAKEN, *MISTAKEN_CONSUMERS])
 def test_each_mistake_is_found_with_any_seed(name: str) -> None:
     """No mistake depends on a lucky draw."""
     for _ in range(20):
-        failure_of(MISTAKEN[name], seed=None)
+        failure_of((MISTAKEN | MISTAKEN_CONSUMERS)[name], seed=None)
 
 
-@pytest.mark.parametrize("name", ["acknowledges_first", "marks_after_effect", "assumes_order"])
+@pytest.mark.parametrize("name", ["acknowledges_first", "marks_after_effect", "believes_the_engine"])
 def test_the_printed_seed_repeats_the_history(name: str) -> None:
     """A new simulation with the seed of an earlier one gives the same message."""
-    message = failure_of(MISTAKEN[name], seed=None)
+    message = failure_of((MISTAKEN | MISTAKEN_CONSUMERS)[name], seed=None)
 
     (seed,) = re.findall(r"seed=(\d+)", message)
 
-    assert failure_of(MISTAKEN[name], seed=int(seed)) == message
+    assert failure_of((MISTAKEN | MISTAKEN_CONSUMERS)[name], seed=int(seed)) == message
 
 
 def test_the_shortest_history_shows_one_mistake() -> None:
@@ -125,7 +147,7 @@ def test_without_faults_everything_happens_in_order_and_once() -> None:
         assert world.starts == 1
         order.append(list(subscribe(name="all", every_report=True)))
 
-    simulate(record, expected=lambda _: [], faults=[], histories=30, seed=SEED)
+    simulate(record, expected=lambda _: [], faults=[], histories=18, seed=SEED)
 
     assert len(order) > 1
     assert all(times == sorted(times) for times in ([event.time for event in events] for events in order))
@@ -219,7 +241,7 @@ def test_a_refused_effect_has_not_happened() -> None:
                 refused.append((str(error), list(world.effects)))
                 raise
 
-    simulate(send, observed=announced, faults=["refuse"], histories=30, seed=SEED)
+    simulate(send, observed=announced, faults=["refuse"], histories=18, seed=SEED)
 
     assert {message for message, _ in refused} == {"the outside world is not available"}
 

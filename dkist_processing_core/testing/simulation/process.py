@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dkist_processing_core.consumer.declaration import Declaration
+from dkist_processing_core.testing.simulation.consumer_process import run_consumer
 from dkist_processing_core.testing.simulation.steps import KilledError, Steps, is_own
 from dkist_processing_core.testing.simulation.world import RefusedError, World
 
 # A supervisor that starts a program again and again without progress is of no use to anybody.
 _FRUITLESS_STARTS = 4
+_RETURNED = "it returns"
 Start = Callable[[World], Any]
 
 
@@ -26,14 +29,13 @@ class StuckError(Exception):
         return repr(f"it makes no progress: {self}")
 
 
-def live_through(start: Start, world: World, *, steps_in_lines: bool = True) -> None:
+def live_through(start: Start, world: World) -> None:
     """
     Run a consumer through all of a history, as a supervisor does that starts it again after each end.
 
     Args:
         start: The program: the loop of a consumer, or a function that returns a `Consumer`.
         world: Its world.
-        steps_in_lines: Whether each line of the program is a step.
 
     Raises:
         StuckError: It makes no progress.
@@ -42,35 +44,37 @@ def live_through(start: Start, world: World, *, steps_in_lines: bool = True) -> 
     with world.bus, world.clock:
         while True:
             before = (world.position, _unsettled(world))
-            end = _live_once(start, world, steps_in_lines=steps_in_lines)
-            if world.has_ended and not _unsettled(world):
-                return
-            if (world.position, _unsettled(world)) != before:
+            end = _live_once(start, world)
+            if end == _RETURNED and world.has_ended and not _unsettled(world):
+                if not (world.is_deploying or world.bus.has_dropped):
+                    return
+                # The next start compares the inbox with the archive.
+                world.is_deploying = world.bus.has_dropped = False
+            elif (world.position, _unsettled(world)) != before:
                 fruitless = 0
             elif end is not None:
                 fruitless += 1
-            if end is not None and fruitless == _FRUITLESS_STARTS:
-                raise StuckError(end)
+                if fruitless == _FRUITLESS_STARTS:
+                    raise StuckError(end)
 
 
 def _unsettled(world: World) -> int:
     return sum(len(queue.ready) + len(queue.unsettled) for queue in world.bus.queues.values())
 
 
-def _live_once(start: Start, world: World, *, steps_in_lines: bool) -> str | None:
+def _live_once(start: Start, world: World) -> str | None:
     """Run one process to its end, and return how it has ended by itself; None if it was killed or refused an effect."""
     world.starts += 1
     world.bus.steps = steps = Steps(world.bus.steps.kills_ahead)
     world.happened.append(f"the process starts{'' if world.starts == 1 else ' again'}")
-    end: str | None = "it returns"
+    end: str | None = _RETURNED
     # What exists already is not searched for garbage at the end of the process.
     gc.freeze()
     try:
-        if steps_in_lines:
-            with steps.of_lines():
-                start(world)
-        else:
-            start(world)
+        with steps.of_lines():
+            found = start(world)
+            if isinstance(found, Declaration):
+                run_consumer(found, world)
     except KilledError as killed:
         world.happened.append(f"  it is killed after: {steps.place or 'its start'}")
         end = None
@@ -84,11 +88,11 @@ def _live_once(start: Start, world: World, *, steps_in_lines: bool) -> str | Non
             end = None
         _clear(error)
     else:
-        world.happened.append("  it returns")
+        world.happened.append(f"  {_RETURNED}")
     steps.is_dead = True
     world.steps += steps.count
     world.bus.end_process()
-    if end != "it returns":
+    if end != _RETURNED:
         # The files and connections of a process end with it, and here they end with the objects that hold them.
         gc.collect()
     return end

@@ -5,6 +5,7 @@ Not here: the histories (testing.simulation.machine) and the processes (testing.
 """
 
 import gc
+import logging
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ from dkist_processing_core.testing.simulation.world import World
 # Each drawn history is played as it is, and then with one more fault: at random, few would meet the step that matters.
 _KILLS = 3
 _PLAYS = 1 + _KILLS + 2
+_TRIALS, _TRIALS_WITH_INBOX = 400, 100
 _A_DAY = Order("delay", (len(DELAYS) - 1,))
 _THE_REST, _ALL_AGAIN = Order("deliver", (1000,)), Order("repeat", (1000,))
 _SEEDS = 2**32
@@ -80,6 +82,9 @@ def simulate(
     number = secrets.randbelow(_SEEDS) if seed is None else seed
     # In memory, where there is such a file system: what a simulation writes need not survive the machine.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a private folder in it
+    # Failures are part of the histories, and thousands of lines would hide the one that matters.
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with tempfile.TemporaryDirectory(prefix="dkist-core-simulation-", dir=memory) as folder:
             random = Random(number)  # noqa: S311 - it is to be repeated
@@ -94,8 +99,9 @@ def simulate(
             )
             if simulation.failing is not None:
                 found = simulation.shortened(simulation.failing)
-                raise SimulationFailedError(f"{found}\nsimulate(…, seed={number}) repeats this")
+                raise SimulationFailedError(f"{found}\nsimulate(…, seed={number}) repeats this") from None
     finally:
+        logging.disable(before)
         gc.unfreeze()
 
 
@@ -148,7 +154,10 @@ class _Simulation:
 
     def shortened(self, failing: list[Order]) -> str:
         """Return the shortest history that shows a mistake, in lines for a person."""
-        found = self._difference(shortest(failing, lambda program: self._difference(program) is not None))
+        trials = _TRIALS_WITH_INBOX if self._world.has_inbox else _TRIALS
+        found = self._difference(
+            shortest(failing, lambda program: self._difference(program) is not None, most_trials=trials)
+        )
         if found is not None:
             return found
         return (

@@ -8,14 +8,19 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self, cast
+from random import Random
+from typing import Any, Self
 
-from dkist_processing_core.bus.interface import ArchiveEnd, Bus, Offset
+from msgspec import structs
+
+from dkist_processing_core.bus.interface import ArchiveEnd, Offset
 from dkist_processing_core.events import Event
 from dkist_processing_core.journal.message import Message, to_message, topic_matches
 from dkist_processing_core.testing.in_memory_bus import InMemoryBus
 from dkist_processing_core.testing.in_memory_receivers import DeadLetter
 from dkist_processing_core.testing.simulation.steps import Steps
+
+_MOST_AT_ONCE = 8
 
 
 @dataclass(slots=True)
@@ -43,23 +48,30 @@ class SimulatedBus(InMemoryBus):
 
     where = "the simulated bus"
 
-    def __init__(self, clock: Callable[[], float], advance: Callable[[], bool]) -> None:
+    def __init__(self, clock: Callable[[], float], advance: Callable[[], bool], random: Random) -> None:
         """
         Start without messages.
 
         Args:
             clock: Gives the time at which a message reaches the bus.
             advance: Lets the next action of the history happen; returns False if there is none.
+            random: Decides how many messages are received at once.
         """
         super().__init__(clock=clock)
         self.advance = advance
+        self.random = random
         self.steps = Steps()
+        self.may_drop = False
+        """Whether a queue may drop messages, so that a consumer compares its inbox with the archive."""
+        self.has_dropped = False
+        """Whether a queue has dropped a message in the present process."""
         self.queues: dict[str, Queue] = {}
 
     def deliver(self, event: Event, *, is_dropped: bool = False) -> None:
         """Put an event into the archive, and into the queues unless they drop it."""
         message = to_message(event, self.event_exchange)
         self.publish_raw(message)
+        self.has_dropped |= is_dropped
         for queue in () if is_dropped else self.queues.values():
             queue.offer(message)
 
@@ -86,11 +98,13 @@ class SimulatedBus(InMemoryBus):
         queue.recover()
         return QueueReceiver(self, queue, in_batches=in_batches)
 
-    def archive_end(self, name: str) -> ArchiveEnd:  # type: ignore[override]
+    def archive_end(self, name: str, *, after: int | None = None) -> ArchiveEnd | None:  # type: ignore[override]
         """Return the end of the archive, and the number of messages that the queue of a name holds."""
+        if not self.may_drop:
+            return None
         self.steps.take("archive_end")
         queue = self.queues.get(name)
-        return ArchiveEnd(len(self.messages) - 1, 0 if queue is None else len(queue.ready))
+        return ArchiveEnd(len(self.messages) - 1, 0 if queue is None else len(queue.ready), after)
 
     def dead_letters(self, name: str) -> list[DeadLetter]:
         """Return the messages that the subscription of a name could not use."""
@@ -131,13 +145,14 @@ class _Receiver:
                 raise StopIteration
 
     def receive_batch(self, most: int, timeout: float) -> "list[SimulatedMessage]":  # noqa: ARG002 - as above
-        """Return what is there, after the next action of the history if there is nothing."""
+        """Return what is there, and what further actions of the history add."""
         self.steps.take("receive")
         if self._is_closed:
             return []
-        batch = self._all(most)
-        while not batch and self.bus.advance():
-            batch = self._all(most)
+        size = min(most, self.bus.random.randint(1, _MOST_AT_ONCE))
+        batch = self._all(size)
+        while len(batch) < size and self.bus.advance():
+            batch += self._all(size - len(batch))
         return batch
 
     def _all(self, most: int) -> "list[SimulatedMessage]":
@@ -212,14 +227,18 @@ class ArchiveReceiver(_Receiver):
     ) -> None:
         """Start at the end of the archive, or where the replay begins."""
         super().__init__(bus)
-        self._in_archive = cast("Bus", super(SimulatedBus, bus)).subscribe(patterns, replay=replay)
+        self._in_archive = InMemoryBus.subscribe(bus, patterns, replay=replay)
         self._is_live = is_live
 
     def _next(self) -> "SimulatedMessage | None":
         received = self._in_archive.receive(0.0)
         if received is None:
             return None
-        return SimulatedMessage(received.message, self, is_new=received.is_new)
+        properties = received.message.properties
+        # As on a broker: the position of a message in the archive, from 0.
+        headers = {**properties.headers, "x-stream-offset": received.entry.seq - 1}
+        message = structs.replace(received.message, properties=structs.replace(properties, headers=headers))
+        return SimulatedMessage(message, self, is_new=received.is_new)
 
     def receive(self, timeout: float) -> "SimulatedMessage | None":
         """Return the next message; None at the end of the archive for a reader that only catches up."""

@@ -41,14 +41,19 @@ class World:
         self.inbox = f"sqlite:///{folder / 'inbox.db'}"
         self.clock = begin
         self.random = random.Random(0)  # noqa: S311 - a repeated simulation has the same numbers
-        self.bus = SimulatedBus(begin, self.advance)
+        self.bus = SimulatedBus(begin, self.advance, self.random)
         self.effects: list[Any] = []
         self.starts = 0
+        self.has_inbox = False
+        """Whether the program is a `Consumer`, of which a history takes more time."""
         self.steps = 0
         """How many steps its processes have made together."""
         self.happened: list[str] = []
         """What has happened, in lines for a person."""
         self._history = list(history)
+        self.bus.may_drop = any(isinstance(action, Lose) for action in history)
+        self.is_deploying = self.bus.may_drop
+        """Whether nothing happens yet: a queue that may drop messages has existed for longer than that takes."""
         self._position = 0
         self._refused_after: int | None = None
 
@@ -60,7 +65,7 @@ class World:
     @property
     def has_ended(self) -> bool:
         """Whether all of the history has happened."""
-        return self._position == len(self._history)
+        return self.is_deploying or self._position == len(self._history)
 
     def effect(self, *what: Any) -> None:
         """
