@@ -6,8 +6,9 @@ and handle them (consumer).
 """
 
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
+from dkist_processing_core.inbox.counts import Counts
 from dkist_processing_core.inbox.database import Database
-from dkist_processing_core.inbox.inbox import Counts, Inbox
+from dkist_processing_core.inbox.inbox import Inbox
 from dkist_processing_core.inbox.letters import DeadLetters, Group, Letter, Life
 from dkist_processing_core.inbox.outcomes import Failed
 from dkist_processing_core.inbox.rows import Row

@@ -10,14 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, RowMapping
 
 from dkist_processing_core.errors import ClaimLostError, DecodeError
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import arrivals, claims, outcomes, pruning
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
+from dkist_processing_core.inbox.counts import Counts, count
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import explained
 from dkist_processing_core.inbox.lending import lent
@@ -32,18 +32,6 @@ from dkist_processing_core.text import counted
 _ORPHAN_SECONDS = 1.0
 _KILLER = "its consumer ended {starts} times while it handled this event"
 logger = logging.getLogger("dkist_processing_core.inbox")
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The numbers of unfinished rows."""
-
-    waiting: int
-    """Waiting and not claimed, due or not."""
-    claimed: int
-    parked: int
-    dead: int
-    archived: int
 
 
 class Inbox:
@@ -291,29 +279,11 @@ class Inbox:
     def counts(self) -> Counts:
         """Return the numbers of unfinished rows."""
         with self._database.reading() as connection:
-            return Counts(
-                **{
-                    name: connection.execute(query, {"consumer": self.rules.name}).scalar_one()
-                    for name, query in _COUNTS.items()
-                }
-            )
+            return count(connection, self.rules.name)
 
     def close(self) -> None:
         """Release the locks; rows that are still claimed should be released before."""
         self.abandon()
-
-
-# Each of them reads the index of these rows alone.
-_COUNTS = {
-    name: text(f"SELECT count(*) FROM dkist_core_inbox WHERE consumer = :consumer AND {condition}")  # noqa: S608 - constants
-    for name, condition in (
-        ("waiting", "state = 'waiting' AND claim IS NULL"),
-        ("claimed", "claim IS NOT NULL"),
-        ("parked", "state = 'parked'"),
-        ("dead", "state IN ('dead', 'archived') AND state = 'dead'"),
-        ("archived", "state IN ('dead', 'archived') AND state = 'archived'"),
-    )
-}
 
 
 def _row(row: RowMapping, event: Event) -> Row:

@@ -236,15 +236,7 @@ class DeadLetters:
         return count
 
 
-_FAILURE = (
-    "first_failed_at",
-    "last_failed_at",
-    "error_type",
-    "error_message",
-    "stack",
-    "family",
-    "reason",
-)
+_FAILURE = ("first_failed_at", "last_failed_at", "error_type", "error_message", "stack", "family", "reason")
 _from_json = msgspec.json.Decoder(list[Life]).decode
 _headers_from_json = msgspec.json.Decoder(dict[str, Any]).decode
 

@@ -5,12 +5,10 @@ Inboxes for consumers under test: empty ones in SQLite and PostgreSQL, each with
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import MetaData, create_engine, text
 
 from tests.consumer.effects import Effects
 from tests.services.postgres import PostgresServer
-
-TABLES = "dkist_core_inbox, dkist_core_consumer, dkist_core_timer, dkist_core_version, effect"
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +31,9 @@ def effects(request: pytest.FixtureRequest) -> Iterator[Effects]:
         url = request.getfixturevalue("consumers_url")
     engine = create_engine(url)
     with engine.begin() as connection:
-        for table in TABLES.split(", "):
-            connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
+        found = MetaData()
+        found.reflect(connection)
+        found.drop_all(connection)
         connection.execute(text("CREATE TABLE effect (seq INTEGER, run TEXT, event TEXT)"))
     engine.dispose()
     opened = Effects(url)

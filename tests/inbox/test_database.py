@@ -95,7 +95,7 @@ def test_the_migrations_make_the_tables_of_this_release(database: Database) -> N
             connection,
             opts={
                 "version_table": VERSION_TABLE,
-                "include_name": lambda name, kind, _: kind != "table" or str(name).startswith("dkist_core_"),
+                "include_name": lambda name, kind, _: kind != "table" or name in metadata.tables,
             },
         )
 
@@ -107,11 +107,11 @@ def test_every_table_has_the_prefix(database: Database) -> None:
     """
     They may be in a database of the user.
     """
-    assert all(name.startswith("dkist_core_") for name in [*metadata.tables, VERSION_TABLE])
     with database.reading() as connection:
-        names = set(connection.dialect.get_table_names(connection))
+        names = set(connection.dialect.get_table_names(connection)) - {"effect", "killed_effect"}
 
-    assert names - {"effect", "killed_effect"} == {*metadata.tables, VERSION_TABLE}
+    assert names >= {*metadata.tables, VERSION_TABLE}
+    assert [name for name in names if not name.startswith("dkist_core_")] == []
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
@@ -136,7 +136,7 @@ def test_a_newer_schema_is_refused_untouched(empty: str | None) -> None:
         transaction.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
         transaction.execute(text("ALTER TABLE dkist_core_inbox ADD COLUMN newer INTEGER"))
 
-    with pytest.raises(InboxVersionError, match="have the version 9999, expected 0001 or an earlier one"):
+    with pytest.raises(InboxVersionError, match=f"have the version 9999, expected {HEAD} or an earlier one"):
         Database.open(empty, read_settings())
 
 

@@ -1,0 +1,40 @@
+"""
+The numbers of unfinished rows of a consumer.
+
+Not here: the groups of its dead letters (letters).
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The numbers of unfinished rows."""
+
+    waiting: int
+    """Waiting and not claimed, due or not."""
+    claimed: int
+    parked: int
+    dead: int
+    archived: int
+
+
+# Each of them reads the index of these rows alone.
+_COUNTS = {
+    name: text(f"SELECT count(*) FROM dkist_core_inbox WHERE consumer = :consumer AND {condition}")  # noqa: S608 - constants
+    for name, condition in (
+        ("waiting", "state = 'waiting' AND claim IS NULL"),
+        ("claimed", "claim IS NOT NULL"),
+        ("parked", "state = 'parked'"),
+        ("dead", "state IN ('dead', 'archived') AND state = 'dead'"),
+        ("archived", "state IN ('dead', 'archived') AND state = 'archived'"),
+    )
+}
+
+
+def count(connection: Connection, consumer: str) -> Counts:
+    """Return the numbers of a consumer's unfinished rows."""
+    values = {"consumer": consumer}
+    return Counts(**{name: connection.execute(query, values).scalar_one() for name, query in _COUNTS.items()})
