@@ -90,7 +90,7 @@ def _live_once(start: Start, world: World) -> str | None:
     else:
         world.happened.append(f"  {_RETURNED}")
     steps.is_dead = True
-    world.steps += steps.count
+    world.places += steps.places
     world.bus.end_process()
     if end != _RETURNED:
         # The files and connections of a process end with it, and here they end with the objects that hold them.

@@ -136,9 +136,12 @@ class _Simulation:
     def _variants(self, program: Sequence[Order]) -> Iterator[Sequence[Order]]:
         """Yield a program, and then with one more fault each."""
         yield program
-        steps, effects = self._world.steps, len(self._world.effects)
+        effects, steps = len(self._world.effects), list(range(len(self._world.places)))
+        if self._world.has_inbox:
+            # Most steps are those of the inbox; those that matter come before a line of the program, or after its last.
+            steps = [at for at, place in enumerate(self._world.places) if ", line " in place or place == "called"]
         if "kill" in self._faults:
-            for at in self._random.sample(range(steps), min(_KILLS, steps)):
+            for at in self._random.sample(steps, min(_KILLS, len(steps))):
                 yield [Order("kill", (at,)), *program]
         if "refuse" in self._faults and effects:
             yield [Order("refuse", (self._random.randrange(effects),)), *program]

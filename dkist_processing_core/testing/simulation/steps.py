@@ -32,8 +32,8 @@ class Steps:
     def __init__(self, kills: Sequence[int] = ()) -> None:
         """Start at step 0, with the kills that the process before has not reached."""
         self.count = 0
-        self.place = ""
-        """Where the process is: a line of its own, or a call of bus or world."""
+        self.places: list[str] = []
+        """Where the process has been: lines of its own, and calls of bus and world."""
         self.is_dead = False
         self._killed_at: int | None = None
         self._later: list[int] = []
@@ -65,7 +65,12 @@ class Steps:
             self.is_dead, self._killed_at = True, None
             raise KilledError
         self.count += 1
-        self.place = place
+        self.places.append(place)
+
+    @property
+    def place(self) -> str:
+        """Where the process is; "" at its start."""
+        return self.places[-1] if self.places else ""
 
     @contextlib.contextmanager
     def of_lines(self) -> Iterator[None]:

@@ -46,8 +46,8 @@ class World:
         self.starts = 0
         self.has_inbox = False
         """Whether the program is a `Consumer`, of which a history takes more time."""
-        self.steps = 0
-        """How many steps its processes have made together."""
+        self.places: list[str] = []
+        """The steps of its processes, in order."""
         self.happened: list[str] = []
         """What has happened, in lines for a person."""
         self._history = list(history)
