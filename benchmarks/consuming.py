@@ -45,7 +45,7 @@ EFFECTS_BATCH = Side(
 HAND_WRITTEN = Side("psycopg, hand-written loop", "psycopg_effects")
 DECODED, LOADED = "decoding alone", "json.loads"
 
-_MESSAGES, _EFFECTS, _DECODED = 20_000, 3_000, 5_000
+_MESSAGES, _EFFECTS, _DECODED = 20_000, 2_000, 5_000
 # A slow side gets fewer messages: its rate does not depend on their number.
 _COUNTS = {TALUS.label: 3000}
 _WARM_UP = 100

@@ -21,10 +21,10 @@ from dkist_processing_core.inbox import Arrival, Database, Inbox, Rules
 
 ROWS = (10_000, 100_000, 1_000_000)
 STORE, CLAIM = "storing", "claiming and marking one by one"
-# More than are claimed in all rounds.
+# A tenth of it waits, more than are claimed in a quick look.
 _LEAST = 5000
 _STORED, _BATCH = 2000, 1000
-_CLAIMED, _CLAIM_LIMIT = 1000, 500
+_CLAIMED, _CLAIM_LIMIT = 500, 500
 _CONTENT_TYPE = "application/cloudevents+json"
 # A key is as random as the id of an event.
 _SERIES = {
