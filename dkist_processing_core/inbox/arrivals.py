@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from dkist_processing_core.events import Event, TaskEnd, TaskEvent
+from dkist_processing_core.events import Event, TaskEnd, TaskEvent, TaskFailed
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.inbox.tables import State, consumers, inbox
@@ -108,6 +108,7 @@ class _New(NamedTuple):
     reporter: str | None
     provisional: bool
     is_end: bool
+    is_final: bool
     body: bytes | None
     content_type: str | None
     headers: str | None
@@ -128,6 +129,7 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
     if event is None:
         return _undecodable(arrival, rules, now, content_type)
     is_end = isinstance(event, TaskEnd)
+    is_final = is_end and (not isinstance(event, TaskFailed) or event.final is True)
     is_provisional = isinstance(event, TaskEnd) and event.provisional
     state, due_at = _WAITING, now
     if not arrival.is_wanted:
@@ -151,6 +153,7 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
         event.reported_by.value,
         is_provisional,
         is_end,
+        is_final,
         body if arrival.is_wanted else None,
         content_type,
         None if is_structured else _to_json(arrival.headers),
@@ -174,6 +177,7 @@ def _undecodable(arrival: Arrival, rules: Rules, now: float, content_type: str |
         reporter=None,
         provisional=False,
         is_end=False,
+        is_final=False,
         body=arrival.body,
         content_type=content_type,
         headers=_to_json(arrival.headers),
@@ -239,7 +243,7 @@ _provisional = text(
     WHERE consumer = :consumer AND run_id IN :runs AND provisional AND state IN ('waiting', 'parked')
     """
 ).bindparams(bindparam("runs", expanding=True))
-_REPLACED = ("body", "content_type", "headers", "provisional", "reporter", "due_at")
+_REPLACED = ("body", "content_type", "headers", "provisional", "is_final", "reporter", "due_at")
 _replacement = text(
     f"""
     UPDATE dkist_core_inbox SET {", ".join(f"{name} = :new_{name}" for name in _REPLACED)}
@@ -255,17 +259,21 @@ def _replace(connection: Connection, row: _New) -> int:
 
 
 # A firm end of an attempt cancels provisional reports of another end of it. Without a number it is of any attempt.
+# A report without a number is about the last attempt: a report of the task's final end, with a number, makes it needless.
 _cancellation = text(
     """
     UPDATE dkist_core_inbox SET state = 'cancelled', body = NULL, headers = NULL, done_at = :now
     WHERE consumer = :consumer AND run_id IN :runs AND provisional AND state IN ('waiting', 'parked')
     AND claim IS NULL AND EXISTS (
-        SELECT 1 FROM dkist_core_inbox firm
-        WHERE firm.consumer = dkist_core_inbox.consumer AND firm.run_id = dkist_core_inbox.run_id
-        AND firm.task = dkist_core_inbox.task AND firm.is_end AND NOT firm.provisional
-        AND firm.workflow = dkist_core_inbox.workflow AND firm.version = dkist_core_inbox.version
-        AND (firm.attempt = dkist_core_inbox.attempt OR firm.attempt IS NULL OR dkist_core_inbox.attempt IS NULL)
-        AND firm.name <> dkist_core_inbox.name
+        SELECT 1 FROM dkist_core_inbox other
+        WHERE other.consumer = dkist_core_inbox.consumer AND other.run_id = dkist_core_inbox.run_id
+        AND other.task = dkist_core_inbox.task AND other.is_end AND other.state <> 'cancelled'
+        AND other.workflow = dkist_core_inbox.workflow AND other.version = dkist_core_inbox.version
+        AND ((NOT other.provisional AND other.name <> dkist_core_inbox.name
+              AND (other.attempt = dkist_core_inbox.attempt OR other.attempt IS NULL
+                OR dkist_core_inbox.attempt IS NULL))
+          OR (other.is_final AND other.name = dkist_core_inbox.name
+              AND other.attempt IS NOT NULL AND dkist_core_inbox.attempt IS NULL))
     )
     """
 ).bindparams(bindparam("runs", expanding=True))

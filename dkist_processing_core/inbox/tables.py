@@ -61,6 +61,8 @@ inbox = Table(
     Column("reporter", Text),
     Column("provisional", Boolean, nullable=False),
     Column("is_end", Boolean, nullable=False),
+    # Whether no other attempt follows this end.
+    Column("is_final", Boolean, nullable=False),
     Column("body", LargeBinary),
     Column("content_type", Text),
     Column("headers", Text),

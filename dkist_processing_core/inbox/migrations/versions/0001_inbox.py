@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("reporter", sa.Text),
         sa.Column("provisional", sa.Boolean, nullable=False),
         sa.Column("is_end", sa.Boolean, nullable=False),
+        sa.Column("is_final", sa.Boolean, nullable=False),
         sa.Column("body", sa.LargeBinary),
         sa.Column("content_type", sa.Text),
         sa.Column("headers", sa.Text),
