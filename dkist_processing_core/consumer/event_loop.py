@@ -31,7 +31,9 @@ class EventLoop:
                 self._thread = threading.Thread(target=self._loop.run_forever, name="dkist-core-async", daemon=True)
                 self._thread.start()
             loop = self._loop
-        asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        request = asyncio.run_coroutine_threadsafe(_outcome(coroutine), loop).result()
+        if request is not None:
+            raise request
 
     def close(self) -> None:
         """End the loop and its thread."""
@@ -42,3 +44,12 @@ class EventLoop:
             self._thread.join()
             self._loop.close()
             self._loop = None
+
+
+async def _outcome(coroutine: Coroutine[Any, Any, object]) -> BaseException | None:
+    """Return the request to exit that a coroutine raises: it would end the loop, and leave the caller waiting."""
+    try:
+        await coroutine
+    except (SystemExit, KeyboardInterrupt) as request:
+        return request
+    return None

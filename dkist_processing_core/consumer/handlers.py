@@ -38,12 +38,24 @@ class Called:
         return name_of(self.function)
 
     def call(self, *values: object, transaction: object, loop: EventLoop) -> None:
-        """Call the function, an `async` one on the loop, and wait for its end."""
+        """
+        Call the function, an `async` one on the loop, and wait for its end.
+
+        Raises:
+            TypeError: The function has only begun its work, and returned an object that is to be awaited.
+        """
         named = {TRANSACTION: transaction} if self.takes_transaction else {}
         if self.is_async:
             loop.run(self.function(*values, **named))
-        else:
-            self.function(*values, **named)
+            return
+        result = self.function(*values, **named)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            msg = (
+                f"{self.name} returned {type(result).__name__}, which nothing awaits; expected `async def {self.name}`"
+            )
+            raise TypeError(msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,8 @@ class _HandlerFailedError(Exception):
     """A handler raised an exception, which is the cause of this one."""
 
     def __init__(self, row: Row, called: Called, error: Exception) -> None:
-        super().__init__(str(error))
+        # Its text is not asked for: an author's exception may have none.
+        super().__init__()
         self.row = row
         self.called = called
         self.error = error

@@ -259,7 +259,7 @@ def _replace(connection: Connection, row: _New) -> int:
 
 
 # A firm end of an attempt cancels provisional reports of another end of it. Without a number it is of any attempt.
-# A report without a number is about the last attempt: a report of the task's final end, with a number, makes it needless.
+# One without a number is about the last attempt: a report of the task's final end, with a number, makes it needless.
 _cancellation = text(
     """
     UPDATE dkist_core_inbox SET state = 'cancelled', body = NULL, headers = NULL, done_at = :now

@@ -30,7 +30,6 @@ _BUSY_SECONDS = 30.0
 _CONNECTION_SECONDS = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _SERVER_SETTINGS = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 _EXPECTED = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
-_WRITES = "writes"
 
 
 class Database:
@@ -43,6 +42,8 @@ class Database:
         """The address, without the password."""
         self.file = file
         self._writing = threading.Lock()
+        # The connection that holds this lock. The driver's own connection may be lost meanwhile.
+        self._writer: Connection | None = None
         event.listen(engine, "handle_error", convert_passing(where), retval=True)
         if file is not None:
             event.listen(engine, "connect", _prepare)
@@ -157,9 +158,9 @@ class Database:
             with explained(self.where):
                 root.commit()
         finally:
-            is_writing = self.file is not None and connection.info.pop(_WRITES, False)
             connection.close()
-            if is_writing:
+            if self._writer is connection:
+                self._writer = None
                 self._writing.release()
 
     @contextmanager
@@ -172,6 +173,9 @@ class Database:
         """Begin the transaction on SQLite: the driver would do that later, and not for each kind of statement."""
         if connection.get_execution_options().get("is_reading") or cursor.connection.in_transaction:
             return
+        if self._writer is connection:
+            msg = f"the inbox {self.where}: a statement of a handler has ended its transaction, expected none that does"
+            raise InboxError(msg)
         if not self._writing.acquire(timeout=_BUSY_SECONDS):
             msg = f"the inbox {self.where} is locked: another transaction of this process lasts over {_BUSY_SECONDS} s"
             raise InboxUnavailableError(msg)
@@ -183,7 +187,7 @@ class Database:
                 msg = f"the inbox {self.where} cannot be used now: {error}"
                 raise InboxUnavailableError(msg) from error
             raise
-        connection.info[_WRITES] = True
+        self._writer = connection
 
     def close(self) -> None:
         """Close the connections that are not in use."""

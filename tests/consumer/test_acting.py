@@ -6,10 +6,13 @@ Not here: consumers that are killed (test_kills), and brokers and databases that
 
 import asyncio
 import logging
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,6 +242,91 @@ def test_a_part_of_an_effect_may_fail_in_a_nested_transaction(
     run(consumer)
 
     assert effects.events == ["A"]
+
+
+@pytest.mark.parametrize("how", ["invalidate", "driver"])
+def test_a_transaction_that_a_handler_ends_below_the_inbox_is_a_failed_try(
+    bus: InMemoryBus, state_dir: Path, how: str
+) -> None:
+    """
+    The consumer goes on with the other events, and the event is dead after its tries.
+    """
+    consumer, done = Consumer("actor", inbox=f"sqlite:///{state_dir}/inbox.db", max_tries=1), list[str]()
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        transaction.execute(text("CREATE TABLE IF NOT EXISTS made (by TEXT)"))
+        if event.task_name != "Bad":
+            done.append(event.task_name)
+        elif how == "invalidate":
+            transaction.invalidate()
+        else:
+            transaction.connection.commit()
+
+    bus.publish(failed("Bad"), failed("A"))
+    run(consumer)
+
+    assert done == ["A"]
+    with closing(Database.open(consumer.inbox, read_settings())) as database, database.reading() as connection:
+        dead = connection.execute(text("SELECT task FROM dkist_core_inbox WHERE state = 'dead'")).scalars().all()
+    assert dead == ["Bad"]
+
+
+def test_an_exception_without_a_text_is_a_failed_try(bus: InMemoryBus, effects: Effects) -> None:
+    """
+    The author's `__str__` may raise itself.
+    """
+    consumer = Consumer("actor", inbox=effects.url, max_tries=1)
+
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("there is no text")
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed) -> None:
+        raise SilentError(event)
+
+    bus.publish(failed("A"), failed("B"))
+    run(consumer)
+
+    assert sorted(task for task, _, _ in effects.of_state("dead")) == ["A", "B"]
+
+
+def test_a_function_that_returns_a_coroutine_has_not_handled_its_event(
+    bus: InMemoryBus, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Its work was never done, so the event is not marked as done.
+    """
+    consumer = Consumer("actor", inbox=effects.url, max_tries=1)
+
+    async def act(event: Event) -> None:
+        raise AssertionError(event)
+
+    @consumer.on("task.failed")
+    def begin(event: Event) -> Coroutine[Any, Any, None]:
+        return act(event)
+
+    bus.publish(failed("A"))
+    run(consumer)
+
+    assert [task for task, _, _ in effects.of_state("dead")] == ["A"]
+    assert "returned coroutine, which nothing awaits; expected `async def" in caplog.text
+
+
+def test_an_async_handler_that_exits_ends_the_consumer(bus: InMemoryBus, effects: Effects) -> None:
+    """
+    As one without `async` does, instead of waiting for its loop for ever.
+    """
+    consumer = Consumer("actor", inbox=effects.url)
+
+    @consumer.on("task.failed")
+    async def act(event: TaskFailed) -> None:
+        sys.exit(event.attempt)
+
+    bus.publish(failed("A"))
+    with pytest.raises(SystemExit, match="1"):
+        run(consumer)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
