@@ -62,6 +62,7 @@ class Consumer(Declaration):
 
         Raises:
             ValueError: There is no handler, `since` is no time, or `health` is no port.
+            RuntimeError: Another thread runs it, or one of its own handlers calls this.
             ExtraMissingError: A module that the extra `consumer` installs is missing.
             ConfigurationError, BusError, JournalError, InboxError: The settings are wrong, or broker or database refuse
                 the consumer.
@@ -74,12 +75,19 @@ class Consumer(Declaration):
         if workers is not None:
             check_number("workers", workers, 1, int)
         service_class = _service_class()
+        if self._end is not None:
+            msg = f"the consumer {self.name!r} runs already, expected one run at a time; for threads, use workers=N"
+            raise RuntimeError(msg)
         self._end = end = SignalSafeFlag()
-        with signals_raise(end):
-            service = service_class.open(self, self.settings or read_settings(), since=begin, workers=workers, end=end)
-            if service is not None:
-                self._intake = service.intake
-                service.run(until_idle=until_idle, health=address)
+        try:
+            with signals_raise(end):
+                given = self.settings or read_settings()
+                service = service_class.open(self, given, since=begin, workers=workers, end=end)
+                if service is not None:
+                    self._intake = service.intake
+                    service.run(until_idle=until_idle, health=address)
+        finally:
+            self._end = None
 
     @property
     def has_caught_up(self) -> bool:

@@ -66,7 +66,7 @@ class Database:
             JournalFolderError: There is no folder for journals.
         """
         address = url or settings.dkist_core_inbox
-        database = cls._of(address) if address else cls._at(open_folder(place(settings)) / FILE_NAME)
+        database = cls._of(address) if address else cls._at(open_folder(place(settings)) / FILE_NAME, is_ours=True)
         try:
             with explained(database.where):
                 migrate(database.engine, database.where, database.transaction)
@@ -88,19 +88,20 @@ class Database:
                 if not url.database or url.database == ":memory:":
                     msg = f"the inbox's address names no file, {_EXPECTED}"
                     raise ConfigurationError(msg)
-                return cls._at(Path(url.database).absolute())
+                return cls._at(Path(url.database).absolute(), is_ours=False)
             case "postgresql" | "postgres" | "postgresql+psycopg":
                 return cls._on_server(url.set(drivername="postgresql+psycopg"))
         msg = f"the inbox's address begins with {url.drivername!r}, {_EXPECTED}"
         raise ConfigurationError(msg)
 
     @classmethod
-    def _at(cls, file: Path) -> Self:
+    def _at(cls, file: Path, *, is_ours: bool) -> Self:
         where = f"sqlite:///{file}"
         try:
             # Only its path is opened: closing another descriptor would release the locks that SQLite holds for other
             # connections of this process, and the last process would remove the log under them.
-            with ClosedAfterwards(open_file(file, os.O_CREAT | os.O_PATH)):
+            # The mode of a file that its user has named is the user's.
+            with ClosedAfterwards(open_file(file, os.O_CREAT | os.O_PATH, sets_mode=is_ours)):
                 pass
         except OSError as error:
             msg = f"the inbox {where} cannot be opened: {error.strerror or error}"

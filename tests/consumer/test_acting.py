@@ -314,6 +314,27 @@ def test_a_function_that_returns_a_coroutine_has_not_handled_its_event(
     assert "returned coroutine, which nothing awaits; expected `async def" in caplog.text
 
 
+def test_a_consumer_runs_once_at_a_time(bus: InMemoryBus, effects: Effects, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A second run in the same process would not be stopped by `stop`; after the first one it may run again.
+    """
+    consumer, handled = Consumer("actor", inbox=effects.url, max_tries=1), list[str]()
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed) -> None:
+        handled.append(event.task_name)
+        if event.task_name == "A":
+            run(consumer)
+
+    bus.publish(failed("A"))
+    run(consumer)
+    bus.publish(failed("B"))
+    run(consumer)
+
+    assert handled == ["A", "B"]
+    assert "RuntimeError: the consumer 'actor' runs already, expected one run at a time" in caplog.text
+
+
 def test_an_async_handler_that_exits_ends_the_consumer(bus: InMemoryBus, effects: Effects) -> None:
     """
     As one without `async` does, instead of waiting for its loop for ever.

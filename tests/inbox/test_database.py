@@ -441,3 +441,22 @@ def test_a_file_of_another_user_is_not_used(tmp_path: Path) -> None:
         Database.open(f"sqlite:///{tmp_path}/link.db", read_settings())
 
     assert os.listdir(tmp_path) == ["link.db"]  # noqa: PTH208 - names alone
+
+
+def test_the_mode_of_a_file_that_its_user_has_named_is_kept(tmp_path: Path) -> None:
+    """
+    Others may read it; also if it turns out to be no database.
+    """
+    own, other = tmp_path / "own.db", tmp_path / "text"
+    own.touch(0o644)
+    own.chmod(0o644)
+    other.write_text("no database\n" * 100)
+    other.chmod(0o644)
+
+    with closing(Database.open(f"sqlite:///{own}", read_settings())):
+        assert own.stat().st_mode & 0o777 == 0o644
+    with pytest.raises(InboxError, match="file is not a database"):
+        Database.open(f"sqlite:///{other}", read_settings())
+
+    assert other.stat().st_mode & 0o777 == 0o644
+    assert other.read_text() == "no database\n" * 100
