@@ -67,11 +67,11 @@ def test_a_loop_loses_what_its_queue_has_dropped() -> None:
 @pytest.mark.parametrize("name", [*MISTAKEN, *MISTAKEN_CONSUMERS])
 def test_each_mistake_is_found(name: str) -> None:
     """The message has the history, the difference, and the seed that repeats it."""
-    began = time.monotonic()
+    began = time.process_time()
 
     message = failure_of((MISTAKEN | MISTAKEN_CONSUMERS)[name])
 
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     assert message.startswith("after this history the program has not done what it should:\nthe process starts\n")
     assert re.search(rf"\nexpected: .*\nfound:    .*\nsimulate\(…, seed={SEED}\) repeats this$", message)
 

@@ -6,6 +6,7 @@ Not here: what happens (history), and what survives (world).
 
 import gc
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ def _unsettled(world: World) -> int:
 
 def _live_once(start: Start, world: World) -> str | None:
     """Run one process to its end, and return how it has ended by itself; None if it was killed or refused an effect."""
+    # The files and connections of a process end with it, and here they end with the objects that hold them.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        end = _life(start, world)
+        gc.collect()
+    return end
+
+
+def _life(start: Start, world: World) -> str | None:
     world.starts += 1
     world.bus.steps = steps = Steps(world.bus.steps.kills_ahead)
     world.happened.append(f"the process starts{'' if world.starts == 1 else ' again'}")
@@ -92,9 +102,6 @@ def _live_once(start: Start, world: World) -> str | None:
     steps.is_dead = True
     world.places += steps.places
     world.bus.end_process()
-    if end != _RETURNED:
-        # The files and connections of a process end with it, and here they end with the objects that hold them.
-        gc.collect()
     return end
 
 
