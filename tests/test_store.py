@@ -39,13 +39,15 @@ _DERIVED = {
 }
 
 
-def empty() -> Engine:
+@contextmanager
+def empty() -> Iterator[Engine]:
     """
-    Return a store in memory.
+    Yield a store in memory.
     """
     engine = create_engine("sqlite://", poolclass=StaticPool)
     METADATA.create_all(engine)
-    return engine
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
@@ -54,7 +56,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     An empty store in each kind of database; a test rolls its changes back.
     """
     if request.param == "sqlite":
-        yield empty()
+        with empty() as store:
+            yield store
         return
     postgres = request.getfixturevalue("postgres")
     postgres.create_database("store")
@@ -157,14 +160,15 @@ def test_the_kept_reports_give_the_state_that_all_reports_give(received: list[Ev
 def test_the_time_of_reception_is_not_in_the_dump() -> None:
     """A store that received the same reports at another time has an equal dump, also if a time is implausible then."""
     reports = [*ended_run(), started("Late", time=NOW + timedelta(days=4))]
-    (one, _), (other, _) = stored(empty(), [reports], NOW), stored(empty(), [reports], NOW + timedelta(days=6))
+    with empty() as first, empty() as second:
+        (one, _), (other, _) = stored(first, [reports], NOW), stored(second, [reports], NOW + timedelta(days=6))
 
     assert one == other
 
 
 def test_only_the_latest_progress_is_kept() -> None:
     """Many reports of progress take the room of one."""
-    with empty().begin() as connection:
+    with empty() as store, store.begin() as connection:
         fill(connection, [[started("A"), *(progressed("A", n) for n in range(50))], [progressed("A", 20)]])
         kept = connection.execute(select(REPORTS.c.number)).all()
         (attempt,) = Questions(connection).open_attempts(Choice())
@@ -290,7 +294,7 @@ def test_failures_without_an_exception_are_alike_by_task_and_cause() -> None:
         failed("A", run_id="3", cause="signal", signal="SIGBUS"),
         failed("B", run_id="4", cause="signal", signal="SIGSEGV"),
     ]
-    with empty().begin() as connection:
+    with empty() as store, store.begin() as connection:
         fill(connection, [ends])
         families = Questions(connection).families(Choice())
 

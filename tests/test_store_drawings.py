@@ -35,7 +35,7 @@ def drawings() -> dict[str, _Draw]:
     """
     Return the functions that draw each table of a store with runs of every kind, given the width.
     """
-    with empty().begin() as connection:
+    with empty() as store, store.begin() as connection:
         yesterday = ended_run(YESTERDAY, begin=NOON - timedelta(days=1), version="1.2.2")
         fill(connection, [[*yesterday, *ended_run(), *running_run(now=NOW)]])
         questions = Questions(connection)
