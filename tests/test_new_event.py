@@ -174,7 +174,7 @@ def test_a_field_is_added_by_the_steps_that_are_written_down(following: str, obs
     edit(copy, "events/facts.py", following, f"{FIELD}{following}")
     edit(copy, "attempt/lifecycle.py", observed, f'{observed} | {{"frames": 7}}')
     edit(copy, "cli/draw/facts.py", BEFORE_PEAK, f"{SHORT}{BEFORE_PEAK}")
-    edit(copy, "cli/draw/timeline.py", BEFORE_PROGRESS, f"{DETAIL}{BEFORE_PROGRESS}")
+    edit(copy, "cli/draw/attempts.py", BEFORE_PROGRESS, f"{DETAIL}{BEFORE_PROGRESS}")
     make_events(copy)
 
     line, *timeline = run(copy, "-c", OF_FIELD).splitlines()
