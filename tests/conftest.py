@@ -71,9 +71,13 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_pipeline_file",
         "test_services",
         "test_starting",
+        "test_store_commands",
         "test_telemetry_files",
     }
 )
+
+# The tests of consumers and inboxes take minutes; those of `testing` run consumers on each Python.
+OF_CONSUMERS = frozenset({"consumer", "inbox"})
 
 # Behaviour that a version of RabbitMQ can change: queues and their counts, permissions, refusals and their messages,
 # the topology. Other tests with a broker are about processes, files and networks; `make soak` runs them on newer
@@ -133,7 +137,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     share, shares = map(int, config.getoption("share").split("/"))
     items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % shares == share - 1]
     for item in items:
-        if item.path.stem in SAME_ON_EVERY_PYTHON:
+        if item.path.stem in SAME_ON_EVERY_PYTHON or item.path.parent.name in OF_CONSUMERS:
             item.add_marker(pytest.mark.once)
         # Reading this takes seconds.
         if "processes" in config.option.markexpr and starts_process(item):

@@ -38,8 +38,10 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "max_wal_senders": "0",
     "wal_level": "minimal",
+    # Statistics that are collected at some time change the plan of a statement.
+    "autovacuum": "off",
 }
-_DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
+_DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB", "autovacuum": "on"}
 
 
 class MissingPostgresError(RuntimeError):

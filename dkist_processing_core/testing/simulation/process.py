@@ -8,6 +8,7 @@ import gc
 import traceback
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def _live_once(start: Start, world: World) -> str | None:
     # The files and connections of a process end with it, and here they end with the objects that hold them.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        end = _life(start, world)
+        # After a kill the interpreter may still count its exception as one that the thread handles.
+        with ThreadPoolExecutor(1, "simulated-process") as thread:
+            end = thread.submit(_life, start, world).result()
         gc.collect()
     return end
 
