@@ -43,7 +43,7 @@ _FILL = """
 
 
 def add(findings: Findings, plan: Plan, name: str, empty: Callable[[], AbstractContextManager[str]]) -> None:
-    """Add the rates with each number of rows, beside the smallest; each number has a database of its own."""
+    """Add the rates with each number of rows, beside the smallest; each number has a separate database."""
     rates: dict[str, dict[int, list[float]]] = {STORE: defaultdict(list), CLAIM: defaultdict(list)}
     with ExitStack() as stack:
         inboxes = {}

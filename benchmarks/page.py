@@ -127,7 +127,7 @@ Events per second of a `Consumer`. The minimum and the maximum of the rounds are
   it once, syncs the batch to the disk, and acknowledges it. The other clients decode each message and acknowledge it;
   they have no inbox, and store nothing. All have a prefetch of {prefetch}, except for the row of talus with its own.
 * *Effects* are the rows that a handler with a `transaction` writes. The inbox is filled, and each effect is committed
-  together with the mark of its event. The hand-written loop has a small table of its own: it claims the next row with
+  together with the mark of its event. The hand-written loop has a separate small table: it claims the next row with
   `FOR UPDATE SKIP LOCKED`, writes the effect, marks the row, and commits. PostgreSQL syncs each commit to the disk.
 * *Storing* and *claiming and marking* show the inbox alone, with many rows in it. One row in ten waits, the others are
   done, as after some days with a backlog.

@@ -1,4 +1,4 @@
-"""The loop that a careful author writes by hand: an inbox of its own, one event in a transaction, with psycopg."""
+"""The loop that a careful author writes by hand: a separate inbox, one event in a transaction, with psycopg."""
 
 import json
 import time

@@ -250,7 +250,7 @@ class Collector:
 
 
 def _run_until_idle(consumer: Consumer, since: str | None) -> None:
-    """Run a consumer in a thread of its own, so that Ctrl-C ends the command, and not only the consumer."""
+    """Run a consumer in a separate thread, so that Ctrl-C ends the command, and not only the consumer."""
     errors: list[BaseException] = []
 
     def run() -> None:

@@ -26,7 +26,7 @@ def dump(connection: Connection) -> Iterator[str]:
     Runs are in the order of their workflow's name and version, and their id. The text is ASCII.
     """
     identity = (RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id)
-    # Each database sorts text by rules of its own.
+    # Each database sorts text by different rules.
     runs = sorted((*names, number) for *names, number in connection.execute(select(*identity, RUNS.c.number)))
     yield '{"runs":['
     for place, (*_, number) in enumerate(runs, 1):

@@ -61,7 +61,7 @@ def rows_of(reports: Iterable[Event], received_at: datetime) -> RowsOfRun:
 
 
 def _last_end(view: RunView) -> datetime | None:
-    """Return the end of the last attempt of a run that has ended without a report of its own end."""
+    """Return the end of the last attempt of a run that has ended without a report of its end."""
     if not view.state.is_end or view.verdict is not None:
         return None
     ends = [attempt.ended_at for task in view.tasks for attempt in task.attempts if attempt.ended_at is not None]

@@ -2,7 +2,8 @@
 The state of one run, derived from the set of reports on it.
 
 A pure function: the order and the repetition of reports do not change the result, and it reads no clock. Not here:
-storing the reports (_stored_reports), and the plausibility of their times (_plausibility).
+storing the reports (_stored_reports), and the plausibility of their times (_plausibility). Over 300 lines, since the
+rules for attempts, tasks and runs refer to each other.
 """
 
 from collections.abc import Iterable, Iterator

@@ -41,6 +41,7 @@ def main(url: str) -> None:
         if not rows and not counts.waiting and not counts.claimed and inbox.become_claimer():
             return
         if not rows:
+            # The database reports no change: a real consumer also looks again after a pause.
             time.sleep(0.01)
 
 

@@ -1,7 +1,7 @@
 """
 Decoding the frames of AMQP 0.9.1 by which a broker delivers a message, if all of them have arrived.
 
-pika decodes each frame into objects of its own, one value after the other, and a long read of the archive takes most of
+pika decodes each frame into its own objects, one value after the other, and a long read of the archive takes most of
 its time there. Not here: all other frames, which pika decodes, and also deliveries of another form, such as those whose
 body has several frames (pika_connection).
 """

@@ -22,7 +22,7 @@ def all_schemas() -> dict[str, Any]:
     named: dict[str, Any] = {}
     for event_class in EVENT_CLASSES:
         made = schema(event_class)
-        # A schema with an id of its own would change the meaning of the references inside it.
+        # A schema with its own id would change the meaning of the references inside it.
         del made["$schema"], made["$id"]
         named |= made.pop("$defs", {})
         named[event_class.name] = made

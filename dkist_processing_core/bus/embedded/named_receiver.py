@@ -102,7 +102,7 @@ class NamedReceiver(JournalReceiver):
         return entry
 
     def receive_batch(self, most: int, timeout: float) -> "list[JournalReceivedMessage]":
-        """Return the next events; a retried dead letter is a batch of its own, since it has no place in their order."""
+        """Return the next events; a retried dead letter is a separate batch, since it has no place in their order."""
         batch: list[JournalReceivedMessage] = []
         while len(batch) < most and (received := self.receive(0.0 if batch else timeout)) is not None:
             if received.entry.seq in self._retrying and batch:

@@ -127,6 +127,7 @@ class _Receiver:
 
     def _next(self) -> "SimulatedMessage | None":
         """Return a message that is there; None without one."""
+        # Each kind of subscription finds it elsewhere.
         raise NotImplementedError
 
     def receive(self, timeout: float) -> "SimulatedMessage | None":  # noqa: ARG002 - no time passes
