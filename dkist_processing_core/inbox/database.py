@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from dkist_processing_core.errors import ConfigurationError, InboxError, InboxUnavailableError
 from dkist_processing_core.inbox.faults import convert_passing, explained
+from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SERVER, SEAL_ON_SQLITE
 from dkist_processing_core.inbox.migrating import migrate
 from dkist_processing_core.journal.place import open_folder, place
 from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
@@ -48,6 +49,8 @@ class Database:
         if file is not None:
             event.listen(engine, "connect", _prepare)
             event.listen(engine, "before_cursor_execute", self._begin)
+        else:
+            event.listen(engine, "begin", _begin_on_server)
 
     @classmethod
     def open(cls, url: str | None, settings: Settings) -> Self:
@@ -122,7 +125,13 @@ class Database:
         given: dict[str, Any] = dict(url.query)
         options = {**_CONNECTION_SECONDS, "options": _SERVER_SETTINGS, "application_name": "dkist-core inbox", **given}
         engine = create_engine(
-            url.set(query={}), connect_args=options, max_overflow=-1, pool_recycle=3600, hide_parameters=True
+            url.set(query={}),
+            connect_args=options,
+            # The driver sends no BEGIN of its own.
+            isolation_level="AUTOCOMMIT",
+            max_overflow=-1,
+            pool_recycle=3600,
+            hide_parameters=True,
         )
         return cls(engine, where, None)
 
@@ -147,8 +156,8 @@ class Database:
         """
         with explained(self.where):
             connection = self.engine.connect()
-        root = connection.begin()
         try:
+            root = connection.begin()
             try:
                 yield connection
             except BaseException:
@@ -175,13 +184,14 @@ class Database:
         if connection.get_execution_options().get("is_reading") or cursor.connection.in_transaction:
             return
         if self._writer is connection:
-            msg = f"the inbox {self.where}: a statement of a handler has ended its transaction, expected none that does"
-            raise InboxError(msg)
+            raise InboxError(ENDED)
         if not self._writing.acquire(timeout=_BUSY_SECONDS):
             msg = f"the inbox {self.where} is locked: another transaction of this process lasts over {_BUSY_SECONDS} s"
             raise InboxUnavailableError(msg)
         try:
             cursor.execute("BEGIN IMMEDIATE")
+            if connection.get_execution_options().get(IS_LENT):
+                cursor.execute(SEAL_ON_SQLITE)
         except BaseException as error:
             self._writing.release()
             if isinstance(error, sqlite3.OperationalError):
@@ -201,3 +211,9 @@ def _prepare(connection: sqlite3.Connection, _: object) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         # A message is acknowledged after its commit, so the commit must survive a power cut.
         cursor.execute("PRAGMA synchronous=FULL")
+
+
+def _begin_on_server(connection: Connection) -> None:
+    """Begin a transaction on PostgreSQL, and seal it in the same exchange with the server."""
+    if not connection.get_execution_options().get("is_reading"):
+        connection.exec_driver_sql(f"BEGIN; {SEAL_ON_SERVER}")

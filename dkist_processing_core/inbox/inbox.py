@@ -202,7 +202,7 @@ class Inbox:
             InboxError: The handler has ended the transaction, or caught an error that ended it.
         """
         with self._database.transaction() as connection:
-            with lent(connection):
+            with lent(connection, self._database.where):
                 yield connection
             self._mark(connection, rows)
         self._forget(rows)

@@ -6,22 +6,42 @@ Not here: the transaction itself (database), and the mark that follows the handl
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from dkist_processing_core.errors import InboxError
+from dkist_processing_core.inbox.faults import explained
+
+IS_LENT = "dkist_core_is_lent"
+"""The option of a connection whose transaction is lent."""
+# A seal belongs to one transaction, and its end removes it, also if the handler has sent `COMMIT; BEGIN`. A savepoint
+# on PostgreSQL would take a second transaction id.
+SEAL_ON_SERVER = "SET LOCAL dkist_core.seal = 'whole'"
+_READ_SEAL_ON_SERVER = "SELECT current_setting('dkist_core.seal', true)"
+SEAL_ON_SQLITE = "SAVEPOINT dkist_core_seal"
+_RELEASE_SEAL_ON_SQLITE = "RELEASE dkist_core_seal"
+_EXPECTED = "return to commit, raise an exception to roll back, use begin_nested() for a part of it"
+ENDED = (
+    "a handler has ended its transaction by a statement or by the driver, and what it wrote before is outside of the "
+    f"mark of its event: {_EXPECTED}"
+)
+"""The message of the error of a handler that has ended its transaction below SQLAlchemy."""
 
 
 @contextmanager
-def lent(connection: Connection) -> Iterator[Connection]:
+def lent(connection: Connection, where: str) -> Iterator[Connection]:
     """
-    Lend a connection with an open transaction.
+    Lend a connection with an open transaction on the database that `where` names.
 
     Raises:
         InboxError: The transaction was ended, by the borrower or by an error that it caught.
     """
     root = connection.get_transaction()
+    connection.execution_options(**{IS_LENT: True})
+    with explained(where):
+        changes = _sealed(connection)
     for name, refuse in _REFUSALS.items():
         setattr(connection, name, refuse)
     try:
@@ -29,17 +49,43 @@ def lent(connection: Connection) -> Iterator[Connection]:
     finally:
         for name in _REFUSALS:
             delattr(connection, name)
-    if root is None or not root.is_active or connection.get_transaction() is not root:
+    if root is None or not root.is_active or connection.get_transaction() is not root or connection.invalidated:
         msg = "the transaction of a handler was ended before the handler: everything in it is rolled back"
         raise InboxError(msg)
+    with explained(where):
+        is_whole = _is_whole(connection, changes)
+    if not is_whole:
+        raise InboxError(ENDED)
+
+
+def _sealed(connection: Connection) -> int | None:
+    """Return how many rows a connection to SQLite has changed, and seal a transaction that has begun; else None."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name != "sqlite":
+        return None
+    if driver.in_transaction:
+        connection.exec_driver_sql(SEAL_ON_SQLITE)
+    return int(driver.total_changes)
+
+
+def _is_whole(connection: Connection, changes: int | None) -> bool:
+    """Return True if the transaction is the one that was lent, and nothing was written outside of it."""
+    if changes is None:
+        return connection.exec_driver_sql(_READ_SEAL_ON_SERVER).scalar() == "whole"
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:
+        # It begins with its first statement. Without one, the driver has written by itself.
+        return bool(driver.total_changes == changes)
+    try:
+        connection.exec_driver_sql(_RELEASE_SEAL_ON_SQLITE)
+    except OperationalError:
+        return False
+    return True
 
 
 def _refusal(name: str) -> Callable[..., NoReturn]:
     def refuse(*_: object, **__: object) -> NoReturn:
-        msg = (
-            f"a handler called {name}() of its transaction, which the inbox commits or rolls back: return to commit, "
-            "raise an exception to roll back, use begin_nested() for a part of it"
-        )
+        msg = f"a handler called {name}() of its transaction, which the inbox commits or rolls back: {_EXPECTED}"
         raise InboxError(msg)
 
     return refuse

@@ -64,7 +64,7 @@ class Timers:
             if not self._move(connection, name, seconds):
                 yield None
                 return
-            with lent(connection):
+            with lent(connection, self._database.where):
                 yield connection
 
     def _move(self, connection: Connection, name: str, seconds: float) -> bool:

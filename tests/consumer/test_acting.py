@@ -6,13 +6,13 @@ Not here: consumers that are killed (test_kills), and brokers and databases that
 
 import asyncio
 import logging
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,32 +244,114 @@ def test_a_part_of_an_effect_may_fail_in_a_nested_transaction(
     assert effects.events == ["A"]
 
 
-@pytest.mark.parametrize("how", ["invalidate", "driver"])
+def _by_statements(*statements: str) -> Callable[[Connection], None]:
+    def end(transaction: Connection) -> None:
+        for statement in statements:
+            transaction.execute(text(statement))
+
+    return end
+
+
+def _below(*statements: str) -> Callable[[Connection], None]:
+    def end(transaction: Connection) -> None:
+        with closing(transaction.connection.cursor()) as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    return end
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(Connection.invalidate, id="invalidate"),
+        pytest.param(lambda transaction: transaction.connection.commit(), id="commit of the driver"),
+        pytest.param(lambda transaction: transaction.connection.rollback(), id="rollback of the driver"),
+        pytest.param(_by_statements("COMMIT"), id="COMMIT"),
+        pytest.param(_by_statements("ROLLBACK"), id="ROLLBACK"),
+        pytest.param(_by_statements("COMMIT", "BEGIN"), id="COMMIT, BEGIN"),
+        pytest.param(_below("COMMIT", "BEGIN"), id="COMMIT, BEGIN of the driver"),
+        pytest.param(_below("ROLLBACK", "BEGIN"), id="ROLLBACK, BEGIN of the driver"),
+    ],
+)
 def test_a_transaction_that_a_handler_ends_below_the_inbox_is_a_failed_try(
-    bus: InMemoryBus, state_dir: Path, how: str
+    bus: InMemoryBus,
+    effects: Effects,
+    consumer_of: Callable[..., Consumer],
+    caplog: pytest.LogCaptureFixture,
+    end: Callable[[Connection], None],
 ) -> None:
     """
-    The consumer goes on with the other events, and the event is dead after its tries.
+    The event is never marked as done, and is dead after its tries; the consumer goes on with the other events.
     """
-    consumer, done = Consumer("actor", inbox=f"sqlite:///{state_dir}/inbox.db", max_tries=1), list[str]()
+    consumer = consumer_of(max_tries=1)
 
     @consumer.on("task.failed")
     def act(event: TaskFailed, transaction: Connection) -> None:
-        transaction.execute(text("CREATE TABLE IF NOT EXISTS made (by TEXT)"))
-        if event.task_name != "Bad":
-            done.append(event.task_name)
-        elif how == "invalidate":
-            transaction.invalidate()
-        else:
-            transaction.connection.commit()
+        effects.take(transaction, event)
+        if event.task_name == "Bad":
+            end(transaction)
 
     bus.publish(failed("Bad"), failed("A"))
     run(consumer)
 
-    assert done == ["A"]
-    with closing(Database.open(consumer.inbox, read_settings())) as database, database.reading() as connection:
-        dead = connection.execute(text("SELECT task FROM dkist_core_inbox WHERE state = 'dead'")).scalars().all()
-    assert dead == ["Bad"]
+    assert "A" in effects.events
+    assert [task for task, _, _ in effects.of_state("done")] == ["A"]
+    assert [task for task, _, _ in effects.of_state("dead")] == ["Bad"]
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert re.search(r"InboxError: .*transaction.*; the event is a dead letter after 1 tries", line)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(_by_statements("COMMIT"), id="COMMIT"),
+        pytest.param(_below("COMMIT", "BEGIN"), id="COMMIT, BEGIN of the driver"),
+    ],
+)
+def test_timed_work_that_ends_its_transaction_has_failed(
+    effects: Effects, consumer_of: Callable[..., Consumer], caplog: pytest.LogCaptureFixture, end: Callable[..., None]
+) -> None:
+    """
+    It is due again after its pause.
+    """
+    consumer, calls = consumer_of(), list[int]()
+
+    @consumer.every(0.01)
+    def work(transaction: Connection) -> None:
+        calls.append(1)
+        effects.take(transaction, failed("A"))
+        if len(calls) == 1:
+            end(transaction)
+        else:
+            consumer.stop()
+
+    consumer.run()
+
+    assert "work has failed: InboxError: a handler has ended its transaction" in caplog.text
+
+
+def test_what_a_handler_writes_by_the_driver_itself_is_a_part_of_the_transaction_or_refused(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    On SQLite the transaction begins with the first statement of SQLAlchemy, and the driver alone would commit before.
+    """
+    consumer = consumer_of(max_tries=1)
+
+    @consumer.on("task.failed")
+    def act(_: TaskFailed, transaction: Connection) -> None:
+        _below("INSERT INTO effect VALUES (1, 'run', 'A')")(transaction)
+
+    bus.publish(failed("A"))
+    run(consumer)
+
+    done = [task for task, _, _ in effects.of_state("done")]
+    if effects.url.startswith("postgresql"):
+        assert (done, effects.events) == (["A"], ["A"])
+    else:
+        assert done == []
+        assert "InboxError: a handler has ended its transaction by a statement or by the driver" in caplog.text
 
 
 def test_an_exception_without_a_text_is_a_failed_try(bus: InMemoryBus, effects: Effects) -> None:
