@@ -5,7 +5,9 @@ Not here: when they are called, and what becomes of their errors (worker, timers
 """
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +48,10 @@ class Called:
         """
         named = {TRANSACTION: transaction} if self.takes_transaction else {}
         if self.is_async:
-            loop.run(self.function(*values, **named))
+            loop.run(self._awaited(self.function(*values, **named)))
             return
-        result = self.function(*values, **named)
+        with _left_by_its_process(self.name):
+            result = self.function(*values, **named)
         if inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()
@@ -56,6 +59,31 @@ class Called:
                 f"{self.name} returned {type(result).__name__}, which nothing awaits; expected `async def {self.name}`"
             )
             raise TypeError(msg)
+
+    async def _awaited(self, work: Awaitable[object]) -> None:
+        with _left_by_its_process(self.name):
+            await work
+
+
+@contextmanager
+def _left_by_its_process(name: str) -> Iterator[None]:
+    """End a fork that leaves the block: it would go on as a second worker, on the connections of its parent."""
+    process, status = os.getpid(), 0
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() == process:
+            raise
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        else:
+            status = 1
+            # The locks of the log and of the streams may be those of threads that do not exist here.
+            with suppress(OSError):
+                os.write(2, f"{name} has failed in a fork of the consumer: {line_of(error)}\n".encode())
+    finally:
+        if os.getpid() != process:
+            os._exit(status & 0xFF)
 
 
 @dataclass(frozen=True, slots=True)
