@@ -4,13 +4,18 @@
 # shown while it runs, that of the others afterwards.
 #
 # Tests marked `once` run only in the first environment, and so do tests marked `airflow` and `clients`, since Airflow
-# and published pipelines have separate Pythons. These three run in a separate process at the same time as the others,
-# which shortens the longest run.
+# and published pipelines have separate Pythons. Two separate processes run these at the same time as the others: one
+# those marked `once`, the other those with Airflow and pipelines. This shortens the longest run.
 #
 # The script fails if a run fails. The last lines repeat the result of each run and all failures. With COVERAGE set, the
 # coverage of the first environment is measured and shown, which takes a tenth more time. Without CLIENTS, the tests
 # marked `clients` are left out. For each Debian suite in RABBITMQ_SUITES, the tests marked `versions`, whose results
-# may depend on the version of RabbitMQ, run at the same time on the RabbitMQ of this suite.
+# may depend on the version of RabbitMQ, run at the same time on the RabbitMQ of this suite. They run in the last
+# environment, which therefore does not run them on the RabbitMQ of the system as well: a fault of either version
+# appears.
+#
+# Before the results, the last lines show when each part began and ended, in minutes after the start of the script, and
+# the processor time of its processes.
 #
 # Before it runs the tests, the script makes the environments and installs the services that they need. With arguments,
 # only some tests may be selected: the marks of these decide which runs take place, and what is made for them.
@@ -29,6 +34,8 @@ unset RABBITMQ_SUITES # a test runs this script, and must not use them
 status=0
 pids=()
 names=()
+begins=()
+times=()
 results=()
 failures=()
 nothing_collected=5
@@ -38,15 +45,16 @@ colour=()
 [[ -t 1 ]] && colour=(--color=yes)
 left_out=
 [[ ${CLIENTS:-} ]] || left_out=' and not clients'
-beside='once'
-[[ ${COVERAGE:-} ]] && beside='soak' # only the first run is measured, so it runs the tests marked `once`
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
 # The parts of the suite.
-everywhere='not soak and not quiet and not airflow and not clients and not once'
-apart="(airflow or clients or $beside) and not soak and not quiet$left_out"
+here='not soak and not quiet and not airflow and not clients'
+once="$here and once"
+everywhere="$here and not once"
+but_versions="$everywhere and not versions"
+apart="(airflow or clients) and not soak and not quiet$left_out"
 of_the_broker='versions and not soak and not quiet'
-here="not soak and not quiet and not airflow and not clients and not $beside"
+[[ ${COVERAGE:-} ]] || here=$everywhere # only the first run is measured, so it runs the tests marked `once`
 quiet="quiet and not soak$left_out"
 quiet_everywhere='quiet and not soak and not airflow and not clients and not once'
 # Tests with needs of their own.
@@ -55,7 +63,7 @@ with_clients='clients and not soak'
 with_node='node and not soak'
 with_packages="(rabbitmq or strace or node or airflow or clients) and not soak$left_out"
 
-all=("$everywhere" "$apart" "$of_the_broker" "$here" "$quiet" "$quiet_everywhere" \
+all=("$here" "$once" "$everywhere" "$but_versions" "$apart" "$of_the_broker" "$quiet" "$quiet_everywhere" \
     "$with_airflow" "$with_clients" "$with_node" "$with_packages")
 selected=$(printf '%s\n' "${all[@]}")
 if (($#)); then
@@ -68,8 +76,8 @@ selects() {
 
 prepare() {
     local goals=()
-    selects "$everywhere" || selects "$quiet_everywhere" || others=()
     selects "$of_the_broker" || suites=()
+    selects "$everywhere" || selects "$quiet_everywhere" || others=()
     if selects "$with_clients"; then
         if [[ ${CLIENTS:-} ]]; then
             goals+=("$CLIENTS/.stamp-clients")
@@ -94,20 +102,24 @@ prepare() {
 
 run() {
     selects "$3" || return 0
+    local begin=$SECONDS
     "$2/bin/python" -m pytest --part "${@:3}" "${colour[@]}" 2>&1 | tee "build/$1.log"
-    note "$1" "${PIPESTATUS[0]}"
+    note "$1" "${PIPESTATUS[0]}" "$begin"
 }
 
 run_beside() {
     selects "$3" || return 0
     names+=("$1")
+    begins+=("$SECONDS")
     "$2/bin/python" -m pytest --part "${@:3}" "${colour[@]}" >"build/$1.log" 2>&1 &
     pids+=($!)
 }
 
 note() {
-    local log
+    local log end
     log=$(sed 's/\x1b\[[0-9;]*m//g' "build/$1.log")
+    end=$((SECONDS - $(date +%s) + $(stat -c %Y "build/$1.log"))) # the last line of a run is its end
+    times+=("build/$1.log: $(minutes "$3") to $(minutes "$end")$(sed -n 's/^processor time: /, /p' <<<"$log" | tail -n 1)")
     results+=("build/$1.log: $(grep -oE '[^=]* in [0-9.]+s\b[^=]*' <<<"$log" | tail -n 1 | sed 's/^ *//; s/ *$//')")
     (($2 == 0 || $2 == nothing_collected)) && return
     status=$2
@@ -115,18 +127,27 @@ note() {
     mapfile -t -O "${#failures[@]}" failures < <(grep -E '^(FAILED|ERROR) ' <<<"$log")
 }
 
+minutes() {
+    printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
+}
+
 prepare || exit
+newest=$first
+((${#others[@]})) && newest=${others[-1]}
+run_beside test.apart "$first" "$apart" "$@"
+[[ ${COVERAGE:-} ]] || run_beside test.once "$first" "$once" "$@"
 for environment in "${others[@]}"; do
-    run_beside "test$environment" "$environment" "$everywhere" "$@"
+    part=$everywhere
+    [[ $environment == "$newest" ]] && ((${#suites[@]})) && part=$but_versions
+    run_beside "test$environment" "$environment" "$part" "$@"
 done
-run_beside test.once "$first" "$apart" "$@"
 for suite in "${suites[@]}"; do
-    RABBITMQ_SUITE=$suite run_beside "test.rabbitmq-$suite" "$first" "$of_the_broker" "$@"
+    RABBITMQ_SUITE=$suite run_beside "test.rabbitmq-$suite" "$newest" "$of_the_broker" "$@"
 done
 run "test$first" "$first" "$here" "${gather[@]}" "$@"
 for index in "${!pids[@]}"; do
     wait "${pids[$index]}"
-    note "${names[$index]}" $?
+    note "${names[$index]}" $? "${begins[$index]}"
     printf '\nbuild/%s.log:\n' "${names[$index]}"
     cat "build/${names[$index]}.log"
 done
@@ -140,6 +161,8 @@ if ((${#results[@]} == 0)); then
     exit "$nothing_collected"
 fi
 if ((${#results[@]} > 1)); then
+    printf '\nTimes:\n'
+    printf '  %s\n' "${times[@]}"
     printf '\nResults:\n'
     printf '  %s\n' "${results[@]}"
 fi

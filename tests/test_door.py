@@ -466,16 +466,50 @@ def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Pa
     assert printed.count("Python 3.13 is not installed: ") == 1
 
 
-def test_what_a_version_of_the_broker_can_change_runs_on_each_suite(tmp_path: Path) -> None:
+@pytest.mark.parametrize("marks", ["versions", "versions once"])
+def test_what_a_version_of_the_broker_can_change_runs_on_each_suite(tmp_path: Path, marks: str) -> None:
     """
-    In the first environment only, in addition to the other tests.
+    On the system's RabbitMQ in the first environment, and on that of the suites in the last one.
     """
-    without, _ = streams(tmp_path / "without")
-    found, _ = streams(tmp_path / "with", RABBITMQ_SUITES="one two")
+    found, _ = streams(tmp_path, RABBITMQ_SUITES="one two")
 
-    assert len(found["first"]) - len(without["first"]) == 2
-    assert found["first"].count("versions and not soak and not quiet") == 2
-    assert found["second"] == without["second"]
+    counts = {
+        name: sum(eval(each, {mark: mark in marks.split() for mark in (*MARKS, "versions")}) for each in expressions)
+        for name, expressions in found.items()
+    }
+    assert counts == {"first": 1, "second": 2}
+    assert found["second"].count("versions and not soak and not quiet") == 2
+
+
+def test_without_another_rabbitmq_each_python_runs_what_its_version_can_change(tmp_path: Path) -> None:
+    """
+    A system that is not Debian has no suites, and a machine may have one Python.
+    """
+    both, _ = streams(tmp_path / "both")
+    one = run_suite(
+        tmp_path / "one",
+        environments="first",
+        pytest_='printf "%s\\n" "$RABBITMQ_SUITE|$4" >>"${0%/bin/python}/marks"',
+        RABBITMQ_SUITES="one",
+    )
+
+    marks = {mark: mark == "versions" for mark in (*MARKS, "versions")}
+    suites = [line.split("|") for line in lines_of(tmp_path / "one" / "first" / "marks")]
+    assert [sum(eval(each, marks) for each in both[name]) for name in ("first", "second")] == [1, 1]
+    assert one.returncode == 0
+    assert sorted(suite for suite, part in suites if eval(part, marks)) == ["", "one"]
+
+
+def test_the_times_and_the_work_of_all_parts_are_shown_before_their_results(tmp_path: Path) -> None:
+    """The part that ends last decides the time of a run."""
+    does = "echo 'processor time: 7 s'; echo '5 passed in 1.0s'"
+
+    ran = run_suite(tmp_path, pytest_=does, CLIENTS=".venv-clients")
+
+    _, times = ran.stdout.split("\nTimes:\n")
+    lines = times.partition("\nResults:\n")[0].splitlines()
+    assert len(lines) == 6
+    assert [line for line in lines if not re.fullmatch(r"  build/[a-z.]+\.log: 0:0\d to 0:\d\d, 7 s", line)] == []
 
 
 def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path) -> None:
@@ -504,13 +538,19 @@ def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path)
         ("once strace", ["test.once"], ["install_packages.sh"]),
         ("once node", ["test.once"], ["install_packages.sh", "make .node/.stamp"]),
         ("rabbitmq once", ["test.once"], ["install_packages.sh"]),
-        ("airflow", ["test.once"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
-        ("clients", ["test.once"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
+        ("airflow", ["test.apart"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
+        ("clients", ["test.apart"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
         (
             "versions rabbitmq",
-            ["testfirst", "testsecond", "test.rabbitmq-trixie"],
+            ["testfirst", "test.rabbitmq-trixie"],
             ["fetch_rabbitmq.sh trixie", "install_packages.sh", "make second/.stamp-test"],
         ),
+        (
+            "versions rabbitmq once",
+            ["test.once", "test.rabbitmq-trixie"],
+            ["fetch_rabbitmq.sh trixie", "install_packages.sh"],
+        ),
+        ("rabbitmq", ["testfirst", "testsecond"], ["install_packages.sh", "make second/.stamp-test"]),
     ],
 )
 def test_a_selection_makes_what_it_needs_and_ends_with_its_results(
