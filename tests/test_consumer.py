@@ -131,6 +131,33 @@ def test_a_timeout_of_nothing_reads_to_the_end(
         assert list(subscription) == []
 
 
+PROVISIONAL = {"reported_by": "engine", "provisional": True, "final": None}
+
+
+@pytest.mark.parametrize(
+    ("arriving", "yielded"),
+    [
+        ([PROVISIONAL, {}], [PROVISIONAL, {}]),
+        ([{}, PROVISIONAL], [{}]),
+        ([PROVISIONAL, PROVISIONAL, {}, {}, PROVISIONAL], [PROVISIONAL, {}]),
+        ([PROVISIONAL, {}, {"reported_by": "launcher"}], [PROVISIONAL, {}]),
+    ],
+)
+def test_a_firm_report_after_a_provisional_one_is_yielded_as_well(
+    settings: DKISTProcessingCoreConfiguration,
+    publisher: Publisher,
+    arriving: list[dict[str, object]],
+    yielded: list[dict[str, object]],
+) -> None:
+    """
+    It has what the other one lacks, such as whether the failure is final; an occurrence is yielded twice at most.
+    """
+    publisher.publish(*[failed("A", **facts) for facts in arriving])
+
+    with subscribe("task.failed", settings=settings, replay=True, timeout=0.0) as subscription:
+        assert list(subscription) == [failed("A", **facts) for facts in yielded]
+
+
 def test_a_subscription_that_hears_nothing_for_long_keeps_its_place(settings: DKISTProcessingCoreConfiguration) -> None:
     """
     Listening is use: pruning removes only the names that no process uses.

@@ -74,6 +74,10 @@ class Receiver(Protocol):
     def missed(self) -> int:
         """Number of events that the name of the subscription is known to have lost: the bus dropped them unread."""
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can arrive now; a receiver whose connection is lost connects again, and logs that."""
+
     def has_caught_up(self, requested_since: float) -> bool:
         """
         Return True if all events that the bus held for a replay at its start were received or wait for `receive`.

@@ -35,6 +35,7 @@ class Consumer(Declaration):
     """
 
     _end: SignalSafeFlag | None = None
+    _is_stopped = False
     _intake: Any = None
 
     def run(
@@ -79,6 +80,8 @@ class Consumer(Declaration):
             msg = f"the consumer {self.name!r} runs already, expected one run at a time; for threads, use workers=N"
             raise RuntimeError(msg)
         self._end = end = SignalSafeFlag()
+        if self._is_stopped:
+            end.raise_()
         try:
             with signals_raise(end):
                 given = self.settings or read_settings()
@@ -87,7 +90,7 @@ class Consumer(Declaration):
                     self._intake = service.intake
                     service.run(until_idle=until_idle, health=address)
         finally:
-            self._end = None
+            self._end, self._is_stopped = None, False
 
     @property
     def has_caught_up(self) -> bool:
@@ -95,7 +98,12 @@ class Consumer(Declaration):
         return self._intake is not None and self._intake.has_caught_up
 
     def stop(self) -> None:
-        """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
+        """
+        Make `run` return when the events in hand are finished. Any thread and any signal handler may call this.
+
+        If it does not run now, the next `run` returns at once.
+        """
+        self._is_stopped = True
         end = self._end
         if end is not None:
             end.raise_()

@@ -71,7 +71,8 @@ def subscribe(
             the time counts from the moment when it has read everything that the bus held when it began. With 0, exactly
             those events are yielded. It also limits the wait for a broker that cannot be reached now.
         every_report: yield each reporter's report of an occurrence. By default each occurrence is yielded once,
-            independent of the number of its reports and their repetitions.
+            independent of the number of its reports and their repetitions. If that was a provisional report of an
+            engine, the first firm report of the occurrence is yielded as well.
         connect: what to do if the broker cannot be reached now: `wait` logs one warning and waits for it, at most for
             `timeout` seconds if that is given, `fail` raises a `BusUnreachableError`. After a later interruption the
             subscription connects again by itself in both cases.

@@ -141,7 +141,7 @@ class Subscription:
             self._passed_over.add(message, reason, at_once=self._has_caught_up)
             received.dead_letter(reason)
             return None
-        if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
+        if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event)):
             acknowledge = functools.partial(_acknowledge, self._pid, received)
             return event.with_acknowledgement(acknowledge, datetime.now(UTC)), received
         received.acknowledge()

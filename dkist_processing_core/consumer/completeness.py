@@ -46,6 +46,8 @@ class Completeness:
         self._end: ArchiveEnd | None = None
         self._awaited = 0
         self._next_at = 0.0
+        # Whether the next comparison is the first one: the queue was bound a moment after its offset was stored.
+        self._is_first = False
         self._stored: set[int] = set()
         self._stored_before: set[int] = set()
 
@@ -64,9 +66,31 @@ class Completeness:
         """Whether no comparison is going on or due."""
         return self._end is None and time.monotonic() < self._next_at
 
-    def restart(self) -> None:
-        """Make a comparison due now, since a subscription has begun."""
+    def begin(self) -> None:
+        """
+        Store where a new consumer begins in the archive, and make a comparison due.
+
+        It is called before the queue is bound: a consumer that is killed in between has no queue, or knows from where
+        on its queue may lose events.
+
+        Raises:
+            BusError, InboxUnavailableError: The consumer has not begun.
+        """
         self._end, self._next_at = None, 0.0
+        if self._verified() is not None:
+            return
+        end = self._bus.archive_end(self._name)
+        if end is None:
+            return
+        if end.waiting:
+            logger.warning(
+                "the queue of the consumer %r holds %s already, and the inbox does not know it: they are compared with "
+                "the archive from now on, so what the queue has lost before is not noticed",
+                self._name,
+                counted(end.waiting, "event"),
+            )
+        self._store([], verified=end.newest)
+        self._is_first = True
 
     def is_due(self, received: int, *, is_quiet: bool = False) -> bool:
         """
@@ -108,10 +132,8 @@ class Completeness:
         """
         end, verified = self._end, self._verified()
         assert end is not None, "it is due"
-        if verified is None:
-            # A new consumer begins now.
-            self._store([], verified=end.newest)
-        elif verified != end.newest:
+        assert verified is not None, "the consumer has begun"
+        if verified != end.newest:
             begin = verified + 1
             if end.newest < verified:
                 logger.warning(
@@ -128,13 +150,13 @@ class Completeness:
                     self._name,
                 )
             missing = self._take_in(begin, end.newest)
-            if missing:
+            if missing and not self._is_first:
                 logger.warning(
                     "the queue of the consumer %r has lost %s, which it took in from the archive",
                     self._name,
                     counted(missing, "event"),
                 )
-        self._end, self._next_at = None, time.monotonic() + COMPARE_SECONDS
+        self._end, self._next_at, self._is_first = None, time.monotonic() + COMPARE_SECONDS, False
 
     def _take_in(self, begin: int, newest: int) -> int:
         """Store the events of the archive between two offsets, and return how many were missing."""

@@ -71,6 +71,8 @@ class Intake:
         self._wants = wants
         self._database = database
         self._broker = Outage(bus.where)
+        # Whether a comparison has failed once, of which the receiver may know as well.
+        self._has_failed = False
         self._on_stored = on_stored
         self._steps = steps
         self._since = since
@@ -98,7 +100,7 @@ class Intake:
     @property
     def is_disturbed(self) -> bool:
         """Whether the bus cannot be used now."""
-        return self._broker.is_going_on
+        return self._broker.is_going_on or (self._receiver is not None and not self._receiver.is_connected)
 
     def step(self, timeout: float = RECEIVE_SECONDS) -> float:
         """
@@ -124,12 +126,25 @@ class Intake:
             if isinstance(error, _FINAL):
                 raise
             self.quiet_at = None
-            return self._broker.begin(error)
+            return self._pause_after(error)
         return 0.0
+
+    def _pause_after(self, error: Exception) -> float:
+        """Return how long to wait after an error of the bus, and log it if no receiver does that."""
+        if self._receiver is not None and isinstance(error, BusUnreachableError) and not self._has_failed:
+            # The receiver connects again, and logs that; it may notice the outage a moment later than a comparison.
+            self._has_failed = True
+            return _ELSEWHERE_SECONDS
+        return self._broker.begin(error)
+
+    def _note_success(self) -> None:
+        self._has_failed = False
+        self._broker.end()
 
     def _open(self) -> None:
         self.quiet_at = None
-        # First, so that no event is missed between the past ones and the new ones.
+        self._completeness.begin()
+        # Before the past ones, so that no event is missed between them and the new ones.
         receiver = self._bus.subscribe(self._patterns, name=self._inbox.rules.name, in_batches=True)
         if self._since is not None:
             try:
@@ -138,7 +153,6 @@ class Intake:
                 receiver.close()
                 raise
         self._receiver = receiver
-        self._completeness.restart()
         logger.info("the consumer %r receives from %s", self._inbox.rules.name, self._bus.where)
 
     def _take_in(self, timeout: float) -> None:
@@ -148,10 +162,10 @@ class Intake:
             asked = time.monotonic()
             self._batch = source.receive_batch(self._size, timeout)
             self._steps("received")
-            self._broker.end()
             if not self._batch:
                 self._go_on(source, asked)
                 return
+            self._note_success()
         self.quiet_at = None
         began = time.monotonic()
         self.store(self._batch)
@@ -173,8 +187,14 @@ class Intake:
             if source.has_caught_up(asked):
                 self._end_past()
             return
+        if not source.is_connected:
+            # What the bus has is not known.
+            self.quiet_at = None
+            return
         if self._completeness.is_due(0, is_quiet=True):
             self._completeness.compare()
+        # An open receiver without a message is no sign that a comparison, which has failed before, would not fail.
+        self._note_success()
         if self._completeness.is_done:
             self._be_quiet()
 

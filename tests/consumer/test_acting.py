@@ -417,6 +417,24 @@ def test_a_consumer_runs_once_at_a_time(bus: InMemoryBus, effects: Effects, capl
     assert "RuntimeError: the consumer 'actor' runs already, expected one run at a time" in caplog.text
 
 
+def test_a_stop_before_the_run_ends_it_at_once(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    A thread may stop the consumer before another one has come to run it; the run after that is a usual one.
+    """
+    consumer = consumer_of()
+    consumer.on("task.failed")(lambda event, transaction: effects.take(transaction, event))
+    bus.publish(failed("A"))
+
+    consumer.stop()
+    consumer.run(since="first")
+    stopped = effects.events
+    run(consumer)
+
+    assert (stopped, effects.events) == ([], ["A"])
+
+
 def test_an_async_handler_that_exits_ends_the_consumer(bus: InMemoryBus, effects: Effects) -> None:
     """
     As one without `async` does, instead of waiting for its loop for ever.

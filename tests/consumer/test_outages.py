@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from dkist_processing_core import Consumer
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
+from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalVersionError
 from dkist_processing_core.events import Event
@@ -250,6 +251,56 @@ def test_what_the_queue_has_lost_is_taken_in_from_the_archive(
     assert sorted(effects.events) == ["Kept", "Lost1", "Lost2"]
     assert lines_in(caplog, logging.WARNING) == [
         "the queue of the consumer 'actor' has lost 2 events, which it took in from the archive"
+    ]
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_new_consumer_that_is_killed_before_its_first_comparison_loses_nothing(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Where it begins in the archive is stored before the queue is bound, so what the queue loses later is noticed.
+    """
+    published("Before")
+    settings, consumer = read_settings(), consumer_of(effects)
+    killed = ConsumerService.open(consumer, settings)
+    assert killed is not None
+    assert killed.intake is not None
+    killed.intake.step(0.0)
+    killed.close()
+    lost(broker, "Lost")
+
+    consumer.run(until_idle=True)
+
+    assert effects.events == ["Lost"]
+    assert lines_in(caplog, logging.WARNING) == [
+        "the queue of the consumer 'actor' has lost 1 event, which it took in from the archive"
+    ]
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_new_inbox_with_the_queue_of_another_one_goes_on_from_now(
+    effects: Effects, state_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    It does not know how far the other one has compared the queue, and states that once.
+    """
+    consumer = consumer_of(effects)
+    consumer.run(until_idle=True)
+    published("Waiting")
+    consumer.inbox = f"sqlite:///{state_dir}/other.db"
+    seen: list[Event] = []
+    consumer.handlers.clear()
+    consumer.on("task.failed")(seen.append)
+
+    consumer.run(until_idle=True)
+    consumer.run(until_idle=True)
+
+    assert seen == [failed("Waiting")]
+    assert [line.partition(":")[0] for line in lines_in(caplog, logging.WARNING)] == [
+        "the queue of the consumer 'actor' holds 1 event already, and the inbox does not know it"
     ]
 
 

@@ -59,6 +59,13 @@ def test_a_consumer_takes_in_what_its_queue_has_dropped() -> None:
     simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=18, seed=SEED)
 
 
+def test_a_new_consumer_takes_in_what_its_queue_has_dropped_before_the_first_comparison() -> None:
+    """It has stored where it begins in the archive before it has a queue."""
+    case = CORRECT_CONSUMERS["counts"]
+
+    simulate(case.start, expected=case.expected, observed=case.observed, faults=["drop"], histories=30, seed=0)
+
+
 def test_a_loop_loses_what_its_queue_has_dropped() -> None:
     """Only the archive has it then."""
     failure_of(CORRECT["counter"], faults=["drop"])

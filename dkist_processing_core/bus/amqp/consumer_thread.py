@@ -92,6 +92,11 @@ class ConsumerThread:
             msg = f"a subscription needs its own thread: {error}; allow this user or container more threads"
             raise BusError(msg) from error
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, on which messages can arrive."""
+        return self._link is not None
+
     def request(self, action: "Callable[[AmqpLink | None], None]") -> None:
         """Let the owning thread call `action` with its link, or with None while it has none."""
         self._requests.put(action)

@@ -35,6 +35,11 @@ class AmqpReceiver:
         """Number of events that this subscription's name is known to have lost."""
         return self._thread.source.missed
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the thread has a connection."""
+        return self._thread.is_connected
+
     def has_caught_up(self, requested_since: float) -> bool:
         """Return True if all events of the replay were received or wait for `receive`, or if this is closing."""
         return self._thread.source.has_caught_up(requested_since) or self._thread.is_closing

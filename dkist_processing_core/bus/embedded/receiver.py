@@ -24,6 +24,9 @@ BATCH = 200
 class JournalReceiver(ABC):
     """A position in the file, and the entries that were read ahead of it."""
 
+    is_connected = True
+    """A file needs no connection."""
+
     def __init__(self, exchange: str, patterns: tuple[str, ...]) -> None:
         """Store the exchange and the patterns of the requested events; the position is the beginning of the file."""
         self._exchange = exchange

@@ -48,10 +48,10 @@ def live_through(start: Start, world: World) -> None:
             before = (world.position, _unsettled(world))
             end = _live_once(start, world)
             if end == _RETURNED and world.has_ended and not _unsettled(world):
-                if not (world.is_deploying or world.bus.has_dropped):
+                if not world.bus.has_dropped:
                     return
                 # The next start compares the inbox with the archive.
-                world.is_deploying = world.bus.has_dropped = False
+                world.bus.has_dropped = False
             elif (world.position, _unsettled(world)) != before:
                 fruitless = 0
             elif end is not None:

@@ -115,6 +115,7 @@ class _Receiver:
     """What both receivers have in common."""
 
     missed = 0
+    is_connected = True
 
     def __init__(self, bus: SimulatedBus) -> None:
         self.bus = bus

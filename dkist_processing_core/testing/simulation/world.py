@@ -52,8 +52,6 @@ class World:
         """What has happened, in lines for a person."""
         self._history = list(history)
         self.bus.may_drop = any(isinstance(action, Lose) for action in history)
-        self.is_deploying = self.bus.may_drop
-        """Whether nothing happens yet: a queue that may drop messages has existed for longer than that takes."""
         self._position = 0
         self._refused_after: int | None = None
 
@@ -65,7 +63,7 @@ class World:
     @property
     def has_ended(self) -> bool:
         """Whether all of the history has happened."""
-        return self.is_deploying or self._position == len(self._history)
+        return self._position == len(self._history)
 
     def effect(self, *what: Any) -> None:
         """
