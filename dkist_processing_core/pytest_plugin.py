@@ -19,22 +19,27 @@ if TYPE_CHECKING:
     from dkist_processing_core.testing import FixedClock, FixedIds, InMemoryBus
 
 # Variables that decide where events and telemetry go. The other settings of a project stay as they are.
-_WHERE_EVENTS_GO = ("MESH_CONFIG", "TRACEPARENT", "TRACESTATE")
+_TRACE = ("TRACEPARENT", "TRACESTATE")
 _PREFIXES = ("ISB_", "OTEL_")
 
 
 @pytest.fixture
 def dkist_core_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
-    The empty state folder of this test, and the embedded bus in it.
+    The empty state folder of this test, with the embedded bus and the inboxes of consumers in it.
 
-    `Workflow.run` and processes that the test starts use it as well. No broker and no collector is used.
+    `Workflow.run` and processes that the test starts use it as well. No broker, collector or other inbox is used.
     """
     folder = tmp_path / "dkist-core-state"
     folder.mkdir(mode=0o700)
     for name in list(os.environ):
-        if name in _WHERE_EVENTS_GO or name.startswith(_PREFIXES):
+        if name in _TRACE or name.startswith(_PREFIXES):
             monkeypatch.delenv(name)
+    # A variable that is not set could be in the file `.env` of the project.
+    monkeypatch.setenv("MESH_CONFIG", "{}")
+    for signal in ("TRACES", "METRICS", "LOGS"):
+        monkeypatch.setenv(f"OTEL_{signal}_EXPORTER", "none")
+    monkeypatch.setenv("DKIST_CORE_INBOX", f"sqlite:///{folder}/inbox.db")
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(folder))
     return folder
 

@@ -5,11 +5,15 @@ The plugin of pytest, in the tests of a project that installs the package.
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from dkist_processing_core import TaskBase, Workflow, subscribe
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.events import TaskFailed
+from dkist_processing_core.inbox import Database
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import START, FixedClock, FixedIds, InMemoryBus, SampleRun, sample_event
 
@@ -111,6 +115,33 @@ def test_the_folder_of_a_test_holds_the_embedded_bus(dkist_core_state_dir: Path)
     names = [event.name for event in replayed(read_settings())]
     assert names == ["workflow.started", "task.dispatched", "task.started", "task.finished", "workflow.finished"]
     assert (dkist_core_state_dir / "embedded.db").exists()
+
+
+@pytest.mark.parametrize("is_in_file", [True, False])
+def test_no_setting_of_a_project_leads_out_of_the_folder_of_a_test(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_in_file: bool
+) -> None:
+    """Broker, collector and inbox may be named in the environment or in the file `.env`: a test must not write there."""
+    variables = {
+        "MESH_CONFIG": '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}',
+        "DKIST_CORE_INBOX": "postgresql://inbox.example/production",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4317",
+        "OTEL_TRACES_EXPORTER": "otlp",
+    }
+    monkeypatch.chdir(tmp_path)
+    if is_in_file:
+        (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+    else:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    folder = request.getfixturevalue("dkist_core_state_dir")
+
+    settings = read_settings()
+    with closing(Database.open(None, settings)) as database:
+        assert database.where == f"sqlite:///{folder}/inbox.db"
+    assert not settings.names_broker
+    assert settings.otel_traces_exporter == "none"
 
 
 def test_a_sample_run_can_be_published(dkist_core_bus: InMemoryBus) -> None:
