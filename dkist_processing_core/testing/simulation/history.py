@@ -1,7 +1,7 @@
 """
 What happens in a simulation, as values: the actions of a history, and their text in a failure.
 
-Not here: their effects (world), and how a history is drawn and shortened (machine).
+Not here: their effects (world), and how a history is drawn and shortened (machine, shortening).
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,11 @@ from dkist_processing_core.events import Event, TaskEnd, TaskEvent
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """A report reaches the bus: the one at a place among those that have not reached it, 0 for the oldest."""
+    """A report reaches the bus."""
 
     report: Event
     is_early: bool = False
     """Whether older reports have not reached the bus yet."""
-
-    def __str__(self) -> str:
-        """Return a line for a person."""
-        return f"{line_of(self.report)}{', before older ones' if self.is_early else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +24,12 @@ class Repeat:
 
     report: Event
 
-    def __str__(self) -> str:
-        """Return a line for a person."""
-        return f"{line_of(self.report)}, once more"
-
 
 @dataclass(frozen=True, slots=True)
 class Lose:
     """A report reaches the archive of the bus only: the queue of the consumer was full, and dropped it."""
 
     report: Event
-
-    def __str__(self) -> str:
-        """Return a line for a person."""
-        return f"{line_of(self.report)}, which the consumer's queue drops"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +38,13 @@ class Wait:
 
     seconds: float
 
-    def __str__(self) -> str:
-        """Return a line for a person."""
-        return f"{self.seconds:g} s pass"
-
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """The process is killed after some further steps."""
+    """The process is killed after some further steps; with a place, those at this place alone count."""
 
     steps: int
-
-    def __str__(self) -> str:
-        """Return a line for a person."""
-        return f"the process is to be killed after {self.steps} more steps"
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +53,36 @@ class Refuse:
 
     skipped: int
 
-    def __str__(self) -> str:
-        """Return a line for a person."""
-        return "the next effect is refused" if not self.skipped else f"the effect after {self.skipped} more is refused"
-
 
 Action = Deliver | Repeat | Lose | Wait | Kill | Refuse
 
 
-def line_of(report: Event) -> str:
-    """Return a report in one line: `task.failed Calibrate 1 by the engine, provisional`."""
-    what = report.name
+def line_of(action: Action) -> str:
+    """Return an action in one line, for a person."""
+    match action:
+        case Deliver(report, is_early):
+            return f"{_of_report(report)}{', before older ones' if is_early else ''}"
+        case Repeat(report):
+            return f"{_of_report(report)}, once more"
+        case Lose(report):
+            return f"{_of_report(report)}, which the consumer's queue drops"
+        case Wait(seconds):
+            return f"{seconds:g} s pass"
+        case Kill(steps, None):
+            return f"the process is to be killed after {steps} more steps"
+        case Kill(steps, place):
+            return f"the process is to be killed after: {place}{'' if steps == 1 else f', occurrence {steps}'}"
+        case Refuse(0):
+            return "the next effect is refused"
+        case Refuse(skipped):
+            return f"the effect after {skipped} more is refused"
+
+
+def _of_report(report: Event) -> str:
+    """Return a report in one line: `task.failed l0_to_l1_visp/ParseL0 attempt 1 by the engine, provisional`."""
+    subject = report.workflow_name
     if isinstance(report, TaskEvent):
-        what += f" {report.task_name} {'without an attempt' if report.attempt is None else report.attempt}"
-    if isinstance(report, TaskEnd) and report.provisional:
-        what += ", provisional"
-    return f"{what} of {report.workflow_name} by the {report.reported_by}"
+        attempt = "without an attempt" if report.attempt is None else f"attempt {report.attempt}"
+        subject = f"{subject}/{report.task_name} {attempt}"
+    provisional = ", provisional" if isinstance(report, TaskEnd) and report.provisional else ""
+    return f"{report.name} {subject} by the {report.reported_by}{provisional}"

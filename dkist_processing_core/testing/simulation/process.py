@@ -17,7 +17,7 @@ from dkist_processing_core.testing.simulation.consumer_process import run_consum
 from dkist_processing_core.testing.simulation.steps import KilledError, Steps, is_own
 from dkist_processing_core.testing.simulation.world import RefusedError, World
 
-# A supervisor that starts a program again and again without progress is of no use to anybody.
+# A supervisor gives a program up that makes no progress.
 _FRUITLESS_STARTS = 4
 _RETURNED = "it returns"
 Start = Callable[[World], Any]
@@ -78,7 +78,7 @@ def _live_once(start: Start, world: World) -> str | None:
 
 def _life(start: Start, world: World) -> str | None:
     world.starts += 1
-    world.bus.steps = steps = Steps(world.bus.steps.kills_ahead)
+    world.bus.steps = steps = Steps(world.bus.steps)
     world.happened.append(f"the process starts{'' if world.starts == 1 else ' again'}")
     end: str | None = _RETURNED
     # What exists already is not searched for garbage at the end of the process.
@@ -103,7 +103,6 @@ def _life(start: Start, world: World) -> str | None:
     else:
         world.happened.append(f"  {_RETURNED}")
     steps.is_dead = True
-    world.places += steps.places
     world.bus.end_process()
     return end
 

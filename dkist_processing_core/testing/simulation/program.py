@@ -41,6 +41,8 @@ class Order:
 
     name: str
     numbers: tuple[int, ...] = ()
+    place: str | None = None
+    """The place of a kill, whose number then counts the times that the process has been there before."""
 
 
 class Runs:
@@ -96,6 +98,17 @@ def _happen(run: SampleRun, task: str, attempt: str) -> None:
 DELAYS = (1.0, 61.0, 86_400.0)
 
 
+def with_places(program: Sequence[Order], kills: Sequence[Kill]) -> list[Order]:
+    """Return a program whose kills are at the places at which they were reached, so that other steps can be left out."""
+    reached = iter(kills)
+    return [
+        order
+        if order.name != "kill" or (kill := next(reached, None)) is None or kill.place is None
+        else Order("kill", (kill.steps - 1,), kill.place)
+        for order in program
+    ]
+
+
 def actions_of(  # noqa: C901 - one case per step
     program: Sequence[Order], given: Sequence[Event] | None
 ) -> list[Action]:
@@ -132,7 +145,7 @@ def actions_of(  # noqa: C901 - one case per step
             case "delay", (which,):
                 actions.append(Wait(DELAYS[which]))
             case "kill", (steps,):
-                actions.append(Kill(steps))
+                actions.append(Kill(steps) if order.place is None else Kill(steps + 1, order.place))
             case "refuse", (skipped,):
                 actions.append(Refuse(skipped))
     return actions + [Deliver(event) for event in waiting]

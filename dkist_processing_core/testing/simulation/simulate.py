@@ -11,6 +11,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +21,7 @@ from dkist_processing_core.events import Event
 from dkist_processing_core.testing.fixed import FixedClock
 from dkist_processing_core.testing.simulation.history import Action, Deliver
 from dkist_processing_core.testing.simulation.process import Start, StuckError, live_through
-from dkist_processing_core.testing.simulation.program import ALL_FAULTS, DELAYS, FAULTS, Order, actions_of
+from dkist_processing_core.testing.simulation.program import ALL_FAULTS, DELAYS, FAULTS, Order, actions_of, with_places
 from dkist_processing_core.testing.simulation.shortening import shortest
 from dkist_processing_core.testing.simulation.world import World
 
@@ -76,7 +77,7 @@ def simulate(
     try:
         from dkist_processing_core.testing.simulation.machine import draw_programs  # noqa: PLC0415 - it needs an extra
     except ModuleNotFoundError as error:
-        raise ExtraMissingError("testing", "a consumer is simulated", str(error.name)) from error
+        raise ExtraMissingError("testing", "a consumer is simulated", str(error.name)) from None
     if unknown := sorted(set(faults) - set(ALL_FAULTS)):
         raise ValueError(f"found the fault {unknown[0]!r}, expected some of {', '.join(ALL_FAULTS)}")
     number = secrets.randbelow(_SEEDS) if seed is None else seed
@@ -136,10 +137,11 @@ class _Simulation:
     def _variants(self, program: Sequence[Order]) -> Iterator[Sequence[Order]]:
         """Yield a program, and then with one more fault each."""
         yield program
-        effects, steps = len(self._world.effects), list(range(len(self._world.places)))
+        effects, places = len(self._world.effects), self._world.bus.steps.places
+        steps = list(range(len(places)))
         if self._world.has_inbox:
             # Most steps are those of the inbox; those that matter come before a line of the program, or after its last.
-            steps = [at for at, place in enumerate(self._world.places) if ", line " in place or place == "called"]
+            steps = [at for at, place in enumerate(places) if ", line " in place or place == "called"]
         if "kill" in self._faults:
             for at in self._random.sample(steps, min(_KILLS, len(steps))):
                 yield [Order("kill", (at,)), *program]
@@ -158,15 +160,23 @@ class _Simulation:
     def shortened(self, failing: list[Order]) -> str:
         """Return the shortest history that shows a mistake, in lines for a person."""
         trials = _TRIALS_WITH_INBOX if self._world.has_inbox else _TRIALS
-        found = self._difference(
-            shortest(failing, lambda program: self._difference(program) is not None, most_trials=trials)
-        )
+        found = self._difference(shortest(self._with_places(failing), self._shows, most_trials=trials))
         if found is not None:
             return found
         return (
             "the program did not do the same when a history was repeated: it depends on something outside of its "
             "world, such as a clock, a random number or a variable that survives its end"
         )
+
+    def _with_places(self, failing: list[Order]) -> list[Order]:
+        """Return a program whose kills are at places, if it shows a mistake as well: best the first time at each."""
+        self._result_of(actions_of(failing, self._events))
+        placed = with_places(failing, self._world.bus.steps.killed)
+        first = [order if order.place is None else replace(order, numbers=(0,)) for order in placed]
+        return next(filter(self._shows, (first, placed)), failing)
+
+    def _shows(self, program: Sequence[Order]) -> bool:
+        return self._difference(program) is not None
 
     def _difference(self, program: Sequence[Order]) -> str | None:
         """Return what a program shows, in lines for a person; None if it shows no mistake."""

@@ -1,18 +1,20 @@
 """
 The steps of a simulated process, between which it can be killed: its own lines, and its calls of bus and world.
 
-Not here: when it is killed (history), and what survives (world).
+Not here: the kills of a history (history), and what survives (world).
 """
 
 import contextlib
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from dkist_processing_core.testing.simulation.history import Kill
 
 _PACKAGE = str(Path(__file__).parents[2])
 _LIBRARIES = tuple({_PACKAGE, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))})
@@ -27,30 +29,25 @@ class KilledError(BaseException):
 
 
 class Steps:
-    """The steps of one process; counted, and the place at which it was killed."""
+    """The steps of one process, and the kills that are ahead of it."""
 
-    def __init__(self, kills: Sequence[int] = ()) -> None:
-        """Start at step 0, with the kills that the process before has not reached."""
-        self.count = 0
-        self.places: list[str] = []
-        """Where the process has been: lines of its own, and calls of bus and world."""
+    def __init__(self, before: "Steps | None" = None) -> None:
+        """Start a process, after the one of other steps: the kills that this one has not reached are ahead."""
+        self.places: list[str] = [] if before is None else before.places
+        """Where this process and those before it have been: lines of their own, and calls of bus and world."""
+        self.killed: list[Kill] = [] if before is None else before.killed
+        """The kills that were reached, each with its place."""
         self.is_dead = False
-        self._killed_at: int | None = None
-        self._later: list[int] = []
-        for steps in kills:
-            self.kill_after(steps)
+        self._kills: list[Kill] = [] if before is None else before._kills
+        # The steps after this one count for the first of the kills.
+        self._counted_from = 0 if before is None else before._counted_from
+        self._began_at = len(self.places)
 
-    def kill_after(self, steps: int) -> None:
-        """Kill the process after some further steps; if a kill is ahead already, the process after it."""
-        if self._killed_at is None:
-            self._killed_at = self.count + steps
-        else:
-            self._later.append(steps)
-
-    @property
-    def kills_ahead(self) -> list[int]:
-        """The kills that the process has not reached, each with the number of steps before it."""
-        return [*([] if self._killed_at is None else [self._killed_at - self.count]), *self._later]
+    def kill(self, kill: Kill) -> None:
+        """Kill the process when a kill is reached; if another is ahead already, the process after it."""
+        if not self._kills:
+            self._counted_from = len(self.places)
+        self._kills.append(kill)
 
     def take(self, place: str) -> None:
         """
@@ -61,16 +58,23 @@ class Steps:
         """
         if self.is_dead:
             raise KilledError
-        if self._killed_at is not None and self.count >= self._killed_at:
-            self.is_dead, self._killed_at = True, None
+        if self._kills and self._is_reached(self._kills[0]):
+            kill, at_place = self._kills.pop(0), self.places[self._counted_from :].count(self.place)
+            self.killed.append(Kill(at_place, self.place) if at_place else kill)
+            self._counted_from = len(self.places)
+            self.is_dead = True
             raise KilledError
-        self.count += 1
         self.places.append(place)
+
+    def _is_reached(self, kill: Kill) -> bool:
+        if kill.place is None:
+            return len(self.places) - self._counted_from >= kill.steps
+        return self.place == kill.place and self.places[self._counted_from :].count(kill.place) >= kill.steps
 
     @property
     def place(self) -> str:
         """Where the process is; "" at its start."""
-        return self.places[-1] if self.places else ""
+        return self.places[-1] if len(self.places) > self._began_at else ""
 
     @contextlib.contextmanager
     def of_lines(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dkist_processing_core.events import Event
 from dkist_processing_core.testing.fixed import FixedClock
-from dkist_processing_core.testing.simulation.history import Action, Deliver, Kill, Lose, Refuse, Repeat, Wait
+from dkist_processing_core.testing.simulation.history import Action, Deliver, Kill, Lose, Refuse, Repeat, Wait, line_of
 from dkist_processing_core.testing.simulation.simulated_bus import SimulatedBus
 
 
@@ -46,8 +46,6 @@ class World:
         self.starts = 0
         self.has_inbox = False
         """Whether the program is a `Consumer`, of which a history takes more time."""
-        self.places: list[str] = []
-        """The steps of its processes, in order."""
         self.happened: list[str] = []
         """What has happened, in lines for a person."""
         self._history = list(history)
@@ -110,7 +108,7 @@ class World:
         while not self.has_ended:
             action = self._history[self._position]
             self._position += 1
-            self.happened.append(f"  {action}")
+            self.happened.append(f"  {line_of(action)}")
             match action:
                 case Deliver(event) | Repeat(event):
                     self.bus.deliver(event)
@@ -121,8 +119,8 @@ class World:
                 case Wait(seconds):
                     self.clock.advance(seconds)
                     return True
-                case Kill(steps):
-                    self.bus.steps.kill_after(steps)
+                case Kill():
+                    self.bus.steps.kill(action)
                 case Refuse(skipped):
                     self._refused_after = skipped
         return False
