@@ -6,7 +6,7 @@ Not here: the dead letters that a broker keeps (bus), and the commands (cli).
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
@@ -39,9 +39,9 @@ _CONSUMERS = text(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
-    """How a dead letter failed before it was retried."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """How a row failed until it was dead; times are in seconds since 1970."""
 
     reason: str | None
     tries: int
@@ -51,12 +51,18 @@ class Life:
     error_type: str | None
     error_message: str | None
     stack: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life(Failure):
+    """How a dead letter failed before it was retried."""
+
     retried_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """One dead letter; times are in seconds since 1970."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter(Failure):
+    """One dead letter, with its last failure."""
 
     seq: int
     """Its number, which names it in commands."""
@@ -65,20 +71,12 @@ class Letter:
     """`dead` or `archived`."""
     family: str | None
     """What it shares with failures of the same kind: the fingerprint of the exception, or a kind of reason."""
-    reason: str | None
     event: Event | None
     """None if the message is no event for this release."""
     body: bytes | None
     content_type: str | None
     headers: dict[str, Any]
     received_at: float
-    tries: int
-    starts: int
-    first_failed_at: float | None
-    last_failed_at: float | None
-    error_type: str | None
-    error_message: str | None
-    stack: str | None
     history: tuple[Life, ...]
     """Its earlier lives, the oldest first."""
 
@@ -157,7 +155,8 @@ class DeadLetters:
         now = self._clock()
 
         def change(connection: Connection, rows: Sequence[RowMapping]) -> None:
-            reset = dict.fromkeys(_FAILURE) | {"state": State.WAITING, "due_at": now, "tries": 0, "starts": 0}
+            failure = dict.fromkeys(["family", *(each.name for each in fields(Failure))])
+            reset = failure | {"state": State.WAITING, "due_at": now, "tries": 0, "starts": 0}
             histories = [{"of_seq": row["seq"], "new_history": _history_with(row, now)} for row in rows]
             query = update(inbox).where(inbox.c.seq == bindparam("of_seq"))
             connection.execute(query.values(reset | {"history": bindparam("new_history")}), histories)
@@ -236,7 +235,6 @@ class DeadLetters:
         return count
 
 
-_FAILURE = ("first_failed_at", "last_failed_at", "error_type", "error_message", "stack", "family", "reason")
 _from_json = msgspec.json.Decoder(list[Life]).decode
 _headers_from_json = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -250,17 +248,7 @@ def _update(connection: Connection, rows: Sequence[RowMapping], values: dict[str
 
 
 def _history_with(row: RowMapping, now: float) -> str:
-    life = Life(
-        reason=row["reason"],
-        tries=row["tries"],
-        starts=row["starts"],
-        first_failed_at=row["first_failed_at"],
-        last_failed_at=row["last_failed_at"],
-        error_type=row["error_type"],
-        error_message=row["error_message"],
-        stack=row["stack"],
-        retried_at=now,
-    )
+    life = Life(**_failure(row), retried_at=now)
     return msgspec.json.encode([*_history(row), life][-_MOST_LIVES:]).decode()
 
 
@@ -278,18 +266,15 @@ def _letter(row: RowMapping) -> Letter:
         consumer=row["consumer"],
         state=row["state"],
         family=row["family"],
-        reason=row["reason"],
         event=event,
         body=row["body"],
         content_type=row["content_type"],
         headers=_headers_from_json(row["headers"]) if row["headers"] else {},
         received_at=row["received_at"],
-        tries=row["tries"],
-        starts=row["starts"],
-        first_failed_at=row["first_failed_at"],
-        last_failed_at=row["last_failed_at"],
-        error_type=row["error_type"],
-        error_message=row["error_message"],
-        stack=row["stack"],
         history=tuple(_history(row)),
+        **_failure(row),
     )
+
+
+def _failure(row: RowMapping) -> dict[str, Any]:
+    return {each.name: row[each.name] for each in fields(Failure)}
