@@ -27,10 +27,9 @@ from dkist_processing_core.errors import BusError, DKISTProcessingCoreError
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.identity import Run
 from dkist_processing_core.inbox import Database
-from dkist_processing_core.inbox.database import FILE_NAME
 from dkist_processing_core.inbox.locks import named_lock
 from dkist_processing_core.inbox.tables import consumers, inbox
-from dkist_processing_core.journal.place import place
+from dkist_processing_core.journal.place import INBOX_FILE, place
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import counted
 
@@ -273,7 +272,7 @@ def _run_until_idle(consumer: Consumer, since: str | None) -> None:
 
 def latest_runs(settings: Settings, limit: int) -> list[Run]:
     """Return the runs of the store with the latest reports; it is neither made nor caught up."""
-    if settings.dkist_core_inbox is None and not (place(settings).folder / FILE_NAME).exists():
+    if settings.dkist_core_inbox is None and not (place(settings).folder / INBOX_FILE).exists():
         return []
     with closing(Database.open(None, settings)) as database, snapshot(database) as connection:
         return [row.run for row in Questions(connection).runs(Choice(), limit)]

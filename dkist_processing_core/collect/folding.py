@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
@@ -26,6 +26,8 @@ KEPT_SECONDS = 400 * 24 * 3600.0
 """How long a run is kept after its last report was received."""
 ENDING = 8
 _DIGEST_BYTES = 16
+_PART = 500
+_T = TypeVar("_T")
 
 
 class Store:
@@ -76,9 +78,9 @@ class Store:
         reports = [event for event in by_number.values() if id(event) in kept]
         if reports:
             self._write(connection, number, rows_of(reports, datetime.fromtimestamp(received_at, UTC)), received_at)
-        for each in _steps(replaced):
+        for each in in_parts(replaced):
             connection.execute(delete(REPORTS).where(REPORTS.c.number.in_(each)))
-        for each in _steps([row.number for row in stored if not row.is_folded]):
+        for each in in_parts([row.number for row in stored if not row.is_folded]):
             connection.execute(update(REPORTS).where(REPORTS.c.number.in_(each)).values(is_folded=True))
 
     def _write(self, connection: Connection, number: int, rows: RowsOfRun, received_at: float) -> None:
@@ -148,6 +150,6 @@ def _additions(dialect: str) -> tuple[Any, Any]:
     )
 
 
-def _steps(numbers: list[int], size: int = 500) -> Iterable[list[int]]:
-    """Yield the numbers in parts: a statement has a limited number of parameters."""
-    return (numbers[first : first + size] for first in range(0, len(numbers), size))
+def in_parts(values: list[_T]) -> Iterable[list[_T]]:
+    """Yield the values in parts: a statement has a limited number of parameters."""
+    return (values[first : first + _PART] for first in range(0, len(values), _PART))

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, TextClause, case, exists, func, or_, select
 
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun
-from dkist_processing_core.collect.folding import event_in
+from dkist_processing_core.collect.folding import event_in, in_parts
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, REPORTS, RUNS, TASKS
 from dkist_processing_core.consumer import matches
 from dkist_processing_core.events import Event
@@ -35,7 +35,7 @@ class Questions:
         numbers = [row.number for row in rows]
         tasks: dict[int, dict[State, int]] = defaultdict(dict)
         failures: dict[int, list[StoredAttempt]] = defaultdict(list)
-        for part in _steps(numbers):
+        for part in in_parts(numbers):
             tally = select(TASKS.c.run, TASKS.c.state, func.count()).where(TASKS.c.run.in_(part))
             for number, state, count in self._connection.execute(tally.group_by(TASKS.c.run, TASKS.c.state)):
                 tasks[number][State(state)] = count
@@ -52,7 +52,7 @@ class Questions:
 
     def open_attempts(self, choice: Choice, *, silent_since: datetime | None = None) -> list[StoredAttempt]:
         """
-        Return the attempts without an end, the one that began first first.
+        Return the attempts without an end, oldest first.
 
         Args:
             choice: The choice.
@@ -91,7 +91,7 @@ class Questions:
             )
             attempt = _attempt(self._connection.execute(latest.limit(1)).one())
             found[family] = Family(family, int(count), total, _moment(first_at), _moment(last_at), attempt)
-        for part in _steps(list(found)):
+        for part in in_parts(list(found)):
             self._complete(found, [*chosen, is_recent, ATTEMPTS.c.family.in_(part)])
         return list(found.values())
 
@@ -139,7 +139,7 @@ class Questions:
         """Return the short ids of these runs, which no other run in the store has."""
         endings = sorted({characters_of(run_id)[-8:].lower() for run_id in run_ids})
         found: list[str] = []
-        for part in _steps(endings):
+        for part in in_parts(endings):
             found += self._connection.scalars(select(RUNS.c.run_id).where(RUNS.c.ending.in_(part)))
         return ShortIds(found)
 
@@ -202,8 +202,3 @@ def _identity(row: Row[Any]) -> Run:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _steps(values: list[Any], size: int = 500) -> Iterable[list[Any]]:
-    """Yield the values in parts: a statement has a limited number of parameters."""
-    return (values[first : first + size] for first in range(0, len(values), size))

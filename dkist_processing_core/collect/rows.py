@@ -6,7 +6,7 @@ writing the rows (folding).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,8 +22,8 @@ class RowsOfRun:
     """The values that are derived from the reports on one run; times are seconds since 1970, in UTC."""
 
     run: _Row
-    tasks: list[_Row] = field(default_factory=list)
-    attempts: list[_Row] = field(default_factory=list)
+    tasks: list[_Row]
+    attempts: list[_Row]
 
 
 def rows_of(reports: Iterable[Event], received_at: datetime) -> RowsOfRun:
@@ -113,9 +113,9 @@ class _Known:
 
 def _failure(task_name: str, attempt: AttemptView, failed_at: datetime) -> _Row:
     """Return the columns of a failure, which are empty for every other attempt."""
-    end = attempt.end if isinstance(attempt.end, TaskFailed) else None
     if attempt.state is not State.FAILED:
         return dict.fromkeys(("cause", "family", "summary", "log_url", "failed_at"))
+    end = attempt.end if isinstance(attempt.end, TaskFailed) else None
     return {
         "cause": attempt.cause,
         "family": family_by(task_name, attempt.cause) if end is None else end.family,

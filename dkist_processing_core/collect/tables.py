@@ -11,7 +11,6 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -21,9 +20,9 @@ from sqlalchemy import (
     text,
 )
 
+from dkist_processing_core.inbox.tables import ROW_NUMBER, partial_index
+
 METADATA = MetaData(naming_convention={"ix": "%(table_name)s_%(column_0_name)s"})
-# SQLite numbers rows by itself only in a column of this type.
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
 BUSES = Table(
     "dkist_core_store_bus",
@@ -36,7 +35,7 @@ BUSES = Table(
 RUNS = Table(
     "dkist_core_run",
     METADATA,
-    Column("number", _NUMBER, primary_key=True),
+    Column("number", ROW_NUMBER, primary_key=True),
     Column("workflow_name", Text, nullable=False),
     Column("workflow_version", Text, nullable=False),
     Column("run_id", Text, nullable=False),
@@ -58,7 +57,7 @@ RUNS = Table(
 TASKS = Table(
     "dkist_core_task",
     METADATA,
-    Column("run", _NUMBER, ForeignKey(RUNS.c.number), primary_key=True),
+    Column("run", ROW_NUMBER, ForeignKey(RUNS.c.number), primary_key=True),
     Column("place", Integer, primary_key=True),
     Column("name", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -68,7 +67,7 @@ TASKS = Table(
 ATTEMPTS = Table(
     "dkist_core_attempt",
     METADATA,
-    Column("run", _NUMBER, ForeignKey(RUNS.c.number), primary_key=True),
+    Column("run", ROW_NUMBER, ForeignKey(RUNS.c.number), primary_key=True),
     # Among all attempts of the run, in the order of its tasks.
     Column("place", Integer, primary_key=True),
     Column("task_name", Text, nullable=False),
@@ -97,8 +96,8 @@ ATTEMPTS = Table(
 REPORTS = Table(
     "dkist_core_report",
     METADATA,
-    Column("number", _NUMBER, primary_key=True),
-    Column("run", _NUMBER, ForeignKey(RUNS.c.number), nullable=False, index=True),
+    Column("number", ROW_NUMBER, primary_key=True),
+    Column("run", ROW_NUMBER, ForeignKey(RUNS.c.number), nullable=False, index=True),
     # Of the body, which has the event's id and its reporter.
     Column("digest", LargeBinary, nullable=False, unique=True),
     Column("body", LargeBinary, nullable=False),
@@ -107,14 +106,8 @@ REPORTS = Table(
     Column("is_folded", Boolean, nullable=False),
 )
 
-# The conditions of partial indexes, worded as queries must word them for SQLite to use the index.
 IS_OPEN, IS_NEW, HAS_FAILED = text("is_open"), text("NOT is_folded"), text("family IS NOT NULL")
-Index(
-    "dkist_core_attempt_family",
-    ATTEMPTS.c.family,
-    ATTEMPTS.c.failed_at,
-    sqlite_where=HAS_FAILED,
-    postgresql_where=HAS_FAILED,
-)
-Index("dkist_core_attempt_open", ATTEMPTS.c.run, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
-Index("dkist_core_report_new", REPORTS.c.run, sqlite_where=IS_NEW, postgresql_where=IS_NEW)
+"""The conditions of partial indexes, for queries that use them."""
+partial_index("dkist_core_attempt_family", ATTEMPTS.c.family, ATTEMPTS.c.failed_at, where=HAS_FAILED)
+partial_index("dkist_core_attempt_open", ATTEMPTS.c.run, where=IS_OPEN)
+partial_index("dkist_core_report_new", REPORTS.c.run, where=IS_NEW)

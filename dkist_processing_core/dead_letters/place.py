@@ -86,9 +86,10 @@ class WholePlace(ABC):
 
 def concerns(action: Action, names: Collection[str], letter: DeadLetter) -> bool:
     """Return True if an action on these letters and groups, or without names on all, changes a letter."""
-    if letter.id in names:
-        return (
-            letter.is_archived if action is Action.RESTORE else not letter.is_archived or action is not Action.ARCHIVE
-        )
-    # Of a group or of all, the archived ones are only restored.
-    return (not names or letter.group in names) and letter.is_archived == (action is Action.RESTORE)
+    is_named = letter.id in names
+    if names and not is_named and letter.group not in names:
+        return False
+    if letter.is_archived and is_named and action is not Action.ARCHIVE:
+        return True
+    # Of a group or of all, archived letters are only restored.
+    return letter.is_archived == (action is Action.RESTORE)

@@ -14,10 +14,9 @@ from dkist_processing_core.dead_letters.in_journal import JournalLetters
 from dkist_processing_core.dead_letters.in_queue import QueueLetters
 from dkist_processing_core.dead_letters.place import Place
 from dkist_processing_core.errors import ExtraMissingError, InboxUnavailableError
-from dkist_processing_core.journal.place import place
+from dkist_processing_core.journal.place import INBOX_FILE, place
 from dkist_processing_core.settings.interface import Settings
 
-_INBOX_FILE = "inbox.db"
 _SQLITE = "sqlite:///"
 
 
@@ -67,7 +66,7 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
 def _file_of(settings: Settings, address: str | None) -> Path | None:
     """Return the file of an inbox in SQLite: opening it would create it."""
     if address is None:
-        return place(settings).folder / _INBOX_FILE
+        return place(settings).folder / INBOX_FILE
     return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
 
 

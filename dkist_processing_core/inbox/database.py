@@ -20,11 +20,10 @@ from dkist_processing_core.errors import ConfigurationError, InboxError, InboxUn
 from dkist_processing_core.inbox.faults import convert_passing, explained
 from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SERVER, SEAL_ON_SQLITE
 from dkist_processing_core.inbox.migrating import migrate
-from dkist_processing_core.journal.place import open_folder, place
+from dkist_processing_core.journal.place import INBOX_FILE, open_folder, place
 from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
 from dkist_processing_core.settings.interface import Settings
 
-FILE_NAME = "inbox.db"
 # How long a transaction on SQLite waits for one of another process.
 _BUSY_SECONDS = 30.0
 # A consumer's lock ends with its connection, so a host that disappears must be noticed on both sides.
@@ -69,7 +68,7 @@ class Database:
             JournalFolderError: There is no folder for journals.
         """
         address = url or settings.dkist_core_inbox
-        database = cls._of(address) if address else cls._at(open_folder(place(settings)) / FILE_NAME, is_ours=True)
+        database = cls._of(address) if address else cls._at(open_folder(place(settings)) / INBOX_FILE, is_ours=True)
         try:
             with explained(database.where):
                 migrate(database.engine, database.where, database.transaction)

@@ -73,13 +73,6 @@ class Inbox:
         with self._claiming:
             return self._acquire()
 
-    def abandon(self) -> None:
-        """Release the locks as the end of the process does: its claimed rows are those of a consumer that died."""
-        self._claimer.release()
-        self._intake.release()
-        self._held.clear()
-        self._alone = None
-
     def store(self, arrived: Sequence[Arrival], *, verified: int | None = None) -> Stored:
         """
         Store arrivals in one transaction; after it they may be acknowledged.
@@ -160,7 +153,7 @@ class Inbox:
         return None
 
     def _is_last_start(self, starts: int) -> bool:
-        """Return True if a row that ends its claimer once more is dead: no other row may then be to blame."""
+        """Return True if a row that ends its claimer once more is dead: no other row may be the reason of that end."""
         return starts > 0 and starts + 1 >= self.rules.max_starts
 
     def _free_orphans(self, connection: Connection, now: float) -> int:
@@ -282,8 +275,11 @@ class Inbox:
             return count(connection, self.rules.name)
 
     def close(self) -> None:
-        """Release the locks; rows that are still claimed should be released before."""
-        self.abandon()
+        """Release the locks, as the end of the process does: claimed rows are those of a consumer that died."""
+        self._claimer.release()
+        self._intake.release()
+        self._held.clear()
+        self._alone = None
 
 
 def _row(row: RowMapping, event: Event) -> Row:

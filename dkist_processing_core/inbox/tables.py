@@ -5,6 +5,7 @@ Times are seconds since 1970, UTC. Not here: how existing tables are changed (mi
 """
 
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TextClause,
     text,
 )
 
@@ -43,13 +45,14 @@ class State(StrEnum):
 
 
 metadata = MetaData()
-_Number = BigInteger().with_variant(Integer, "sqlite")
+ROW_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+"""The type of a column whose values the database chooses: SQLite does that only for this type."""
 
 inbox = Table(
     "dkist_core_inbox",
     metadata,
     # The order of arrival.
-    Column("seq", _Number, primary_key=True, autoincrement=True),
+    Column("seq", ROW_NUMBER, primary_key=True, autoincrement=True),
     Column("consumer", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("name", Text),
@@ -89,13 +92,13 @@ inbox = Table(
 _UNFINISHED = "state IN ('waiting', 'parked', 'dead', 'archived')"
 
 
-def _partial(name: str, *columns: str, where: str) -> Index:
-    return Index(
-        f"dkist_core_inbox_{name}",
-        *(inbox.c[column] for column in columns),
-        sqlite_where=text(where),
-        postgresql_where=text(where),
-    )
+def partial_index(name: str, *columns: Column[Any], where: TextClause) -> Index:
+    """Return the index of the rows that a condition selects. SQLite uses it for queries with the same text alone."""
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+def _partial(name: str, *columns: str, where: str) -> None:
+    partial_index(f"dkist_core_inbox_{name}", *(inbox.c[column] for column in columns), where=text(where))
 
 
 _partial("due", "consumer", "due_at", "seq", where="state = 'waiting' AND claim IS NULL")

@@ -17,6 +17,8 @@ from dkist_processing_core.process.trusted_files import distrust, make_folder
 from dkist_processing_core.settings.interface import Settings
 
 FOLDER = "dkist-processing-core"
+INBOX_FILE = "inbox.db"
+"""The inbox of consumers that name none, in the folder of the journals."""
 _NETWORK = {
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.cephfs", "fuse.glusterfs", "fuse.sshfs", "gfs2", "gpfs", "lustre",
     "ncpfs", "nfs", "nfs4", "ocfs2", "smb3", "smbfs",

@@ -20,7 +20,7 @@ def die(inbox: Inbox) -> None:
     """
     End a consumer as SIGKILL does.
     """
-    inbox.abandon()
+    inbox.close()
 
 
 def test_a_row_that_ends_each_consumer_is_given_up_and_the_others_are_done(

@@ -136,7 +136,7 @@ class Histories(RuleBasedStateMachine):
         """
         A process is killed, and another one begins.
         """
-        self.inboxes[side].abandon()
+        self.inboxes[side].close()
         for row in self.held[side]:
             self.starts[row.seq] += 1
         self.held[side] = []

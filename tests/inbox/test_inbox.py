@@ -150,7 +150,7 @@ def test_the_rows_of_a_dead_consumer_are_claimed_again_one_at_a_time(inboxes: Op
     first = inboxes()
     first.store(failures(3))
     rows = first.claim(9)
-    first.abandon()
+    first.close()
 
     again = inboxes()
 
@@ -165,7 +165,7 @@ def test_the_mark_of_a_lost_claim_rolls_the_effect_back(inboxes: Open, database:
     first, second = inboxes(), inboxes()
     first.store(failures(1))
     (row,) = first.claim(1)
-    first.abandon()
+    first.close()
     (same,) = second.claim(1)
 
     with pytest.raises(ClaimLostError, match="lost its claim of event 1"), first.handling([row]) as transaction:

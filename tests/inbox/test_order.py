@@ -161,7 +161,7 @@ def test_rows_of_a_dead_consumer_keep_their_order(inbox: Inbox, inboxes: Open, c
     """
     first, *_ = inbox.claim(9)
     inbox.fail(first, OSError("gone"))
-    inbox.abandon()
+    inbox.close()
     second = inboxes(ordered=True)
 
     early = [runs(second.claim(9)), runs(second.claim(9))]

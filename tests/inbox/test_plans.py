@@ -54,7 +54,7 @@ def use_all(database: Database, inboxes: Open, clock: Clock, *, ordered: bool) -
     inbox.store([arrival(finished("P", run_id="p")), *failures(30)])
     inbox.store(failures(30), verified=3)
     inbox.claim(5)
-    inbox.abandon()
+    inbox.close()
     clock.now += 100
     inbox = inboxes("used", ordered=ordered, max_tries=2)
     for _ in range(12):

@@ -14,6 +14,7 @@ from dkist_processing_core import TaskBase, Workflow, subscribe
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.inbox import Database
+from dkist_processing_core.settings.configuration import DKISTProcessingCoreConfiguration
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import START, FixedClock, FixedIds, InMemoryBus, SampleRun, sample_event
 
@@ -121,7 +122,7 @@ def test_the_folder_of_a_test_holds_the_embedded_bus(dkist_core_state_dir: Path)
 def test_no_setting_of_a_project_leads_out_of_the_folder_of_a_test(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_in_file: bool
 ) -> None:
-    """Broker, collector and inbox may be named in the environment or in the file `.env`: a test must not write there."""
+    """Broker, collector and inbox may be named in the environment or in the file `.env`; a test must not use them."""
     variables = {
         "MESH_CONFIG": '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}',
         "DKIST_CORE_INBOX": "postgresql://inbox.example/production",
@@ -141,7 +142,7 @@ def test_no_setting_of_a_project_leads_out_of_the_folder_of_a_test(
     with closing(Database.open(None, settings)) as database:
         assert database.where == f"sqlite:///{folder}/inbox.db"
     assert not settings.names_broker
-    assert settings.otel_traces_exporter == "none"
+    assert DKISTProcessingCoreConfiguration().otel_traces_exporter == "none"
 
 
 def test_a_sample_run_can_be_published(dkist_core_bus: InMemoryBus) -> None:

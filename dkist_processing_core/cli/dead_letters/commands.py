@@ -84,23 +84,32 @@ def dead_letters_show(
     show(name, consumers, inbox, in_json=as_json)
 
 
-@dead_letters_app.command("retry")
-def dead_letters_retry(
-    names: Names = None,
-    *,
-    every: Every = False,
-    consumers: Consumers = [],  # noqa: B006 - typer copies it
-    inbox: Inbox = None,
-    as_json: AsJson = False,
-) -> None:
+def _add_change(action: str, help_text: str) -> None:
+    """Add a command that changes dead letters without a question."""
+
+    def command(
+        names: Names = None,
+        *,
+        every: Every = False,
+        consumers: Consumers = [],  # noqa: B006 - typer copies it
+        inbox: Inbox = None,
+        as_json: AsJson = False,
+    ) -> None:
+        _change(action, names, consumers, inbox, every=every, as_json=as_json)
+
+    dead_letters_app.command(action, help=help_text)(command)
+
+
+_add_change(
+    "retry",
     """
     Have dead letters handled once more by their consumers.
 
     A retried dead letter keeps its history. On RabbitMQ it leaves its queue only after the broker has confirmed that
     the consumer's queue has it. The exit code is 1 if some could not be retried, 2 if an id is unknown; then nothing is
     changed.
-    """
-    _change("retry", names, consumers, inbox, every=every, as_json=as_json)
+    """,
+)
 
 
 @dead_letters_app.command("discard")
@@ -122,35 +131,16 @@ def dead_letters_discard(
     _change("discard", names, consumers, inbox, every=every, as_json=as_json, is_agreed=yes)
 
 
-@dead_letters_app.command("archive")
-def dead_letters_archive(
-    names: Names = None,
-    *,
-    every: Every = False,
-    consumers: Consumers = [],  # noqa: B006 - typer copies it
-    inbox: Inbox = None,
-    as_json: AsJson = False,
-) -> None:
+_add_change(
+    "archive",
     """
     Put dead letters away until they are restored.
 
     `list --archived` shows them. On RabbitMQ they are moved to the queue NAME.dla. The embedded journal removes
     archived dead letters after seven days, as it does with the others.
-    """
-    _change("archive", names, consumers, inbox, every=every, as_json=as_json)
-
-
-@dead_letters_app.command("restore")
-def dead_letters_restore(
-    names: Names = None,
-    *,
-    every: Every = False,
-    consumers: Consumers = [],  # noqa: B006 - typer copies it
-    inbox: Inbox = None,
-    as_json: AsJson = False,
-) -> None:
-    """Bring archived dead letters back."""
-    _change("restore", names, consumers, inbox, every=every, as_json=as_json)
+    """,
+)
+_add_change("restore", "Bring archived dead letters back.")
 
 
 def _change(

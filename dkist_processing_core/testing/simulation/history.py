@@ -61,21 +61,22 @@ def line_of(action: Action) -> str:
     """Return an action in one line, for a person."""
     match action:
         case Deliver(report, is_early):
-            return f"{_of_report(report)}{', before older ones' if is_early else ''}"
+            line = f"{_of_report(report)}{', before older ones' if is_early else ''}"
         case Repeat(report):
-            return f"{_of_report(report)}, once more"
+            line = f"{_of_report(report)}, once more"
         case Lose(report):
-            return f"{_of_report(report)}, which the consumer's queue drops"
+            line = f"{_of_report(report)}, which the consumer's queue drops"
         case Wait(seconds):
-            return f"{seconds:g} s pass"
+            line = f"{seconds:g} s pass"
         case Kill(steps, None):
-            return f"the process is to be killed after {steps} more steps"
+            line = f"the process is to be killed after {steps} more steps"
         case Kill(steps, place):
-            return f"the process is to be killed after: {place}{'' if steps == 1 else f', occurrence {steps}'}"
+            line = f"the process is to be killed after: {place}{'' if steps == 1 else f', occurrence {steps}'}"
         case Refuse(0):
-            return "the next effect is refused"
+            line = "the next effect is refused"
         case Refuse(skipped):
-            return f"the effect after {skipped} more is refused"
+            line = f"the effect after {skipped} more is refused"
+    return line
 
 
 def _of_report(report: Event) -> str:

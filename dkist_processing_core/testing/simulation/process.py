@@ -78,7 +78,7 @@ def _live_once(start: Start, world: World) -> str | None:
 
 def _life(start: Start, world: World) -> str | None:
     world.starts += 1
-    world.bus.steps = steps = Steps(world.bus.steps)
+    world.bus.steps = steps = Steps(world.bus.steps.trail)
     world.happened.append(f"the process starts{'' if world.starts == 1 else ' again'}")
     end: str | None = _RETURNED
     # What exists already is not searched for garbage at the end of the process.

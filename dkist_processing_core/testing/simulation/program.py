@@ -99,7 +99,7 @@ DELAYS = (1.0, 61.0, 86_400.0)
 
 
 def with_places(program: Sequence[Order], kills: Sequence[Kill]) -> list[Order]:
-    """Return a program whose kills are at the places at which they were reached, so that other steps can be left out."""
+    """Return a program with its kills at the places at which they were reached: other steps can then be left out."""
     reached = iter(kills)
     return [
         order

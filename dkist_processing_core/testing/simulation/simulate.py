@@ -137,7 +137,7 @@ class _Simulation:
     def _variants(self, program: Sequence[Order]) -> Iterator[Sequence[Order]]:
         """Yield a program, and then with one more fault each."""
         yield program
-        effects, places = len(self._world.effects), self._world.bus.steps.places
+        effects, places = len(self._world.effects), self._world.bus.steps.trail.places
         steps = list(range(len(places)))
         if self._world.has_inbox:
             # Most steps are those of the inbox; those that matter come before a line of the program, or after its last.
@@ -171,7 +171,7 @@ class _Simulation:
     def _with_places(self, failing: list[Order]) -> list[Order]:
         """Return a program whose kills are at places, if it shows a mistake as well: best the first time at each."""
         self._result_of(actions_of(failing, self._events))
-        placed = with_places(failing, self._world.bus.steps.killed)
+        placed = with_places(failing, self._world.bus.steps.trail.killed)
         first = [order if order.place is None else replace(order, numbers=(0,)) for order in placed]
         return next(filter(self._shows, (first, placed)), failing)
 

@@ -28,26 +28,51 @@ class KilledError(BaseException):
     """
 
 
-class Steps:
-    """The steps of one process, and the kills that are ahead of it."""
+class Trail:
+    """Where the processes of a simulation have been, and the kills that are ahead."""
 
-    def __init__(self, before: "Steps | None" = None) -> None:
-        """Start a process, after the one of other steps: the kills that this one has not reached are ahead."""
-        self.places: list[str] = [] if before is None else before.places
-        """Where this process and those before it have been: lines of their own, and calls of bus and world."""
-        self.killed: list[Kill] = [] if before is None else before.killed
+    def __init__(self) -> None:
+        """Start without a step."""
+        self.places: list[str] = []
+        """Lines of the processes' own, and calls of bus and world."""
+        self.killed: list[Kill] = []
         """The kills that were reached, each with its place."""
-        self.is_dead = False
-        self._kills: list[Kill] = [] if before is None else before._kills
-        # The steps after this one count for the first of the kills.
-        self._counted_from = 0 if before is None else before._counted_from
-        self._began_at = len(self.places)
+        self._ahead: list[Kill] = []
+        # The steps after this one count for the first of them.
+        self._counted_from = 0
 
     def kill(self, kill: Kill) -> None:
         """Kill the process when a kill is reached; if another is ahead already, the process after it."""
-        if not self._kills:
+        if not self._ahead:
             self._counted_from = len(self.places)
-        self._kills.append(kill)
+        self._ahead.append(kill)
+
+    def is_killed(self, place: str) -> bool:
+        """Return True if the process, which is at a place, is killed now."""
+        if not self._ahead or not self._is_reached(self._ahead[0], place):
+            return False
+        kill, times = self._ahead.pop(0), self._times_at(place)
+        self.killed.append(Kill(times, place) if times else kill)
+        self._counted_from = len(self.places)
+        return True
+
+    def _is_reached(self, kill: Kill, place: str) -> bool:
+        if kill.place is None:
+            return len(self.places) - self._counted_from >= kill.steps
+        return place == kill.place and self._times_at(place) >= kill.steps
+
+    def _times_at(self, place: str) -> int:
+        return self.places[self._counted_from :].count(place)
+
+
+class Steps:
+    """The steps of one process."""
+
+    def __init__(self, trail: Trail | None = None) -> None:
+        """Start a process; its steps are added to the trail."""
+        self.trail = trail or Trail()
+        self.is_dead = False
+        self._began_at = len(self.trail.places)
 
     def take(self, place: str) -> None:
         """
@@ -56,25 +81,16 @@ class Steps:
         Raises:
             KilledError: The process is killed before it, or was killed earlier.
         """
-        if self.is_dead:
-            raise KilledError
-        if self._kills and self._is_reached(self._kills[0]):
-            kill, at_place = self._kills.pop(0), self.places[self._counted_from :].count(self.place)
-            self.killed.append(Kill(at_place, self.place) if at_place else kill)
-            self._counted_from = len(self.places)
+        if self.is_dead or self.trail.is_killed(self.place):
             self.is_dead = True
             raise KilledError
-        self.places.append(place)
-
-    def _is_reached(self, kill: Kill) -> bool:
-        if kill.place is None:
-            return len(self.places) - self._counted_from >= kill.steps
-        return self.place == kill.place and self.places[self._counted_from :].count(kill.place) >= kill.steps
+        self.trail.places.append(place)
 
     @property
     def place(self) -> str:
         """Where the process is; "" at its start."""
-        return self.places[-1] if len(self.places) > self._began_at else ""
+        places = self.trail.places
+        return places[-1] if len(places) > self._began_at else ""
 
     @contextlib.contextmanager
     def of_lines(self) -> Iterator[None]:

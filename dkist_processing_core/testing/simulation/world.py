@@ -120,7 +120,7 @@ class World:
                     self.clock.advance(seconds)
                     return True
                 case Kill():
-                    self.bus.steps.kill(action)
+                    self.bus.steps.trail.kill(action)
                 case Refuse(skipped):
                     self._refused_after = skipped
         return False
