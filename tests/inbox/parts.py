@@ -12,6 +12,7 @@ from dkist_processing_core.events import CONTENT_TYPE, Event, encode
 from dkist_processing_core.inbox import Arrival, Database, Inbox, Row, Rules
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed
+from tests.waiting import wait_until
 
 TABLES = "dkist_core_inbox, dkist_core_consumer, dkist_core_timer"
 
@@ -59,6 +60,25 @@ class Inboxes:
         """
         for inbox in self._open:
             inbox.close()
+
+
+def die(inbox: Inbox) -> None:
+    """
+    End the process of an inbox as SIGKILL does. A server of PostgreSQL notices the end of a session a moment later.
+    """
+    numbers = {inbox._claimer.number, inbox._intake.number}
+    inbox.close()
+    if inbox._database.dialect == "postgresql":
+        wait_until(lambda: numbers.isdisjoint(locked(inbox._database)), every=0.001)
+
+
+def locked(database: Database) -> list[int]:
+    """
+    Return the numbers of the advisory locks of PostgreSQL.
+    """
+    query = "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory'"
+    with database.reading() as connection:
+        return list(connection.scalars(text(query)))
 
 
 @contextmanager

@@ -11,16 +11,9 @@ from sqlalchemy import text
 
 from dkist_processing_core.errors import ClaimLostError, InboxUnavailableError
 from dkist_processing_core.inbox import Database, DeadLetters, Inbox, Rules
-from tests.inbox.parts import Clock, effects, failures, opened, take_effect
+from tests.inbox.parts import Clock, die, effects, failures, opened, take_effect
 
 Open = Callable[..., Inbox]
-
-
-def die(inbox: Inbox) -> None:
-    """
-    End a consumer as SIGKILL does.
-    """
-    inbox.close()
 
 
 def test_a_row_that_ends_each_consumer_is_given_up_and_the_others_are_done(
@@ -126,7 +119,7 @@ def test_processes_of_a_consumer_on_sqlite_take_turns(inboxes: Open, database: D
     assert len(one.claim(2)) == 2
     assert len(other.claim(9)) == (0 if database.dialect == "sqlite" else 2)
 
-    one.close()
+    die(one)
 
     assert other.become_intake()
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.inbox import Database, DeadLetters, Inbox, Row, Rules
 from tests.facts import failed, finished, progressed
-from tests.inbox.parts import Clock, arrival, effects, opened, take_effect
+from tests.inbox.parts import Clock, arrival, die, effects, opened, take_effect
 
 MAX_TRIES, MAX_STARTS, PROVISIONAL = 2, 3, 60.0
 _runs = st.sampled_from(["a", "b"])
@@ -136,7 +136,7 @@ class Histories(RuleBasedStateMachine):
         """
         A process is killed, and another one begins.
         """
-        self.inboxes[side].close()
+        die(self.inboxes[side])
         for row in self.held[side]:
             self.starts[row.seq] += 1
         self.held[side] = []

@@ -12,7 +12,7 @@ from dkist_processing_core.errors import ClaimLostError
 from dkist_processing_core.events import TaskEvent
 from dkist_processing_core.inbox import Arrival, Counts, Database, Inbox
 from tests.facts import failed, finished
-from tests.inbox.parts import Clock, arrival, effects, failures, take_effect
+from tests.inbox.parts import Clock, arrival, die, effects, failures, take_effect
 
 Open = Callable[..., Inbox]
 
@@ -150,7 +150,7 @@ def test_the_rows_of_a_dead_consumer_are_claimed_again_one_at_a_time(inboxes: Op
     first = inboxes()
     first.store(failures(3))
     rows = first.claim(9)
-    first.close()
+    die(first)
 
     again = inboxes()
 
@@ -165,7 +165,7 @@ def test_the_mark_of_a_lost_claim_rolls_the_effect_back(inboxes: Open, database:
     first, second = inboxes(), inboxes()
     first.store(failures(1))
     (row,) = first.claim(1)
-    first.close()
+    die(first)
     (same,) = second.claim(1)
 
     with pytest.raises(ClaimLostError, match="lost its claim of event 1"), first.handling([row]) as transaction:

@@ -8,7 +8,7 @@ import pytest
 
 from dkist_processing_core.inbox import Database, DeadLetters, Inbox, Row
 from tests.facts import failed, finished, progressed
-from tests.inbox.parts import Clock, arrival
+from tests.inbox.parts import Clock, arrival, die
 
 Open = Callable[..., Inbox]
 
@@ -161,7 +161,7 @@ def test_rows_of_a_dead_consumer_keep_their_order(inbox: Inbox, inboxes: Open, c
     """
     first, *_ = inbox.claim(9)
     inbox.fail(first, OSError("gone"))
-    inbox.close()
+    die(inbox)
     second = inboxes(ordered=True)
 
     early = [runs(second.claim(9)), runs(second.claim(9))]

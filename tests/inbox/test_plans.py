@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 
 from dkist_processing_core.inbox import Arrival, Database, DeadLetters, Inbox
 from tests.facts import failed, finished, progressed
-from tests.inbox.parts import Clock, arrival, failures
+from tests.inbox.parts import Clock, arrival, die, failures
 
 Open = Callable[..., Inbox]
 # The tables of consumers and timers have few rows.
@@ -54,7 +54,7 @@ def use_all(database: Database, inboxes: Open, clock: Clock, *, ordered: bool) -
     inbox.store([arrival(finished("P", run_id="p")), *failures(30)])
     inbox.store(failures(30), verified=3)
     inbox.claim(5)
-    inbox.close()
+    die(inbox)
     clock.now += 100
     inbox = inboxes("used", ordered=ordered, max_tries=2)
     for _ in range(12):
