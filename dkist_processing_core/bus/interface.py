@@ -47,6 +47,10 @@ class ReceivedMessage(Protocol):
         """The message."""
 
     @property
+    def position(self) -> int | None:
+        """The place of the message among all that the bus keeps; None if it is not known."""
+
+    @property
     def is_new(self) -> bool:
         """Whether it reached the bus after its receiver began; False only for earlier events that a replay reads."""
 
@@ -139,6 +143,7 @@ class Bus(Protocol):
         name: str | None = None,
         replay: bool | datetime | Offset = False,
         in_batches: bool = False,
+        former: Iterable[str] = (),
     ) -> Receiver:
         """
         Return a receiver of the events whose routing keys match one of the patterns.
@@ -153,6 +158,7 @@ class Bus(Protocol):
             in_batches: For a consumer that stores what it receives: the broker may deliver many messages ahead of their
                 acknowledgement, and lost events are not counted, since such a consumer compares its own records with
                 the archive.
+            former: Patterns by which the named subscription may have selected events before, and no longer does.
         """
 
     def archive_end(self, name: str, *, after: int | None = None) -> ArchiveEnd | None:

@@ -7,10 +7,9 @@ Not here: receiving from the queue (intake), and the end of the archive (bus).
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from dkist_processing_core.bus import ArchiveEnd, Bus, Offset, ReceivedMessage
-from dkist_processing_core.inbox import Stored
+from dkist_processing_core.inbox import Inbox, Stored
 from dkist_processing_core.text import counted
 
 COMPARE_SECONDS = 60.0
@@ -22,31 +21,29 @@ _WAIT_SECONDS = 0.1
 logger = logging.getLogger("dkist_processing_core.consumer")
 
 
-class _Store(Protocol):
-    def __call__(self, batch: Sequence[ReceivedMessage], *, verified: int | None = None) -> Stored: ...
-
-
 class Completeness:
     """
     Knows up to which offset of the archive everything is in the inbox, and verifies the rest.
 
     It notes the end of the archive and the length of the queue. When the queue has delivered as many messages, or is
-    empty, each event of the archive up to that end was delivered or is lost.
+    empty, each event of the archive up to that end was delivered or is lost. What is beyond the verified offset has
+    come to the inbox since the last comparison, or never: if its key is unknown, it was not handled, however old the
+    event is. Keys are not deleted before a comparison.
     """
 
     def __init__(
-        self, bus: Bus, name: str, patterns: Sequence[str], verified: Callable[[], int | None], store: _Store
+        self, bus: Bus, inbox: Inbox, patterns: Sequence[str], store: Callable[[Sequence[ReceivedMessage]], Stored]
     ) -> None:
-        """Store the bus, the name of the queue, its patterns, and how the verified offset is read and stored."""
+        """Store the bus, the inbox, the patterns of the consumer's queue, and how received messages are stored."""
         self._bus = bus
-        self._name = name
-        self._patterns = patterns
-        self._verified = verified
+        self._inbox = inbox
+        self._name = inbox.rules.name
+        self._patterns = tuple(patterns)
         self._store = store
         self._end: ArchiveEnd | None = None
         self._awaited = 0
         self._next_at = 0.0
-        # Whether the next comparison is the first one: the queue was bound a moment after its offset was stored.
+        # Whether the queue was bound a moment after the offset was stored that the next comparison begins at.
         self._is_first = False
         self._stored: set[int] = set()
         self._stored_before: set[int] = set()
@@ -66,19 +63,30 @@ class Completeness:
         """Whether no comparison is going on or due."""
         return self._end is None and time.monotonic() < self._next_at
 
-    def begin(self) -> None:
+    def begin(self) -> tuple[str, ...]:
         """
-        Store where a new consumer begins in the archive, and make a comparison due.
+        Store where a new consumer, or a new selection of events, begins in the archive, and make a comparison due.
 
-        It is called before the queue is bound: a consumer that is killed in between has no queue, or knows from where
-        on its queue may lose events.
+        It is called before the queue is bound: if the consumer is killed in between, it has no queue, or knows from
+        where on its queue may lose events.
+
+        Returns:
+            The patterns by which the queue may be bound and that the consumer has no more: after the queue is bound,
+            call `note_bound`.
 
         Raises:
             BusError, InboxUnavailableError: The consumer has not begun.
         """
         self._end, self._next_at = None, 0.0
-        if self._verified() is not None:
-            return
+        position = self._inbox.position()
+        bound = position.bound or self._patterns
+        if position.verified is None:
+            self._begin_new()
+        elif not set(self._patterns) <= set(bound):
+            self._begin_selection(position.verified, bound)
+        return tuple(pattern for pattern in bound if pattern not in self._patterns)
+
+    def _begin_new(self) -> None:
         end = self._bus.archive_end(self._name)
         if end is None:
             return
@@ -89,8 +97,24 @@ class Completeness:
                 self._name,
                 counted(end.waiting, "event"),
             )
-        self._store([], verified=end.newest)
+        self._inbox.store_position(verified=end.newest, bound=self._patterns)
         self._is_first = True
+
+    def _begin_selection(self, verified: int, bound: tuple[str, ...]) -> None:
+        """Take in what the former selection has up to now, since the queue will not have the new one's events."""
+        end = self._bus.archive_end(self._name, after=verified)
+        if end is None:
+            return
+        self._take_in_after(verified, end, bound)
+        logger.info("the consumer %r selects other events from now on", self._name)
+        self._inbox.store_position(verified=end.newest, bound=tuple(dict.fromkeys((*bound, *self._patterns))))
+        self._is_first = True
+
+    def note_bound(self) -> None:
+        """Store by which patterns the queue is bound, if that has changed."""
+        position = self._inbox.position()
+        if position.verified is not None and position.bound != self._patterns:
+            self._inbox.store_position(bound=self._patterns)
 
     def is_due(self, received: int, *, is_quiet: bool = False) -> bool:
         """
@@ -116,7 +140,7 @@ class Completeness:
         return is_quiet or self._awaited <= 0
 
     def _note_end(self) -> None:
-        self._end = self._bus.archive_end(self._name, after=self._verified())
+        self._end = self._bus.archive_end(self._name, after=self._inbox.position().verified)
         if self._end is None:
             self._next_at = float("inf")
         else:
@@ -130,38 +154,43 @@ class Completeness:
         Raises:
             BusError, InboxUnavailableError: The comparison is to be repeated.
         """
-        end, verified = self._end, self._verified()
+        end, verified = self._end, self._inbox.position().verified
         assert end is not None, "it is due"
         assert verified is not None, "the consumer has begun"
         if verified != end.newest:
-            begin = verified + 1
-            if end.newest < verified:
-                logger.warning(
-                    "the archive of %s was created again; the consumer %r reads it all", self._bus.where, self._name
-                )
-                begin = 0
-            elif end.oldest is not None and end.oldest > begin:
-                # A number without a message, of which a stream has some, counts as an event.
-                logger.warning(
-                    "the archive of %s has removed up to %s of all kinds before the consumer %r could compare them: "
-                    "those of them that its queue has lost as well are lost",
-                    self._bus.where,
-                    counted(end.oldest - begin, "event"),
-                    self._name,
-                )
-            missing = self._take_in(begin, end.newest)
+            missing = self._take_in_after(verified, end, self._patterns)
             if missing and not self._is_first:
                 logger.warning(
                     "the queue of the consumer %r has lost %s, which it took in from the archive",
                     self._name,
                     counted(missing, "event"),
                 )
+            self._inbox.store_position(verified=end.newest)
         self._end, self._next_at, self._is_first = None, time.monotonic() + COMPARE_SECONDS, False
 
-    def _take_in(self, begin: int, newest: int) -> int:
+    def _take_in_after(self, verified: int, end: ArchiveEnd, patterns: tuple[str, ...]) -> int:
+        """Store the events of the archive after an offset, and return how many were missing."""
+        begin = verified + 1
+        if end.newest < verified:
+            logger.warning(
+                "the archive of %s was created again; the consumer %r reads it all", self._bus.where, self._name
+            )
+            begin = 0
+        elif end.oldest is not None and end.oldest > begin:
+            # A number without a message, of which a stream has some, counts as an event.
+            logger.warning(
+                "the archive of %s has removed up to %s of all kinds before the consumer %r could compare them: "
+                "those of them that its queue has lost as well are lost",
+                self._bus.where,
+                counted(end.oldest - begin, "event"),
+                self._name,
+            )
+        return self._take_in(begin, end.newest, patterns)
+
+    def _take_in(self, begin: int, newest: int, patterns: tuple[str, ...]) -> int:
         """Store the events of the archive between two offsets, and return how many were missing."""
         missing = 0
-        with self._bus.subscribe(self._patterns, replay=Offset(begin), in_batches=True) as past:
+        with self._bus.subscribe(patterns, replay=Offset(begin), in_batches=True) as past:
             has_end = False
             while not has_end:
                 asked = time.monotonic()
@@ -174,9 +203,9 @@ class Completeness:
                     missing += self._store(new).new
                 if older:
                     older[-1].acknowledge(with_earlier=True)
-        self._store([], verified=newest)
         return missing
 
 
 def _offset(received: ReceivedMessage) -> int:
-    return int(received.message.properties.headers["x-stream-offset"])
+    assert received.position is not None, "it comes from the archive"
+    return received.position

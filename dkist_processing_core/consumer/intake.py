@@ -13,6 +13,7 @@ from dkist_processing_core.bus import Bus, ReceivedMessage, Receiver
 from dkist_processing_core.consumer._subscription import event_of
 from dkist_processing_core.consumer.completeness import Completeness
 from dkist_processing_core.consumer.outage import Outage
+from dkist_processing_core.consumer.past import Past
 from dkist_processing_core.errors import (
     BusUnreachableError,
     InboxUnavailableError,
@@ -77,8 +78,10 @@ class Intake:
         self._steps = steps
         self._since = since
         self._receiver: Receiver | None = None
-        self._past: Receiver | None = None
-        self._completeness = Completeness(bus, inbox.rules.name, self._patterns, inbox.verified, self.store)
+        self._past: Past | None = None
+        # How many of the next messages may be repetitions: those that were received and not acknowledged before.
+        self._repeatable = _MOST
+        self._completeness = Completeness(bus, inbox, self._patterns, self.store)
         # Messages that were received and not stored yet: at most one batch.
         self._batch: Sequence[ReceivedMessage] = ()
         self._size = _FEWEST
@@ -143,20 +146,22 @@ class Intake:
 
     def _open(self) -> None:
         self.quiet_at = None
-        self._completeness.begin()
+        former = self._completeness.begin()
         # Before the past ones, so that no event is missed between them and the new ones.
-        receiver = self._bus.subscribe(self._patterns, name=self._inbox.rules.name, in_batches=True)
-        if self._since is not None:
-            try:
-                self._past = self._bus.subscribe(self._patterns, replay=self._since, in_batches=True)
-            except BaseException:
-                receiver.close()
-                raise
+        receiver = self._bus.subscribe(self._patterns, name=self._inbox.rules.name, in_batches=True, former=former)
+        try:
+            self._completeness.note_bound()
+            if self._since is not None:
+                self._past = Past.open(self._bus, self._inbox, self._patterns, since=self._since)
+        except BaseException:
+            receiver.close()
+            raise
         self._receiver = receiver
+        self._repeatable = _MOST
         logger.info("the consumer %r receives from %s", self._inbox.rules.name, self._bus.where)
 
     def _take_in(self, timeout: float) -> None:
-        source = self._past or self._receiver
+        source = self._receiver if self._past is None else self._past.receiver
         assert source is not None, "it was opened before"
         if not self._batch:
             asked = time.monotonic()
@@ -168,22 +173,24 @@ class Intake:
             self._note_success()
         self.quiet_at = None
         began = time.monotonic()
-        self.store(self._batch)
+        self.store(self._batch if self._past is None else self._past.unhandled(self._batch))
         self._steps("stored")
         batch, self._batch = self._batch, ()
         self._adapt(len(batch), time.monotonic() - began)
         batch[-1].acknowledge(with_earlier=True)
         self._steps("acknowledged")
-        if source is self._past:
+        if self._past is not None:
             if batch[-1].is_new:
                 # The queue has it as well, and all later ones.
                 self._end_past()
-        elif self._completeness.is_due(len(batch)):
+            return
+        self._repeatable -= len(batch)
+        if self._completeness.is_due(len(batch)):
             self._completeness.compare()
 
     def _go_on(self, source: Receiver, asked: float) -> None:
         """Go on after a source had nothing: from the past to new events, or to the comparison with the archive."""
-        if source is self._past:
+        if self._past is not None:
             if source.has_caught_up(asked):
                 self._end_past()
             return
@@ -193,6 +200,7 @@ class Intake:
             return
         if self._completeness.is_due(0, is_quiet=True):
             self._completeness.compare()
+        self._repeatable = 0
         # An open receiver without a message is no sign that a comparison, which has failed before, would not fail.
         self._note_success()
         if self._completeness.is_done:
@@ -200,11 +208,13 @@ class Intake:
 
     def _end_past(self) -> None:
         if self._past is not None:
-            self._past.close()
+            self._past.end()
         self._past, self._since = None, None
 
     def _prune(self) -> None:
-        if time.monotonic() >= self._prunes_at:
+        """Delete old keys, unless a repetition of their events may still come from the queue or the archive."""
+        may_repeat = self._past is not None or self._repeatable > 0 or not self._completeness.is_done
+        if not may_repeat and time.monotonic() >= self._prunes_at:
             # In small steps, since statements of others wait meanwhile.
             is_more = self._inbox.prune(_PRUNED) == _PRUNED
             self._prunes_at = time.monotonic() + (0.0 if is_more else _PRUNE_SECONDS)
@@ -213,10 +223,10 @@ class Intake:
         if self.quiet_at is None:
             self.quiet_at = time.monotonic()
 
-    def store(self, batch: Sequence[ReceivedMessage], *, verified: int | None = None) -> Stored:
+    def store(self, batch: Sequence[ReceivedMessage]) -> Stored:
         """Store received messages in one transaction; those of unknown types are passed over."""
         arrivals = [arrival for received in batch if (arrival := self._arrival(received)) is not None]
-        stored = self._inbox.store(arrivals, verified=verified)
+        stored = self._inbox.store(arrivals)
         self._completeness.note_stored(batch)
         self._database.end()
         if stored.dead and stored.new:
@@ -252,9 +262,10 @@ class Intake:
 
     def _close_receivers(self) -> None:
         self._batch = ()
-        for receiver in (self._past, self._receiver):
-            if receiver is not None:
-                receiver.close()
+        if self._past is not None:
+            self._past.receiver.close()
+        if self._receiver is not None:
+            self._receiver.close()
         self._past = self._receiver = None
 
     def close(self) -> None:

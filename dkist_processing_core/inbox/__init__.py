@@ -11,6 +11,7 @@ from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.inbox import Inbox
 from dkist_processing_core.inbox.letters import DeadLetters, Group, Letter, Life
 from dkist_processing_core.inbox.outcomes import Failed
+from dkist_processing_core.inbox.positions import Position
 from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.inbox.timers import Timers
@@ -25,6 +26,7 @@ __all__ = [
     "Inbox",
     "Letter",
     "Life",
+    "Position",
     "Row",
     "Rules",
     "Stored",

@@ -18,16 +18,13 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     bindparam,
-    insert,
-    select,
     text,
-    update,
 )
 
 from dkist_processing_core.events import Event, TaskEnd, TaskEvent, TaskFailed
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.rules import Rules
-from dkist_processing_core.inbox.tables import State, consumers, inbox
+from dkist_processing_core.inbox.tables import State, inbox
 from dkist_processing_core.text import clean, clean_line
 
 _STRUCTURED = "application/cloudevents"
@@ -59,10 +56,8 @@ class Stored:
     """Arrivals that are no events; they are among the others too."""
 
 
-def store(
-    connection: Connection, rules: Rules, arrivals: Sequence[Arrival], now: float, verified: int | None
-) -> Stored:
-    """Store arrivals in their order, and the offset in the archive up to which everything is stored."""
+def store(connection: Connection, rules: Rules, arrivals: Sequence[Arrival], now: float) -> Stored:
+    """Store arrivals in their order."""
     rows = [row for arrival in arrivals if (row := _row(arrival, rules, now)) is not None]
     ends = [] if rules.every_report else [row for row in rows if row.is_end]
     if firm := [row for row in ends if row.state == _WAITING and not row.provisional]:
@@ -77,21 +72,7 @@ def store(
         changed += connection.execute(_cancellation, values | {"now": now}).rowcount
         if changed and rules.ordered:
             let_go_on(connection, rules.name, [RunKey(str(r.run_id), str(r.workflow), str(r.version)) for r in ends])
-    if verified is not None:
-        set_verified(connection, rules.name, verified)
     return Stored(new, len(rows) - new, sum(row.state == State.DEAD for row in rows))
-
-
-def set_verified(connection: Connection, consumer: str, verified: int) -> None:
-    """Store the offset in the archive up to which everything is stored."""
-    if not connection.execute(update(consumers).where(consumers.c.name == consumer).values(verified=verified)).rowcount:
-        connection.execute(insert(consumers).values(name=consumer, verified=verified))
-
-
-def verified_of(connection: Connection, consumer: str) -> int | None:
-    """Return the offset in the archive up to which everything is stored; None if there is none yet."""
-    found: int | None = connection.scalar(select(consumers.c.verified).where(consumers.c.name == consumer))
-    return found
 
 
 class _New(NamedTuple):

@@ -1,7 +1,8 @@
 """
 The inbox of one consumer in one process: it stores arrivals, claims rows and records their outcomes.
 
-Not here: the threads that use it (consumer), and the statements (arrivals, claims, outcomes).
+It is long because it is the whole interface to a consumer's rows. Not here: the threads that use it (consumer), and the
+statements (arrivals, claims, outcomes).
 """
 
 import logging
@@ -24,6 +25,7 @@ from dkist_processing_core.inbox.lending import lent
 from dkist_processing_core.inbox.locks import AdvisoryLock, Lock, LockedFile, claimers_number, number_of
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.outcomes import Failed
+from dkist_processing_core.inbox.positions import Position, position_of, store_position
 from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.text import counted
@@ -73,7 +75,7 @@ class Inbox:
         with self._claiming:
             return self._acquire()
 
-    def store(self, arrived: Sequence[Arrival], *, verified: int | None = None) -> Stored:
+    def store(self, arrived: Sequence[Arrival]) -> Stored:
         """
         Store arrivals in one transaction; after it they may be acknowledged.
 
@@ -82,14 +84,29 @@ class Inbox:
         Raises:
             InboxUnavailableError: Nothing was stored; a retry may succeed.
         """
+        with self._storing() as connection:
+            return arrivals.store(connection, self.rules, arrived, self._clock())
+
+    @contextmanager
+    def _storing(self) -> Iterator[Connection]:
         transaction = self._database.transaction if self._intake.number is None else self._intake.transaction
         with explained(self._database.where), transaction() as connection:
-            return arrivals.store(connection, self.rules, arrived, self._clock(), verified)
+            yield connection
 
-    def verified(self) -> int | None:
-        """Return the offset in the archive up to which everything is stored; None if there is none yet."""
+    def position(self) -> Position:
+        """Return the place of the consumer in the archive, its bindings, and until when its keys are deleted."""
         with self._database.reading() as connection:
-            return arrivals.verified_of(connection, self.rules.name)
+            return position_of(connection, self.rules.name)
+
+    def store_position(self, *, verified: int | None = None, bound: tuple[str, ...] | None = None) -> None:
+        """
+        Store the offset in the archive up to which everything is stored, or the patterns by which the queue is bound.
+
+        Raises:
+            InboxUnavailableError: Nothing was stored; a retry may succeed.
+        """
+        with self._storing() as connection:
+            store_position(connection, self.rules.name, verified=verified, bound=bound)
 
     def claim(self, limit: int) -> list[Row]:
         """

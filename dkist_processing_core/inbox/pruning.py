@@ -7,6 +7,7 @@ Not here: when it is done (consumer).
 from sqlalchemy import Connection, text
 
 from dkist_processing_core.inbox.order import let_go_on_if_first
+from dkist_processing_core.inbox.positions import position_of, store_position
 from dkist_processing_core.inbox.rules import Rules
 
 _PRUNE = text(
@@ -20,8 +21,17 @@ _PRUNE = text(
 
 
 def prune(connection: Connection, rules: Rules, limit: int, now: float) -> int:
-    """Delete up to `limit` rows that were finished longer ago than they are kept, and return their number."""
+    """
+    Delete up to `limit` rows that were finished longer ago than they are kept, and return their number.
+
+    Until when they were finished is stored: an older event is not known any more.
+    """
     if rules.ordered:
         let_go_on_if_first(connection, rules.name)
-    values = {"consumer": rules.name, "until": now - rules.kept_seconds, "limit": limit}
-    return connection.execute(_PRUNE, values).rowcount
+    until = now - rules.kept_seconds
+    pruned = connection.execute(_PRUNE, {"consumer": rules.name, "until": until, "limit": limit}).rowcount
+    if pruned:
+        # A clock may have been set back since the last time.
+        before = position_of(connection, rules.name).pruned_until or until
+        store_position(connection, rules.name, pruned_until=max(before, until))
+    return pruned

@@ -118,6 +118,10 @@ consumers = Table(
     Column("name", Text, primary_key=True),
     # The offset in the bus's archive up to which all messages are known to be stored.
     Column("verified", BigInteger),
+    # The patterns by which its queue may be bound, as JSON.
+    Column("bound", Text),
+    # Keys of events that were handled before this time may be deleted.
+    Column("pruned_until", Double),
 )
 
 timers = Table(

@@ -24,7 +24,7 @@ from dkist_processing_core.events import Event
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import InMemoryBus
 from tests.consumer.effects import Effects
-from tests.facts import failed, started
+from tests.facts import failed, progressed, started
 from tests.running import run_python
 from tests.services.broker import Broker
 from tests.services.postgres import PostgresServer
@@ -302,6 +302,46 @@ def test_a_new_inbox_with_the_queue_of_another_one_goes_on_from_now(
     assert [line.partition(":")[0] for line in lines_in(caplog, logging.WARNING)] == [
         "the queue of the consumer 'actor' holds 1 event already, and the inbox does not know it"
     ]
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_changed_selection_begins_now_and_its_queue_gets_no_other_events(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    What the former selection has up to now is handled; bindings that the new one does not have are removed.
+    """
+    seen: list[Event] = []
+
+    def run(*names: str) -> list[Event]:
+        seen.clear()
+        consumer = Consumer("actor", inbox=effects.url)
+        for name in names:
+            consumer.on(name)(seen.append)
+        consumer.run(until_idle=True)
+        return list(seen)
+
+    def put(*events: Event) -> None:
+        with Publisher.open(read_settings()) as publisher:
+            publisher.publish(*events)
+            assert publisher.flush(60)
+
+    run("task.started")
+    put(started("Former"), progressed("P", 1))
+    widened = run("task.started", "task.progressed")
+    put(started("A"), progressed("P", 2))
+    both = run("task.started", "task.progressed")
+    run("task.progressed")
+    put(started("B"), progressed("P", 3))
+    with broker.connect() as connection:
+        waiting = connection.channel().queue_declare("actor", passive=True).method.message_count
+    narrowed = run("task.progressed")
+
+    assert widened == [started("Former")]
+    assert sorted(both, key=repr) == sorted([started("A"), progressed("P", 2)], key=repr)
+    assert (waiting, narrowed) == (1, [progressed("P", 3)])
+    assert lines_in(caplog, logging.WARNING) == []
 
 
 @pytest.mark.usefixtures("owned")

@@ -289,9 +289,9 @@ def test_the_offset_in_the_archive_is_stored_with_the_rows(inboxes: Open) -> Non
     What was verified stays verified.
     """
     inbox = inboxes()
-    before = inbox.verified()
-    inbox.store(failures(1), verified=17)
-    first = inbox.verified()
-    inbox.store([], verified=23)
+    before = inbox.position().verified
+    inbox.store_position(verified=17)
+    first = inbox.position().verified
+    inbox.store_position(verified=23)
 
-    assert (before, first, inboxes().verified()) == (None, 17, 23)
+    assert (before, first, inboxes().position().verified) == (None, 17, 23)

@@ -52,7 +52,8 @@ def use_all(database: Database, inboxes: Open, clock: Clock, *, ordered: bool) -
     provisional = failed("P", cause="lost", reported_by="engine", provisional=True, run_id="p")
     inbox.store([arrival(provisional), arrival(progressed("P", 1, run_id="p")), Arrival(None, b"", reason="none")])
     inbox.store([arrival(finished("P", run_id="p")), *failures(30)])
-    inbox.store(failures(30), verified=3)
+    inbox.store(failures(30))
+    inbox.store_position(verified=3)
     inbox.claim(5)
     die(inbox)
     clock.now += 100

@@ -44,3 +44,23 @@ def test_the_rows_of_another_consumer_are_not_deleted(inboxes: Open, clock: Cloc
 
     assert inboxes("one").prune() == 1
     assert inboxes("other").store(failures(1)).new == 0
+
+
+def test_until_when_keys_were_deleted_is_known(inboxes: Open, clock: Clock) -> None:
+    """
+    A reader of past events passes over what may have been handled before; nothing is, while no key was deleted.
+    """
+    inbox = inboxes(kept_seconds=100.0)
+    inbox.store(failures(3))
+    inbox.mark_done(inbox.claim(2))
+    inbox.prune()
+    before = inbox.position().pruned_until
+    clock.now += 101
+
+    inbox.prune()
+    first = inbox.position().pruned_until
+    clock.now -= 50
+    inbox.prune()
+
+    assert (before, first) == (None, clock.now - 50)
+    assert inboxes().position().pruned_until == first

@@ -161,6 +161,7 @@ class AmqpBus:
         name: str | None = None,
         replay: bool | datetime | Offset = False,
         in_batches: bool = False,
+        former: Iterable[str] = (),
     ) -> "AmqpReceiver":
         """Return a receiver: of the queue that all receivers of `name` share, or without a name of the archive."""
         # Imported here, because a task publishes only and does not need them.
@@ -171,7 +172,8 @@ class AmqpBus:
         if name is None:
             prefetch = BATCH_PREFETCH if in_batches else ARCHIVE_PREFETCH
             return AmqpReceiver(self, Archive(self, patterns, replay=replay, prefetch=prefetch))
-        return AmqpReceiver(self, (NamedQueue if in_batches else CountedQueue)(self, name, patterns))
+        queue = NamedQueue(self, name, patterns, former=former) if in_batches else CountedQueue(self, name, patterns)
+        return AmqpReceiver(self, queue)
 
     def archive_end(self, name: str, *, after: int | None = None) -> ArchiveEnd:
         """Return the end of the archive, and the number of messages that the queue of a name holds."""

@@ -4,6 +4,8 @@ Querying, comparing and declaring exchanges, queues and bindings on the broker.
 Not here: the required ones (bus.topology).
 """
 
+import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from dkist_processing_core.bus.amqp.errors import (
@@ -136,6 +138,12 @@ class Declaring(Session):
         """Create the bindings of `topology`; existing ones stay unchanged."""
         for binding in topology.bindings:
             self._bind(binding)
+
+    def unbind(self, bindings: Iterable[Binding]) -> None:
+        """Remove bindings; missing ones are not an error."""
+        channel = self._live_channel
+        for each in bindings:
+            self._call(functools.partial(channel.queue_unbind, each.queue, each.exchange, each.routing_key, None))
 
     def _is_cut_answer(self, error: BusError, name: str) -> bool:
         """

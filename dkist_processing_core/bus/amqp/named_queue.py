@@ -37,11 +37,17 @@ class NamedQueue:
 
     missed = 0
 
-    def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str]) -> None:
-        """Store the bus, the name of the queue, and the patterns of its bindings. No queue is declared."""
+    def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str], *, former: Iterable[str] = ()) -> None:
+        """
+        Store the bus, the name of the queue, and the patterns of its bindings. No queue is declared.
+
+        Bindings of the `former` patterns are removed.
+        """
         self.name = name
         self._bus = bus
         self._topology = consumer_topology(bus.settings, name, patterns)
+        bindings = consumer_topology(bus.settings, name, former).bindings
+        self._former = [binding for binding in bindings if binding not in self._topology.bindings]
         self._prefetch = BATCH_PREFETCH
 
     def attach(self, link: "AmqpLink") -> None:
@@ -49,6 +55,7 @@ class NamedQueue:
         self._bus.ensure(link, "exchange", self._bus.event_exchange)
         if not link.declare(self._topology):
             link.bind(self._topology)
+            link.unbind(self._former)
         self._wait_for_turn(link)
         link.consume(self.name, prefetch=self._prefetch)
 

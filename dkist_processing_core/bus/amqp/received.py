@@ -33,6 +33,11 @@ class AmqpReceivedMessage:
         """The message."""
         return self.received.message
 
+    @property
+    def position(self) -> int | None:
+        """The offset of the message in the archive; None if it comes from a queue."""
+        return self.received.offset
+
     def acknowledge(self, wait: float = 0.0, *, with_earlier: bool = False) -> None:
         """Request the acknowledgement of this event; wait up to `wait` seconds until the broker has processed it."""
         self._settle(lambda link: self.thread.source.acknowledge(link, self.received, with_earlier=with_earlier), wait)

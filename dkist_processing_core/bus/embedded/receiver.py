@@ -108,6 +108,11 @@ class JournalReceivedMessage:
         """The message."""
         return self.entry.message
 
+    @property
+    def position(self) -> int:
+        """The number of the message in the file."""
+        return self.entry.seq
+
     def acknowledge(self, wait: float = 0.0, *, with_earlier: bool = False) -> None:  # noqa: ARG002 - it never waits
         """Advance the subscription's position past this event, and therefore past all earlier ones."""
         self._settle(None)

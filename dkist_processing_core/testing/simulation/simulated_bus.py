@@ -87,6 +87,7 @@ class SimulatedBus(InMemoryBus):
         name: str | None = None,
         replay: bool | datetime | Offset = False,
         in_batches: bool = False,
+        former: Iterable[str] = (),  # noqa: ARG002 - a queue has the last patterns
     ) -> Any:
         """Return a receiver: of the queue of a name, or of the archive."""
         self.steps.take("subscribe")
@@ -264,6 +265,11 @@ class SimulatedMessage:
     message: Message
     receiver: _Receiver
     is_new: bool = True
+
+    @property
+    def position(self) -> int | None:
+        """The place in the archive."""
+        return self.message.properties.headers.get("x-stream-offset")
 
     def acknowledge(self, wait: float = 0.0, *, with_earlier: bool = False) -> None:  # noqa: ARG002 - no time passes
         """Acknowledge it."""
