@@ -213,6 +213,74 @@ print(*(name for name in sys.modules if name.startswith(("dkist_processing_core"
     assert [name for name in listed if name.startswith(needless)] == []
 
 
+# Prints the modules that are loaded when a command writes its first line.
+_LOADED_AT_FIRST_LINE = """
+import io, sys
+class Output(io.TextIOWrapper):
+    loaded = None
+    def write(self, text):
+        Output.loaded = Output.loaded or list(sys.modules)
+        return len(text)
+real, sys.stdout = sys.stdout, Output(io.BytesIO(), encoding="utf-8")
+from dkist_processing_core.cli import main
+try:
+    main()
+finally:
+    print(*Output.loaded, file=real)
+"""
+_LIBRARIES = {"msgspec", "rich", "typer"}
+# Typer checks arguments with pydantic, since its release 0.28.
+_OF_TYPER = {"annotated_doc", "annotated_types", "click", "pydantic", "pydantic_core", "shellingham"}
+_OF_TYPER |= {"typing_extensions", "typing_inspection"}
+_MOST_OWN_MODULES = 135
+
+
+def _loaded_at_first_line(*arguments: str) -> set[str]:
+    # If coverage is measured, it would measure this process and load its own modules.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    command = [sys.executable, "-c", _LOADED_AT_FIRST_LINE, *arguments]
+    shown = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert shown.returncode == 0, shown.stderr
+    return set(shown.stdout.split())
+
+
+def _foreign(modules: set[str]) -> set[str]:
+    tops = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - _OF_TYPER
+    # Modules of the environment itself, such as that of editable installations, have no place or a private name.
+    return {name for name in tops if not name.startswith("_")} - {"dkist_processing_core", "sitecustomize"}
+
+
+@pytest.mark.parametrize("command", [("events", "list", "--limit", "1"), ("timeline",)])
+def test_a_first_line_from_the_embedded_journal_needs_few_modules(command: tuple[str, ...]) -> None:
+    """
+    Imports take most of the time until it: a module that is not needed for it is imported later.
+    """
+    publish(started("A", time=NOW))
+
+    loaded = _loaded_at_first_line(*command)
+
+    assert _foreign(loaded) == _LIBRARIES
+    assert {"asyncio", "http", "ssl", "concurrent.futures"}.isdisjoint(loaded)
+    assert len([name for name in loaded if name.startswith("dkist_processing_core")]) <= _MOST_OWN_MODULES
+
+
+@pytest.mark.parametrize("command", [("events", "list", "--limit", "1"), ("timeline",)])
+def test_a_first_line_from_a_broker_needs_few_modules_and_its_client(
+    command: tuple[str, ...], broker: Broker, use: Callable[[Broker], None]
+) -> None:
+    """
+    Nothing is imported for it that publishes events or serves requests.
+    """
+    use(broker)
+    publish(started("A", time=NOW))
+
+    loaded = _loaded_at_first_line(*command)
+
+    assert _foreign(loaded) == {*_LIBRARIES, "pika"}
+    assert "http" not in loaded
+    assert len([name for name in loaded if name.startswith("dkist_processing_core")]) <= _MOST_OWN_MODULES + 15
+
+
 @pytest.mark.parametrize("timeout", [0.0, 0.3])
 def test_a_timeout_also_limits_the_wait_for_a_dead_broker(
     monkeypatch: pytest.MonkeyPatch, refusing_port: int, timeout: float

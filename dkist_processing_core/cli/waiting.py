@@ -40,8 +40,10 @@ def only_waiting(settings: Settings, error: BusUnreachableError, count: int) -> 
 
 def _outbox(settings: Settings) -> "OutboxState | None":
     """Return the outbox of the settings; None for the embedded journal, and if there is none or it cannot be read."""
+    if not open_bus(settings).is_remote:
+        return None
     from dkist_processing_core.outbox import outboxes  # noqa: PLC0415 - not needed for the first line
 
     with contextlib.suppress(JournalError):
-        return next((each for each in outboxes(settings) if each.is_current and not each.is_embedded), None)
+        return next((each for each in outboxes(settings) if each.is_current), None)
     return None

@@ -4,10 +4,12 @@ The event loop on which the `async` functions of a consumer run, beside the thre
 Not here: what they do (handlers).
 """
 
-import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class EventLoop:
@@ -25,6 +27,8 @@ class EventLoop:
 
     def run(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run a coroutine on the loop, and wait for its end in this thread."""
+        import asyncio  # noqa: PLC0415 - takes more time than most of this package, and most consumers have no such function
+
         with self._beginning:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

@@ -9,8 +9,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from dkist_processing_core.errors import ConfigurationError
 
@@ -41,6 +39,9 @@ def health_served(address: tuple[str, int], report: Callable[[], tuple[bool, Map
     Raises:
         ConfigurationError: Nothing can be served there.
     """
+    # Imported here: commands that only read events import this package too, and start sooner without a server.
+    from http import HTTPStatus  # noqa: PLC0415
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # noqa: PLC0415
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.delivery.drainer import Drainer
-from dkist_processing_core.delivery.lost_runs import lost_runs, report_lost_runs
-from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.errors import ConfigurationError, JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.spare import spares_of
@@ -62,6 +59,11 @@ class Relay:
         logger.info("ended; delivered: %s, still pending: %s", self._delivered, _waiting(bus))
 
     def _report_lost_runs(self, bus: AmqpBus) -> None:
+        # Imported here, since they import OpenTelemetry: the commands that only list an outbox start sooner without it.
+        from dkist_processing_core.delivery.lost_runs import lost_runs, report_lost_runs  # noqa: PLC0415
+        from dkist_processing_core.delivery.publisher import Publisher  # noqa: PLC0415
+        from dkist_processing_core.delivery.reporter import errors_logged  # noqa: PLC0415
+
         with errors_logged("lost runs are not reported"):
             if any(lost_runs(bus.journal_path)):
                 with Publisher(bus, secrets=secrets_in(self._settings), delivers=False) as publisher:

@@ -11,13 +11,9 @@ from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus.amqp.consuming import BEGINNING_SECONDS, CLOCK_MARGIN
 from dkist_processing_core.bus.amqp.session import RPC_SECONDS
-from dkist_processing_core.bus.interface import FEWEST_AT_ONCE, Batches
+from dkist_processing_core.bus.interface import FEWEST_AT_ONCE, MOST_AT_ONCE, Batches
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.journal.message import topic_matches
-
-# The broker works longer on a message if more of them wait for an acknowledgement: with 16,384 messages at once three
-# times as long as with these.
-_MOST_AT_ONCE = 2048
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.consuming import TaggedMessage
@@ -34,12 +30,11 @@ def read_back(link: "AmqpLink", patterns: Collection[str], since: datetime | Non
         upper = batch[0].offset or 0
         if upper <= begin:
             return
-        # The broker sends no more messages than `size`, so the read ends just before the previous batch.
         first = max(begin, upper - size)
         read = link.read_stream(ARCHIVE_QUEUE, first, RPC_SECONDS, count=size, until=upper - 1)
-        # Only if the broker has removed the messages before it, the read begins later and goes beyond.
+        # The broker completes the last chunk. If it has removed messages, the read begins later and goes beyond.
         batch = [each for each in read if (each.offset or 0) < upper]
-        size = min(2 * size, _MOST_AT_ONCE)
+        size = min(2 * size, MOST_AT_ONCE)
 
 
 def _offset_at(link: "AmqpLink", since: datetime, last: "TaggedMessage") -> int:

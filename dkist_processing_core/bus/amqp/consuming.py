@@ -23,6 +23,8 @@ BEGINNING_SECONDS = 1.0
 """How long a stream may deliver nothing before it counts as empty, or as without messages since a given time."""
 # The largest prefetch count of AMQP: more than RabbitMQ puts into one chunk of a stream.
 _CHUNK_MESSAGES = 65535
+# The broker works longer on a message if more of them wait for an acknowledgement: with 2,000 about twice as long.
+_UNACKNOWLEDGED = 500
 _MAX_SHORT_BYTES = 255
 
 
@@ -91,13 +93,30 @@ class Consuming(Session):
             queue: The name of the stream.
             offset: Where to begin: an offset, a time, or `last` for the last chunk of the stream.
             timeout: How many seconds to wait for the messages; the result is incomplete after that.
-            count: The maximum number of messages; by default more than a chunk has.
+            count: How many messages to request; the broker completes a chunk, so it may send more. By default more than
+                a chunk has.
             until: Wait for a message with this offset or a later one.
         """
         # A separate channel: pika rejects messages that still arrive for a cancelled consumer, which a stream forbids.
         channel = self._new_channel(RPC_SECONDS)
-        self._consume(channel, queue, prefetch=count, arguments={"x-stream-offset": offset})
-        self._run(lambda: bool(self._received) and (self._received[-1].offset or 0) >= until, timeout)
+        prefetch = min(count, _UNACKNOWLEDGED) if until else count
+        self._consume(channel, queue, prefetch=prefetch, arguments={"x-stream-offset": offset})
+        acknowledged = 0
+
+        def is_complete() -> bool:
+            nonlocal acknowledged
+            received = self._received
+            if not received or (received[-1].offset or 0) >= until:
+                return bool(received)
+            # Each acknowledgement requests as many further messages, `count` messages in all.
+            due = min(len(received), count - prefetch)
+            if due - acknowledged >= prefetch // 2 or acknowledged < due == count - prefetch:
+                with self._explained():
+                    channel.basic_ack(received[due - 1].tag, multiple=True)
+                acknowledged = due
+            return False
+
+        self._run(is_complete, timeout)
         # The broker sends all messages of the last chunk before it answers another request.
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
         channel.close()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import typer
 
@@ -19,6 +20,7 @@ from dkist_processing_core.cli.waiting import waiting_remark
 from dkist_processing_core.consumer import Selection, subscribe
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
 from dkist_processing_core.identity.short_ids import names_run
+from dkist_processing_core.journal.run_record import records_beside
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal, print_remark
 from dkist_processing_core.text.terminal import interrupt_ends, write_json_line, write_line
@@ -100,10 +102,15 @@ def show_list(filters: Filters, *, since: datetime | None, limit: int | None, on
         print_remark(f"no such event on {bus.where}")
     if (remark := waiting_remark(settings)) is not None:
         print_remark(remark)
-    from dkist_processing_core.delivery.lost_runs import end_of, lost_runs  # noqa: PLC0415 - not needed for the first line
+    if any(records_beside(bus.journal_path)):
+        _remark_lost_runs(bus.journal_path, filters.run)
 
-    for lost in lost_runs(bus.journal_path):
-        if filters.run is None or names_run(filters.run, lost.run.run_id):
+
+def _remark_lost_runs(journal: Path, named: str | None) -> None:
+    from dkist_processing_core.delivery.lost_runs import end_of, lost_runs  # noqa: PLC0415 - imports OpenTelemetry
+
+    for lost in lost_runs(journal):
+        if named is None or names_run(named, lost.run.run_id):
             print_remark(f"run {lost.run.run_id} has no end yet, {end_of(lost).reason}")
 
 
