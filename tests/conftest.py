@@ -44,8 +44,9 @@ CLEANED_NAMES = frozenset(
     }
 )
 
-# These tests do not depend on the interpreter: documents, files, the part of broker and disk in a fault, installations
-# by pip and uv. Other tests run tasks, outbox and environments on each Python.
+# These tests do not depend on the interpreter: documents, files, drawings, command lines, the fold of events, the part
+# of broker and disk in a fault, installations by pip and uv. Other tests run tasks, outbox and environments on each
+# Python.
 SAME_ON_EVERY_PYTHON = frozenset(
     {
         "test_airflow_config",
@@ -53,26 +54,46 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_benchmarks",
         "test_bounded_exit",
         "test_broker_restart",
+        "test_cli_workflows",
+        "test_cut_off",
         "test_dead_letters",
         "test_distribution",
         "test_docs",
+        "test_doctor",
         "test_document_names",
         "test_door",
         "test_drawings",
         "test_environments",
         "test_example",
+        "test_export",
+        "test_flow",
+        "test_foreign_publisher",
+        "test_golden",
         "test_house",
         "test_kill_points",
         "test_kills",
+        "test_new_event",
         "test_notebook_image",
         "test_other_languages",
         "test_outages",
         "test_own_errors",
+        "test_past_events",
         "test_pipeline_file",
+        "test_run_ids",
+        "test_run_memory",
+        "test_runs",
         "test_services",
+        "test_short_ids",
         "test_starting",
         "test_store_commands",
+        "test_store_drawings",
         "test_telemetry_files",
+        "test_terminal",
+        "test_timeline",
+        "test_topology",
+        "test_verdict",
+        "test_widths",
+        "test_workflow_drawing",
     }
 )
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the suite in several environments at the same time, since most of its time is waiting. Afterwards it runs the
 # tests marked `quiet`, which measure time, in one environment after the other. The output of the first environment is
-# shown while it runs, that of the others afterwards.
+# shown while it runs, that of the others afterwards. In the others, Hypothesis tries fewer examples of each property.
 #
 # Tests marked `once` run only in the first environment, and so do tests marked `airflow` and `clients`, since Airflow
 # and published pipelines have separate Pythons. Two separate processes run these at the same time as the others: one
@@ -139,7 +139,7 @@ run_beside test.apart "$first" "$apart" "$@"
 for environment in "${others[@]}"; do
     part=$everywhere
     [[ $environment == "$newest" ]] && ((${#suites[@]})) && part=$but_versions
-    run_beside "test$environment" "$environment" "$part" "$@"
+    run_beside "test$environment" "$environment" "$part" --hypothesis-profile=fast "$@"
 done
 for suite in "${suites[@]}"; do
     RABBITMQ_SUITE=$suite run_beside "test.rabbitmq-$suite" "$newest" "$of_the_broker" "$@"

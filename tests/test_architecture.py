@@ -148,6 +148,7 @@ def test_every_module_has_its_layer() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.once
 def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
     """Imports go downwards, including those inside functions: a reader can learn the library from the bottom up."""
     part = part_of(path)
@@ -158,6 +159,7 @@ def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.once
 def test_a_docstring_refers_to_modules_that_exist(path: Path) -> None:
     """
     The names in parentheses after "Not here:" are paths from the module's package or from a package that contains it.
@@ -257,6 +259,7 @@ def writing_in(tree: ast.AST) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.once
 def test_text_reaches_a_terminal_by_one_door(path: Path) -> None:
     """Control characters that could change a terminal are shown as escapes, by every command."""
     lines = list(writing_in(ast.parse(path.read_text(), path)))
@@ -273,6 +276,7 @@ def test_another_way_to_a_terminal_is_noticed(line: str) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.once
 def test_optional_libraries_are_imported_only_when_they_are_used(path: Path) -> None:
     """A task's environment needs neither Airflow nor a database nor a web framework."""
     optional = OPTIONAL_LIBRARIES - ROOMS_OF_LIBRARIES.get(part_of(path), set())

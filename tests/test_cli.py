@@ -116,6 +116,7 @@ def test_the_version_is_told_without_loading_the_library() -> None:
     assert (told.returncode, told.stdout) == (0, "dkist-core 8.0.0\n")
 
 
+@pytest.mark.once
 def test_without_a_command_the_commands_are_listed() -> None:
     """
     A new user who types only the name gets the list.
@@ -137,6 +138,7 @@ def groups_of(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
         yield from groups_of(each, (*path, name))
 
 
+@pytest.mark.once
 def test_every_summary_fits_a_narrow_terminal() -> None:
     """
     In 80 columns no command's line in a list of commands is cut.
@@ -150,6 +152,7 @@ def test_every_summary_fits_a_narrow_terminal() -> None:
 
 
 @generated_by(".venv/bin/python -m dkist_processing_core.cli.reference > docs/reference/cli.md")
+@pytest.mark.once
 def test_the_reference_in_the_documentation_is_what_help_says() -> None:
     """
     `docs/reference/cli.md` is generated, never written by hand.
@@ -159,6 +162,7 @@ def test_the_reference_in_the_documentation_is_what_help_says() -> None:
     assert page == reference(app)
 
 
+@pytest.mark.once
 def test_an_unusable_setting_is_one_line_and_no_traceback() -> None:
     """
     An error of the library names the variable, and ends the command with 1.
@@ -170,6 +174,7 @@ def test_an_unusable_setting_is_one_line_and_no_traceback() -> None:
     assert told.stderr.count("\n") == 1
 
 
+@pytest.mark.once
 def test_debug_shows_the_traceback() -> None:
     """
     The full traceback is for a search for a mistake in the code.
@@ -181,6 +186,7 @@ def test_debug_shows_the_traceback() -> None:
     assert "ConfigurationError: MESH_CONFIG" in told.stderr
 
 
+@pytest.mark.once
 def test_verbose_logs_more_than_warnings(tmp_path: Path) -> None:
     """
     The log goes to the standard error stream; the library's information is shown on request.
@@ -210,6 +216,7 @@ def test_a_workflow_is_run_by_its_name() -> None:
     assert "First | first of 7 in " in told.stdout
 
 
+@pytest.mark.once
 def test_a_failed_run_ends_with_one() -> None:
     """
     A script can distinguish a failed run from a mistyped command.
@@ -259,6 +266,7 @@ def test_the_only_workflow_of_a_script_needs_no_name(tmp_path: Path) -> None:
         ("nowhere.py:flow", "there is no file 'nowhere.py' in "),
     ],
 )
+@pytest.mark.once
 def test_what_cannot_be_run_is_told_with_what_can(target: str, expected: str) -> None:
     """
     A mistyped name can be corrected from the message alone; the exit code is that of a usage error.
@@ -305,6 +313,7 @@ def test_a_script_whose_name_is_taken_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1.5", str(2**63)])
+@pytest.mark.once
 def test_a_recipe_run_is_a_number(number: str) -> None:
     """
     Any other value is a usage error that states the value.
@@ -359,6 +368,7 @@ def test_events_are_shown_as_they_happen() -> None:
     assert (code, err) == (0, "")
 
 
+@pytest.mark.once
 def test_events_are_followed_on_rabbitmq_too(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
     Same command, same lines; only the transport differs.
@@ -375,6 +385,7 @@ def test_events_are_followed_on_rabbitmq_too(monkeypatch: pytest.MonkeyPatch, br
     assert (code, err) == (0, "")
 
 
+@pytest.mark.once
 def test_a_line_of_json_is_the_event_as_it_is_on_the_bus() -> None:
     """
     It is so for any characters, and for any encoding of the terminal.
@@ -390,6 +401,7 @@ def test_a_line_of_json_is_the_event_as_it_is_on_the_bus() -> None:
     assert [decode(line.encode()) for line in lines] == told
 
 
+@pytest.mark.once
 def test_a_named_subscription_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
     Events published while no command follows are shown the next time; at most the line before Ctrl-C comes again.
@@ -411,6 +423,7 @@ def test_a_named_subscription_goes_on_where_it_was(monkeypatch: pytest.MonkeyPat
     assert [line.split()[3] for line in after] in (["task.finished"], ["task.progressed", "task.finished"])
 
 
+@pytest.mark.once
 def test_a_fact_is_shown_once_or_by_every_reporter() -> None:
     """
     Two reports of one failure are one line, unless all reports are requested.
@@ -424,6 +437,7 @@ def test_a_fact_is_shown_once_or_by_every_reporter() -> None:
     assert all_of_them.stdout.count("task.failed") == 2
 
 
+@pytest.mark.once
 def test_a_misspelt_event_is_refused_with_those_that_there_are() -> None:
     """
     A subscription to it would wait without end.
@@ -434,6 +448,7 @@ def test_a_misspelt_event_is_refused_with_those_that_there_are() -> None:
     assert "there is no event 'task.faild'; expected one of workflow.started, " in told.stderr
 
 
+@pytest.mark.once
 def test_a_name_and_a_replay_exclude_each_other() -> None:
     """
     This holds for both buses, so that a command works with each of them.
@@ -444,6 +459,7 @@ def test_a_name_and_a_replay_exclude_each_other() -> None:
     assert "use only one of them" in told.stderr
 
 
+@pytest.mark.once
 def test_a_replay_begins_at_the_beginning_and_goes_on() -> None:
     """
     Past and new events are one stream.
@@ -460,6 +476,7 @@ def test_a_replay_begins_at_the_beginning_and_goes_on() -> None:
     assert "task.finished" in after
 
 
+@pytest.mark.once
 def test_no_colours_are_written_to_a_file() -> None:
     """
     A pipe gets plain text; a terminal gets colours, and so does a pipe on request.
@@ -473,6 +490,7 @@ def test_no_colours_are_written_to_a_file() -> None:
     assert "\x1b[31mtask.failed" in coloured.stdout
 
 
+@pytest.mark.once
 def test_text_of_events_is_never_read_as_markup() -> None:
     """
     The text of an error cannot colour or break the operator's terminal.
@@ -488,6 +506,7 @@ def test_text_of_events_is_never_read_as_markup() -> None:
 # Listing events
 
 
+@pytest.mark.once
 def test_a_clock_that_is_set_back_in_a_run_hides_nothing_of_it() -> None:
     """
     An event that comes behind a recent event of the same run is recent, whatever its time.
@@ -503,6 +522,7 @@ def test_a_clock_that_is_set_back_in_a_run_hides_nothing_of_it() -> None:
     assert [json.loads(line)["type"].rpartition("dkist.")[2] for line in listed] == ["task.started", "task.finished"]
 
 
+@pytest.mark.once
 def test_a_list_ends_and_can_be_narrowed() -> None:
     """
     The list can be narrowed by age and by run, on the embedded journal.
@@ -527,6 +547,7 @@ def test_a_list_ends_and_can_be_narrowed() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "h", "1.5h", "-1h", "1w", "9999999999d"])
+@pytest.mark.once
 def test_an_age_is_a_number_and_a_unit(text: str) -> None:
     """
     Any other text is a usage error that shows an example.
@@ -537,6 +558,7 @@ def test_an_age_is_a_number_and_a_unit(text: str) -> None:
     assert f"found {text!r}" in told.output
 
 
+@pytest.mark.once
 def test_a_list_ends_on_a_bus_that_is_never_quiet(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
     Events published after the command began do not keep it from ending.
@@ -597,6 +619,7 @@ def test_a_short_output_without_a_reader_ends_with_the_same_status(words: str) -
 # The timeline
 
 
+@pytest.mark.once
 def test_the_timeline_of_the_run_before_shows_why_it_failed() -> None:
     """
     Without a name, the last run is drawn.
@@ -613,6 +636,7 @@ def test_the_timeline_of_the_run_before_shows_why_it_failed() -> None:
     assert max(map(len, told.stdout.splitlines())) <= 90
 
 
+@pytest.mark.once
 def test_the_timeline_of_a_killed_task_has_its_cause() -> None:
     """
     The JSON of a run contains the cause that only the parent process could see.
@@ -626,6 +650,7 @@ def test_the_timeline_of_a_killed_task_has_its_cause() -> None:
     assert told["tasks"][1]["state"] == "not run"
 
 
+@pytest.mark.once
 def test_the_timeline_is_drawn_from_rabbitmq_too(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
     The archive of the broker gives the same picture to later readers.
@@ -640,6 +665,7 @@ def test_the_timeline_is_drawn_from_rabbitmq_too(monkeypatch: pytest.MonkeyPatch
     assert "4 tasks" in told.stdout
 
 
+@pytest.mark.once
 def test_a_timeline_of_no_run_says_which_there_are() -> None:
     """
     The message distinguishes an empty bus from a mistyped id.
@@ -656,6 +682,7 @@ def test_a_timeline_of_no_run_says_which_there_are() -> None:
     assert ", and a part of an id has at least 4 letters and digits; the latest runs there: r" in short.stderr
 
 
+@pytest.mark.once
 def test_a_terminal_without_unicode_gets_ascii_and_question_marks() -> None:
     """
     A foreign character in an error's text must not end the command.
@@ -674,6 +701,7 @@ def test_a_terminal_without_unicode_gets_ascii_and_question_marks() -> None:
     assert "縁がない" in as_json.stdout
 
 
+@pytest.mark.once
 def test_names_of_events_are_completed() -> None:
     """
     The shell offers the values that `--type` accepts.
@@ -685,6 +713,7 @@ def test_names_of_events_are_completed() -> None:
     assert set(offered.stdout.split()) == {name for name in names_of_events() if name.startswith("task.f")}
 
 
+@pytest.mark.once
 def test_an_event_that_is_reserved_is_marked_wherever_its_name_is_offered() -> None:
     """
     The help and the completion name each reserved event, and a list of its events states why it is empty.
@@ -708,6 +737,7 @@ def names_of_events() -> list[str]:
     return [event_class.name for event_class in EVENT_CLASSES]
 
 
+@pytest.mark.once
 def test_a_run_in_releases_needs_them(tmp_path: Path) -> None:
     """
     With `--environments` each task runs in the release of its workflow's version, and not in the local environment.

@@ -791,6 +791,7 @@ def old_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("OldLeaves", 1, "exit_code", {"exit_code": 0}),
     ],
 )
+@pytest.mark.once  # it installs a release
 def test_a_task_of_the_release_before_has_its_start_and_its_end(
     task: str,
     status: int,

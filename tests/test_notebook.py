@@ -286,6 +286,7 @@ finally:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.once
 def test_a_task_keeps_the_notebook_that_it_runs_in(execute: Programs, tmp_path: Path) -> None:
     """
     The document contains the output of the cell that is still running.

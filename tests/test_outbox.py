@@ -251,6 +251,7 @@ def test_a_drain_without_a_broker_names_what_waits_for_others(monkeypatch: pytes
     assert told.stderr.endswith(f"; still pending: 3 in {path}, for RabbitMQ at broker.example:5672, virtual host /\n")
 
 
+@pytest.mark.once
 def test_a_drain_that_is_out_of_time_says_what_it_knows_of_the_broker(
     monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole, refusing_port: int
 ) -> None:
@@ -352,6 +353,7 @@ def test_what_killed_processes_leave_is_relayed_until_told_to_end(
     assert last.endswith(": ended; delivered: 30, still pending: 0")
 
 
+@pytest.mark.once
 def test_a_relay_outlives_the_broker(owned: Broker, tmp_path: Path) -> None:
     """
     It logs once that the broker is unreachable and once that it is reachable again, and delivers the messages published
@@ -486,6 +488,7 @@ def test_what_to_retry_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
 # Retarget
 
 
+@pytest.mark.once
 def test_what_waits_for_one_broker_is_moved_to_another(
     owned: Broker, rabbitmq: RabbitMQNode, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -548,6 +551,7 @@ def test_nothing_is_lost_when_a_move_is_killed(monkeypatch: pytest.MonkeyPatch, 
     assert found.published == found.pending == len(ids_in(target))
 
 
+@pytest.mark.once
 def test_what_cannot_be_moved_is_refused(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
     """
     The error states the reason, and nothing changes.
@@ -587,6 +591,7 @@ def test_what_cannot_be_moved_is_refused(monkeypatch: pytest.MonkeyPatch, state_
 # List
 
 
+@pytest.mark.once
 def test_every_journal_is_listed_and_none_is_changed(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
     """
     The list includes unreadable journals, those of killed processes, and spare journals.
@@ -712,6 +717,7 @@ def alike(text: str) -> str:
     return text.strip()
 
 
+@pytest.mark.once
 def test_the_page_about_outages_shows_what_is_printed(
     broker: Broker, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch, refusing_port: int, state_dir: Path
 ) -> None:

@@ -114,6 +114,7 @@ def host(broker: Broker, tmp_path: Path) -> Host:
         ("confirmed, read", signal.SIGKILL),
     ],
 )
+@pytest.mark.once  # it is about the locks of SQLite
 def test_a_process_that_is_stopped_holds_nobody_up_for_longer_than_the_limit(
     host: Host, point: str, then: signal.Signals
 ) -> None:

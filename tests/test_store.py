@@ -50,7 +50,9 @@ def empty() -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.processes, pytest.mark.once])]
+)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """
     An empty store in each kind of database; a test rolls its changes back.

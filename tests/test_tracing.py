@@ -43,7 +43,7 @@ def by_name(spans: list[Span]) -> dict[str, list[Span]]:
     return {name: [span for span in spans if span.name == name] for name in {span.name for span in spans}}
 
 
-@pytest.mark.parametrize("transport", ["grpc", "http"])
+@pytest.mark.parametrize("transport", ["grpc", pytest.param("http", marks=pytest.mark.once)])
 def test_a_run_is_one_trace_with_parents_right_across_processes(otlp: OtlpReceiver, transport: str) -> None:
     """
     Below the root span of the run are a span per attempt, then the phases, then the author's spans.
@@ -84,6 +84,7 @@ def test_a_run_is_one_trace_with_parents_right_across_processes(otlp: OtlpReceiv
         assert event.traceparent.endswith("-01")
 
 
+@pytest.mark.once
 def test_a_failure_is_an_error_with_its_type_and_without_secrets(otlp: OtlpReceiver) -> None:
     """
     Attempt and phase have the status and `error.type`, the exception is recorded and redacted, and the run is an error.
@@ -106,6 +107,7 @@ def test_a_failure_is_an_error_with_its_type_and_without_secrets(otlp: OtlpRecei
     assert spans["Left"][0].status_code == "UNSET"
 
 
+@pytest.mark.once
 def test_a_run_that_began_with_a_traceparent_rides_it(otlp: OtlpReceiver) -> None:
     """
     All spans of the run are below the caller's span, and are sampled for any value of its flag.

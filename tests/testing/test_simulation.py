@@ -72,6 +72,7 @@ def test_a_loop_loses_what_its_queue_has_dropped() -> None:
 
 
 @pytest.mark.parametrize("name", [*MISTAKEN, *MISTAKEN_CONSUMERS])
+@pytest.mark.once
 def test_each_mistake_is_found(name: str) -> None:
     """The message has the history, the difference, and the seed that repeats it."""
     began = time.process_time()
@@ -92,6 +93,7 @@ def test_each_mistake_is_found_with_any_seed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["acknowledges_first", "marks_after_effect", "believes_the_engine"])
+@pytest.mark.once
 def test_the_printed_seed_repeats_the_history(name: str) -> None:
     """A new simulation with the seed of an earlier one gives the same message."""
     message = failure_of((MISTAKEN | MISTAKEN_CONSUMERS)[name], seed=None)
