@@ -384,6 +384,34 @@ def test_what_is_read_quickly_is_read_to_the_same_event_slowly(event: Event, dat
         assert (slowly, slowly.id) == (quickly, quickly.id)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data": with_data(message="a\x07b", taskName="c\nd")["data"]},
+        {"data": with_data(message="a\x7fb")["data"]},
+        {"data": with_data(message="\N{GREEK SMALL LETTER ALPHA} Cen")["data"]},
+        {"traceparent": "00\t11"},
+        {"time": "2026-11-22T13:00:00.5+01:00"},
+        {"time": "2026-11-22T13:00:00"},
+        {"data": with_data(truncated=False)["data"]},
+    ],
+    ids=str,
+)
+def test_an_event_is_read_as_its_constructor_makes_it_after_another_of_its_class(changed: dict[str, Any]) -> None:
+    """Texts are cleaned, times are converted and values refused, although the first event needed none of this."""
+    decode(json.dumps(envelope()).encode())
+    body = json.dumps(envelope(**changed), ensure_ascii=False).encode()
+
+    results = []
+    for read in (decode, lambda body: codec._decode_slowly(body, {})):
+        try:
+            results.append(read(body))
+        except DecodeError as error:
+            results.append(str(error))
+
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize("field", ["message", "unknown"])
 def test_a_body_that_is_not_utf_8_is_refused_wherever_that_shows(field: str) -> None:
     """This includes a field that is ignored."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -21,6 +21,7 @@ from dkist_processing_core.events import _reading
 from dkist_processing_core.events._kinds import CUT, FREE_TEXT, LINE, kinds_of, prepare
 from dkist_processing_core.text import clean, clean_line
 
+_StructT = TypeVar("_StructT", bound=msgspec.Struct)
 _TABLES = (inspect.DictType, inspect.StructType, inspect.VarTupleType)
 
 
@@ -112,6 +113,15 @@ def check(struct: msgspec.Struct) -> None:
         force_setattr(struct, name, moment if moment is None or moment.tzinfo is UTC else _in_utc(moment, name))
     if getattr(values, "truncated", None) is False:
         raise _reading.unusable({"truncated": _reading.Problem("False", "expected True, or nothing")})
+
+
+def with_values(checked: _StructT, values: Mapping[str, Any]) -> _StructT:
+    """Return a struct of the class of a checked one, with values that are as the check leaves them."""
+    # Such a copy is not checked, and has no attributes but its fields.
+    copied: _StructT = msgspec.Struct.__copy__(checked)  # type: ignore[attr-defined] # msgspec declares it nowhere
+    for name, value in values.items():
+        force_setattr(copied, name, value)
+    return copied
 
 
 def _converted(struct: msgspec.Struct, form: Form) -> Any:

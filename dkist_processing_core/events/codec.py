@@ -8,7 +8,7 @@ Source: https://github.com/cloudevents/spec, JSON event format and AMQP protocol
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dkist_processing_core.errors import DecodeError, EventError, UnknownEventError
-from dkist_processing_core.events._checks import form_of, read
+from dkist_processing_core.events._checks import form_of, read, with_values
 from dkist_processing_core.events._kinds import Reporter
 from dkist_processing_core.events.event import ENVELOPE_FIELDS, MAX_ENCODED_BYTES, TYPE_PREFIX, Event
 from dkist_processing_core.events.facts import EVENT_CLASSES
@@ -65,6 +65,31 @@ class _WireForm:
         data = msgspec.defstruct(event_class.__name__, fields, rename=form.wire_names.get, kw_only=True, gc=False)
         message = msgspec.defstruct("Message", [("data", data)], bases=(_Envelope,), kw_only=True, gc=False)
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(message).decode
+        self._event_class = event_class
+        self._checked: Event | None = None
+
+    def event_of(self, message: Any, *, is_clean: bool) -> Event:
+        """
+        Return the event of a decoded message.
+
+        Args:
+            message: The result of `decode`.
+            is_clean: Whether its texts need no cleaning. Then its values are not checked a second time.
+        """
+        facts = msgspec.structs.asdict(message.data)
+        facts["time"], facts["reported_by"] = message.time, message.reportedby
+        facts["traceparent"], facts["tracestate"] = message.traceparent, message.tracestate
+        for name in ("time", *self.times):
+            if (moment := facts[name]) is not None:
+                facts[name] = moment = datetime.fromisoformat(moment)
+                is_clean = is_clean and moment.tzinfo is UTC
+        if self._checked is not None and is_clean and facts["truncated"] is not False:
+            return with_values(self._checked, facts)
+        event = self._event_class(**facts)
+        if self._checked is None:
+            # Of no event in particular, and without its texts.
+            self._checked = with_values(event, dict.fromkeys(facts))
+        return event
 
 
 _wire_form_of = cache(_WireForm)
@@ -172,20 +197,16 @@ def _decode_quickly(body: bytes) -> Event | None:
             return None
         form = _wire_form_of(event_class)
         message = form.decode(body)
-        facts = dict(zip(form.names, form.values_of(message.data), strict=True))
-        for name in form.times:
-            if facts[name] is not None:
-                facts[name] = datetime.fromisoformat(facts[name])
-        event = event_class(
-            time=datetime.fromisoformat(message.time),
-            reported_by=message.reportedby,
-            traceparent=message.traceparent,
-            tracestate=message.tracestate,
-            **facts,
-        )
+        event = form.event_of(message, is_clean=_has_clean_texts(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return event if message.specversion == _SPEC_VERSION and message.id == event.id else None
+
+
+def _has_clean_texts(body: bytes) -> bool:
+    """Return True if all texts of a JSON document are of printable ASCII: most are, and this check is quick."""
+    # JSON permits no control character but DEL without an escape.
+    return body.isascii() and b"\\" not in body and b"\x7f" not in body
 
 
 def check_size(size: int) -> None:
