@@ -402,7 +402,7 @@ def test_an_event_is_read_as_its_constructor_makes_it_after_another_of_its_class
     decode(json.dumps(envelope()).encode())
     body = json.dumps(envelope(**changed), ensure_ascii=False).encode()
 
-    results = []
+    results: list[object] = []
     for read in (decode, lambda body: codec._decode_slowly(body, {})):
         try:
             results.append(read(body))

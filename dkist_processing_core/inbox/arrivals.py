@@ -7,6 +7,7 @@ Not here: receiving them (consumer).
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,8 +31,7 @@ from dkist_processing_core.text import clean, clean_line
 _STRUCTURED = "application/cloudevents"
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """One received message: its event, or the reason why it is none."""
 
     event: Event | None
@@ -87,15 +87,17 @@ class _New(NamedTuple):
     task: str | None
     attempt: int | None
     reporter: str | None
-    provisional: bool
-    is_end: bool
-    is_final: bool
+    # Numbers: the driver of SQLite takes longer for truth values.
+    provisional: int
+    is_end: int
+    is_final: int
     body: bytes | None
     content_type: str | None
     headers: str | None
     received_at: float
     state: str
     due_at: float
+    # From here on for rows that are not to be handled.
     first_failed_at: float | None = None
     last_failed_at: float | None = None
     family: str | None = None
@@ -132,9 +134,9 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
         task,
         attempt,
         event.reported_by.value,
-        is_provisional,
-        is_end,
-        is_final,
+        int(is_provisional),
+        int(is_end),
+        int(is_final),
         body if arrival.is_wanted else None,
         content_type,
         None if is_structured else _to_json(arrival.headers),
@@ -156,9 +158,9 @@ def _undecodable(arrival: Arrival, rules: Rules, now: float, content_type: str |
         task=None,
         attempt=None,
         reporter=None,
-        provisional=False,
-        is_end=False,
-        is_final=False,
+        provisional=0,
+        is_end=0,
+        is_final=0,
         body=arrival.body,
         content_type=content_type,
         headers=_to_json(arrival.headers),
@@ -191,25 +193,39 @@ def _plain(value: object) -> object:
 
 
 _WAITING, _UNWANTED = State.WAITING.value, State.UNWANTED.value
-_COLUMNS = ", ".join(_New._fields)
-_ARRAYS = {Text: "text[]", Boolean: "boolean[]", Double: "float8[]", Integer: "integer[]", LargeBinary: "bytea[]"}
-# One statement with an array for each column: PostgreSQL answers once for a whole batch.
-_INSERT_ARRAYS = (
-    f"INSERT INTO dkist_core_inbox ({_COLUMNS}) SELECT * FROM unnest("  # noqa: S608 - names of columns
-    + ", ".join(f"%b::{_ARRAYS[type(inbox.c[name].type)]}" for name in _New._fields)
-    + ") ON CONFLICT (consumer, key) DO NOTHING"
-)
-_INSERT_ROWS = (
-    f"INSERT INTO dkist_core_inbox ({_COLUMNS}) VALUES ({', '.join('?' * len(_New._fields))}) "  # noqa: S608
-    "ON CONFLICT (consumer, key) DO NOTHING"
-)
+_USUAL = _New._fields[: _New._fields.index("first_failed_at")]
+_TYPES = {Text: "text", Boolean: "integer", Double: "float8", Integer: "integer", LargeBinary: "bytea"}
 
 
 def _insert(connection: Connection, rows: Sequence[_New]) -> int:
     """Insert the rows whose keys are new, and return their number."""
+    # A column without a value takes as long as another one.
+    columns = _USUAL if all(row.state == _WAITING for row in rows) else _New._fields
+    values: list[tuple[Any, ...]] = [row[: len(columns)] for row in rows]
     if connection.dialect.name == "postgresql":
-        return connection.exec_driver_sql(_INSERT_ARRAYS, tuple(map(list, zip(*rows, strict=True)))).rowcount
-    return connection.exec_driver_sql(_INSERT_ROWS, list(rows)).rowcount
+        return connection.exec_driver_sql(
+            _array_insertion(columns), tuple(map(list, zip(*values, strict=True)))
+        ).rowcount
+    return connection.exec_driver_sql(_row_insertion(columns), values).rowcount
+
+
+@cache
+def _array_insertion(columns: Sequence[str]) -> str:
+    """Return a statement with an array for each column: PostgreSQL answers once for a whole batch."""
+    kinds = {name: type(inbox.c[name].type) for name in columns}
+    arrays = [f"%b::{_TYPES[kind]}[]" for kind in kinds.values()]
+    values = [f"{name}::boolean" if kind is Boolean else name for name, kind in kinds.items()]
+    source = f"SELECT {', '.join(values)} FROM unnest({', '.join(arrays)}) AS arrived ({', '.join(columns)})"  # noqa: S608 - names of columns
+    return _insertion(columns, source)
+
+
+@cache
+def _row_insertion(columns: Sequence[str]) -> str:
+    return _insertion(columns, f"VALUES ({', '.join('?' * len(columns))})")
+
+
+def _insertion(columns: Sequence[str], source: str) -> str:
+    return f"INSERT INTO dkist_core_inbox ({', '.join(columns)}) {source} ON CONFLICT (consumer, key) DO NOTHING"
 
 
 # A firm report that is wanted arrives anew if its key is that of a row without effect.
@@ -224,10 +240,11 @@ _provisional = text(
     WHERE consumer = :consumer AND run_id IN :runs AND provisional AND state IN ('waiting', 'parked')
     """
 ).bindparams(bindparam("runs", expanding=True))
-_REPLACED = ("body", "content_type", "headers", "provisional", "is_final", "reporter", "due_at")
+_REPLACED = ("body", "content_type", "headers", "reporter", "due_at")
 _replacement = text(
     f"""
-    UPDATE dkist_core_inbox SET {", ".join(f"{name} = :new_{name}" for name in _REPLACED)}
+    UPDATE dkist_core_inbox
+    SET provisional = FALSE, is_final = :is_final, {", ".join(f"{name} = :new_{name}" for name in _REPLACED)}
     WHERE consumer = :consumer AND key = :key AND provisional AND state IN ('waiting', 'parked')
     """  # noqa: S608 - names of columns
 )
@@ -235,7 +252,7 @@ _replacement = text(
 
 def _replace(connection: Connection, row: _New) -> int:
     """Put a firm report in the place of a provisional one of its key, and return 1 if there is one."""
-    values = {f"new_{name}": getattr(row, name) for name in _REPLACED}
+    values = {f"new_{name}": getattr(row, name) for name in _REPLACED} | {"is_final": bool(row.is_final)}
     return connection.execute(_replacement, values | {"consumer": row.consumer, "key": row.key}).rowcount
 
 

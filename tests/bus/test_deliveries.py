@@ -9,7 +9,8 @@ import pika.spec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dkist_processing_core.bus.amqp.deliveries import Delivery, leading
+from dkist_processing_core.bus.amqp.consuming import message_of
+from dkist_processing_core.bus.amqp.deliveries import Delivery, leading, text_of
 from tests.bus.test_frames import decoded, header_values, shorts
 
 CHANNEL = 7
@@ -52,13 +53,14 @@ def frames(
 
 def plain(delivery: Delivery) -> tuple[object, ...]:
     """Return what a consumer receives of a delivery."""
-    return delivery.channel, delivery.method, delivery.properties, delivery.body
+    return delivery.channel, delivery.consumer_tag, delivery.tag, delivery.message
 
 
 def by_pika(delivery: list[bytes]) -> tuple[object, ...]:
     """Return what a consumer receives of a delivery, decoded by pika."""
     method, header, *bodies = decoded(b"".join(delivery))
-    return method.channel_number, method.method, header.properties, b"".join(each.fragment for each in bodies)
+    message = message_of(method.method, header.properties, b"".join(each.fragment for each in bodies))
+    return method.channel_number, text_of(method.method.consumer_tag), method.method.delivery_tag, message
 
 
 def odd(**values: object) -> list[bytes]:

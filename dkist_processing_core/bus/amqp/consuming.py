@@ -5,15 +5,15 @@ Not here: received messages as a subscription sees them (receiver), and its thre
 """
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pika
 import pika.channel
 import pika.spec
 
+from dkist_processing_core.bus.amqp.deliveries import Delivery, text_of
 from dkist_processing_core.bus.amqp.session import RPC_SECONDS, Session
 from dkist_processing_core.journal.message import Message, Properties
 
@@ -25,11 +25,9 @@ BEGINNING_SECONDS = 1.0
 _CHUNK_MESSAGES = 65535
 # The broker works longer on a message if more of them wait for an acknowledgement: with 2,000 about twice as long.
 _UNACKNOWLEDGED = 500
-_MAX_SHORT_BYTES = 255
 
 
-@dataclass(frozen=True, slots=True)
-class TaggedMessage:
+class TaggedMessage(NamedTuple):
     """A message that the broker delivered, and the tag by which this link acknowledges it."""
 
     tag: int
@@ -67,6 +65,7 @@ class Consuming(Session):
     def _consume(
         self, channel: pika.channel.Channel, queue: str, *, prefetch: int, arguments: Mapping[str, Any]
     ) -> None:
+        self._live_connection.on_deliveries = self._on_deliveries
         self._call(lambda done: channel.basic_qos(prefetch_count=prefetch, callback=done))
         self._call(
             lambda done: channel.basic_consume(queue, self._on_message, arguments=dict(arguments), callback=done)
@@ -134,29 +133,26 @@ class Consuming(Session):
         # A request without effect: an existing consumer keeps the prefetch that it started with.
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
 
+    def _on_deliveries(self, delivered: Iterable[Delivery]) -> None:
+        self._received.extend(TaggedMessage(each.tag, each.message) for each in delivered)
+        self._stop_loop()
+
     def _on_message(
         self, _: object, method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes
     ) -> None:
-        message = Message.received(_text(method.exchange), _text(method.routing_key), body, _properties(properties))
-        self._received.append(TaggedMessage(method.delivery_tag, message))
+        # A message that pika has decoded.
+        self._received.append(TaggedMessage(method.delivery_tag, message_of(method, properties, body)))
         self._stop_loop()
 
 
-def _properties(received: pika.BasicProperties) -> Properties:
-    """Return the properties of a received message, which any publisher may have set."""
-    return Properties(
-        message_id=_text(received.message_id or ""),
-        content_type=_text(received.content_type or ""),
-        type=None if received.type is None else _text(received.type),
-        timestamp=received.timestamp,
-        correlation_id=None if received.correlation_id is None else _text(received.correlation_id),
-        headers={_text(name): value for name, value in (received.headers or {}).items()},
+def message_of(method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes) -> Message:
+    """Return a message that pika has decoded; any publisher may have set its properties."""
+    found = Properties(
+        message_id=text_of(properties.message_id or ""),
+        content_type=text_of(properties.content_type or ""),
+        type=None if properties.type is None else text_of(properties.type),
+        timestamp=properties.timestamp,
+        correlation_id=None if properties.correlation_id is None else text_of(properties.correlation_id),
+        headers={text_of(name): value for name, value in (properties.headers or {}).items()},
     )
-
-
-def _text(short: str | bytes) -> str:
-    """Return an AMQP short string as `str`: pika returns `bytes` if it is not valid UTF-8."""
-    if isinstance(short, str):
-        return short
-    # The replacement of a byte takes three bytes, and the result may be sent again as a short string.
-    return short.decode("utf-8", "replace").encode()[:_MAX_SHORT_BYTES].decode("utf-8", "ignore")
+    return Message.received(text_of(method.exchange), text_of(method.routing_key), body, found)

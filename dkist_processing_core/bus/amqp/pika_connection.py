@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pika
@@ -147,6 +147,8 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
 
     def __init__(self, *values: Any, **named: Any) -> None:
         """Start to connect; the arguments are the same as for `pika.SelectConnection`, without the loop."""
+        self.on_deliveries: Callable[[Iterable[deliveries.Delivery]], None] = lambda _: None
+        """It is called with messages that consumers on this connection have received."""
         self._gathered: Frames = []
         self._services = _Services()
         super().__init__(*values, **named, custom_ioloop=self._services)
@@ -255,8 +257,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
             found, is_partial = deliveries.leading(self._frame_buffer)
             if found:
                 self._trim_frame_buffer(found[-1].end)
-                for each in found:
-                    self._deliver(each)
+                self.on_deliveries(filter(self._is_consumed, found))
             if is_partial:
                 return
             consumed, frame = self._read_frame()
@@ -265,12 +266,10 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
             self._trim_frame_buffer(consumed)
             self._process_frame(frame)
 
-    def _deliver(self, found: deliveries.Delivery) -> None:
+    def _is_consumed(self, found: deliveries.Delivery) -> bool:
         channel = self._channels.get(found.channel)
-        if channel is not None:
-            header = pika.frame.Header(found.channel, len(found.body), found.properties)
-            # Private to pika: its decoder calls this with the same values.
-            channel._on_deliver(pika.frame.Method(found.channel, found.method), header, found.body)  # noqa: SLF001
+        # Private to pika: the consumers of a channel that have not ended.
+        return channel is not None and found.consumer_tag in channel._consumers  # noqa: SLF001
 
     def _read_frame(self) -> tuple[int, pika.frame.Frame | None]:
         # Overrides pika, which would close the connection at a content header that it cannot decode.
