@@ -165,6 +165,10 @@ class InboxUnavailableError(InboxError):
     """The inbox's database cannot be reached or written now: a retry may succeed."""
 
 
+class InboxLostError(InboxError):
+    """Other code of this process has closed the descriptors of the inbox; a new process can use it."""
+
+
 class InboxVersionError(InboxError):
     """A newer release has migrated the inbox's tables; they are not changed."""
 

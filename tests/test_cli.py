@@ -449,6 +449,17 @@ def test_a_misspelt_event_is_refused_with_those_that_there_are() -> None:
 
 
 @pytest.mark.once
+def test_a_choice_that_no_event_can_match_is_refused() -> None:
+    """
+    An empty list would look like an answer.
+    """
+    told = run("events", "list", "--type", "workflow.started", "--task", "A")
+
+    assert told.returncode == 2
+    assert "workflow.started has no task; expected events of tasks" in " ".join(told.stderr.split())
+
+
+@pytest.mark.once
 def test_a_name_and_a_replay_exclude_each_other() -> None:
     """
     This holds for both buses, so that a command works with each of them.

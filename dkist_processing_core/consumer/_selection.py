@@ -10,6 +10,9 @@ from functools import lru_cache
 
 from dkist_processing_core.events import EVENT_CLASSES, Event, TaskEvent
 from dkist_processing_core.journal.message import word
+from dkist_processing_core.text import show
+
+_TASK_EVENTS = tuple(event_class.name for event_class in EVENT_CLASSES if issubclass(event_class, TaskEvent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,23 @@ class Selection:
     task: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise a ValueError for a name that no event has: such a subscription would never receive any."""
+        """Raise a ValueError for a selection that no event can match: a consumer would wait for it for ever."""
         known = [event_class.name for event_class in EVENT_CLASSES]
         for name in self.names:
-            if not any(matches(name, each) for each in known):
-                msg = f"there is no event {name!r}; expected one of {', '.join(known)}"
+            if not isinstance(name, str) or not any(matches(name, each) for each in known):
+                msg = f"there is no event {show(name)}; expected one of {', '.join(known)}"
                 raise ValueError(msg)
+        for what, wanted in (("workflow", self.workflow), ("task", self.task)):
+            if wanted is not None and (not isinstance(wanted, str) or not wanted):
+                msg = f"{what} is {show(wanted)}, expected the name of a {what}, or a pattern of names"
+                raise ValueError(msg)
+        without_task = [name for name in self.names if not any(matches(name, each) for each in _TASK_EVENTS)]
+        if self.task is not None and without_task:
+            msg = (
+                f"task is {show(self.task)}, and {without_task[0]} has no task; expected events of tasks, "
+                f"one or more of {', '.join(_TASK_EVENTS)}"
+            )
+            raise ValueError(msg)
 
     @property
     def patterns(self) -> tuple[str, ...]:

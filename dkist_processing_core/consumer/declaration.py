@@ -4,7 +4,9 @@ What a consumer is: its name, its rules, its handlers and its timed work.
 Not here: running it (_consumer), and its rows (inbox).
 """
 
+import inspect
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -13,11 +15,13 @@ from dkist_processing_core.consumer._selection import Selection, matches
 from dkist_processing_core.consumer.handlers import Called, Handler, called_with, name_of
 from dkist_processing_core.events import Event, TaskFailed, TaskFinished
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.text import show
 
 # Python 3.12 has a syntax for this.
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # The events that an engine may report before those with better information do.
 _PROVISIONAL = (TaskFailed.name, TaskFinished.name)
+_SHORTEST_SECONDS = 0.001
 
 
 class Declaration:
@@ -72,8 +76,16 @@ class Declaration:
         for pause, what in ((first_pause, "first_pause"), (longest_pause, "longest_pause")):
             check_number(what, pause, 0, float)
         check_number("provisional_after", provisional_after, 0, float)
+        for is_so, what in ((every_report, "every_report"), (provisional, "provisional")):
+            _check_truth(what, is_so)
+        if inbox is not None and (not isinstance(inbox, str) or not inbox):
+            msg = (
+                f"inbox is {show(inbox)}, expected the URL of a database, such as sqlite:////path/inbox.db or "
+                "postgresql://user@host/database; None is the default"
+            )
+            raise ValueError(msg)
         if ordered not in (None, "run"):
-            msg = f"ordered is {ordered!r}, expected 'run' or None"
+            msg = f"ordered is {show(ordered)}, expected 'run' or None"
             raise ValueError(msg)
         self.name = name
         self.inbox = inbox
@@ -120,16 +132,24 @@ class Declaration:
             provisional: As for the consumer. All handlers of an event must agree.
 
         Raises:
-            ValueError: There is no such event, or another handler of an event disagrees about provisional reports.
+            ValueError: No event can match, the function is registered for these events already, or another handler of
+                an event disagrees about provisional reports.
             TypeError: The function takes other parameters.
         """
         if any(not isinstance(name, str) for name in names):
-            msg = "found a function, expected names of events: write @consumer.on('task.failed')"
+            found = next(name for name in names if not isinstance(name, str))
+            kind = "a class" if inspect.isclass(found) else "a function" if callable(found) else show(found)
+            msg = f"found {kind}, expected names of events: write @consumer.on('task.failed')"
             raise TypeError(msg)
+        if provisional is not None:
+            _check_truth("provisional", provisional)
         selection = Selection(names, workflow, task)
 
         def register(function: _Function) -> _Function:
             called = called_with(function, takes_event=True)
+            if Handler(selection, called) in self.handlers:
+                msg = f"{name_of(function)} is registered for these events already, expected once"
+                raise ValueError(msg)
             is_provisional = self._provisional if provisional is None else provisional
             for name in _PROVISIONAL:
                 if not names or any(matches(each, name) for each in names):
@@ -154,13 +174,10 @@ class Declaration:
         start, and missed calls are not made up for.
 
         Raises:
-            ValueError: The number is not positive, or there is other timed work of that name.
+            ValueError: The number is less than 0.001, or there is other timed work of that name.
             TypeError: The function takes other parameters.
         """
-        check_number("seconds", seconds, 0, float)
-        if not seconds:
-            msg = "seconds is 0, expected more"
-            raise ValueError(msg)
+        check_number("seconds", seconds, _SHORTEST_SECONDS, float)
 
         def register(function: _Function) -> _Function:
             called = called_with(function, takes_event=False)
@@ -201,10 +218,17 @@ def _wants(selection: Selection, name: str) -> bool:
     return any(matches(each, name) for each in selection.names)
 
 
-def check_number(what: str, value: object, least: int, kind: type) -> None:
+def check_number(what: str, value: object, least: float, kind: type) -> None:
     """Raise a ValueError for a value that is no finite number of that kind, or less than `least`."""
     is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < least:  # type: ignore[arg-type, operator]
+    # An integer may be too large for a float.
+    if not is_number or not least <= value < math.inf or (kind is float and value > sys.float_info.max):  # type: ignore[operator]
         expected = f"a whole number from {least} on" if kind is int else f"a number of seconds from {least} on"
-        msg = f"{what} is {value!r}, expected {expected}"
+        msg = f"{what} is {show(value)}, expected {expected}"
         raise ValueError(msg)
+
+
+def _check_truth(what: str, value: object) -> None:
+    if not isinstance(value, bool):
+        msg = f"{what} is {show(value)}, expected True or False"
+        raise ValueError(msg)  # noqa: TRY004 - as for the other values

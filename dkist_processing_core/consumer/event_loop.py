@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
+_END_SECONDS = 5.0
+
 
 class EventLoop:
     """A loop with a thread of its own, which begins with its first use."""
@@ -45,8 +47,10 @@ class EventLoop:
             if self._loop is None or self._thread is None:
                 return
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+            # Without its descriptors the loop does not notice that, and its thread ends with the process.
+            self._thread.join(_END_SECONDS)
+            if not self._thread.is_alive():
+                self._loop.close()
             self._loop = None
 
 

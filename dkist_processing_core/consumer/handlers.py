@@ -14,11 +14,12 @@ from typing import Any
 from dkist_processing_core.consumer._selection import Selection
 from dkist_processing_core.consumer.event_loop import EventLoop
 from dkist_processing_core.events import Event
-from dkist_processing_core.text import clean_line, redact
+from dkist_processing_core.text import clean_line, redact, show
 from dkist_processing_core.text.exception_text import class_name, message_of
 
 TRANSACTION = "transaction"
 """The name of the parameter by which a handler joins the transaction."""
+_LONGEST_LINE = 1000
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -100,8 +101,11 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """Return an exception as one line for a log, without secrets."""
-    return redact(clean_line(f"{class_name(type(error))}: {message_of(error)}"))
+    """Return an exception as one line for a log, without secrets, in at most 1,000 characters."""
+    text = f"{class_name(type(error))}: {message_of(error)}"
+    # Redacted before it is cut: a part of a secret would not be recognised.
+    line = redact(clean_line(text[: 2 * _LONGEST_LINE]))
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…"
 
 
 def called_with(function: Callable[..., Any], *, takes_event: bool) -> Called:
@@ -117,13 +121,22 @@ def called_with(function: Callable[..., Any], *, takes_event: bool) -> Called:
     """
     expected = "handler(event) or handler(event, transaction)" if takes_event else "work() or work(transaction)"
     if not callable(function):
-        msg = f"found {function!r}, expected a function: {expected}"
+        msg = f"found {show(function)}, expected a function: {expected}"
+        raise TypeError(msg)
+    if inspect.isclass(function):
+        msg = f"found the class {name_of(function)}, expected a function: {expected}"
         raise TypeError(msg)
     plain = _plain(function)
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         msg = f"{name_of(function)} is a generator, which does nothing when it is called; expected {expected}"
         raise TypeError(msg)
-    parameters = list(inspect.signature(function).parameters.values())
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        found = f"found {name_of(function)}, whose parameters are not known"
+        msg = f"{found}, expected {expected}: write a function that calls it"
+        raise TypeError(msg) from None
+    parameters = list(signature.parameters.values())
     values = [each for each in parameters if each.kind in _POSITIONAL and each.name != TRANSACTION]
     own = values[:1] if takes_event else []
     rest = [each for each in parameters if each not in own and each.name != TRANSACTION]
@@ -135,7 +148,7 @@ def called_with(function: Callable[..., Any], *, takes_event: bool) -> Called:
     transaction = next((each for each in parameters if each.name == TRANSACTION), None)
     has_event = not takes_event or own or any(each.kind is each.VAR_POSITIONAL for each in parameters)
     if required or not has_event or (transaction is not None and transaction.kind is transaction.POSITIONAL_ONLY):
-        found = f"{name_of(function)}{inspect.signature(function)}"
+        found = f"{name_of(function)}{signature}"
         msg = f"found {found}, expected {expected}; give other parameters a default"
         raise TypeError(msg)
     return Called(function, transaction is not None)
@@ -151,5 +164,9 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wanting(handlers: list[Handler], event: Event) -> list[Called]:
-    """Return the handlers that want an event, in the order of their registration."""
-    return [handler.called for handler in handlers if handler.selection.matches(event)]
+    """Return the functions that want an event, each once, in the order of their registration."""
+    found: list[Called] = []
+    for handler in handlers:
+        if handler.selection.matches(event) and handler.called not in found:
+            found.append(handler.called)
+    return found

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.text import show
 
 _LOOPBACK = "127.0.0.1"
 _LARGEST_PORT = 65535
@@ -24,9 +25,9 @@ def address_of(health: str) -> tuple[str, int]:
     Raises:
         ValueError: The text is neither.
     """
-    host, _, port = health.rpartition(":")
+    host, _, port = health.rpartition(":") if isinstance(health, str) else ("", "", "")
     if not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
-        msg = f"health is {health!r}, expected PORT or HOST:PORT, for example 8080 or 0.0.0.0:8080"
+        msg = f"health is {show(health)}, expected PORT or HOST:PORT, for example '8080' or '0.0.0.0:8080'"
         raise ValueError(msg)
     return host or _LOOPBACK, int(port)
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dkist_processing_core.consumer.event_loop import EventLoop
 from dkist_processing_core.consumer.handlers import Called, line_of
 from dkist_processing_core.consumer.outage import Outage
-from dkist_processing_core.errors import InboxUnavailableError
+from dkist_processing_core.errors import InboxLostError, InboxUnavailableError
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.inbox import Timers as TimerRows
 
@@ -74,7 +74,7 @@ class Timers:
                     called.call(transaction=connection, loop=self._loop)
             if is_due and is_apart:
                 called.call(transaction=None, loop=self._loop)
-        except InboxUnavailableError:
+        except (InboxUnavailableError, InboxLostError):
             raise
         except Exception as error:  # noqa: BLE001 - the author's, which ends no consumer
             logger.warning("%s has failed: %s; it is tried again in %g s", called.name, line_of(error), seconds)

@@ -4,6 +4,8 @@ The database of inboxes: SQLite beside the journals by default, PostgreSQL by it
 Not here: its tables (tables), and how they are made and changed (migrating).
 """
 
+import ctypes
+import errno
 import os
 import sqlite3
 import threading
@@ -12,15 +14,16 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from dkist_processing_core.errors import ConfigurationError, InboxError, InboxUnavailableError
-from dkist_processing_core.inbox.faults import convert_passing, explained
+from dkist_processing_core.errors import ConfigurationError, InboxError, InboxLostError, InboxUnavailableError
+from dkist_processing_core.inbox.faults import converted, explained, is_passing, refusal
 from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SERVER, SEAL_ON_SQLITE
 from dkist_processing_core.inbox.migrating import migrate
 from dkist_processing_core.journal.place import INBOX_FILE, open_folder, place
+from dkist_processing_core.process.descriptors import HeldDescriptors
 from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
 from dkist_processing_core.settings.interface import Settings
 
@@ -29,6 +32,15 @@ _BUSY_SECONDS = 30.0
 # A consumer's lock ends with its connection, so a host that disappears must be noticed on both sides.
 _CONNECTION_SECONDS = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _SERVER_SETTINGS = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+# Errors of a path that no retry changes. Others, such as a full disk, are waited for.
+_LASTING = {
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EROFS,
+}
 _EXPECTED = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
@@ -41,10 +53,13 @@ class Database:
         self.where = where
         """The address, without the password."""
         self.file = file
+        # Code that closes descriptors by number, as a daemon does at its start, closes this one as well.
+        self._descriptor = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        self._held = HeldDescriptors([self._descriptor])
         self._writing = threading.Lock()
         # The connection that holds this lock. The driver's own connection may be lost meanwhile.
         self._writer: Connection | None = None
-        event.listen(engine, "handle_error", convert_passing(where), retval=True)
+        event.listen(engine, "handle_error", self._convert, retval=True)
         if file is not None:
             event.listen(engine, "connect", _prepare)
             event.listen(engine, "before_cursor_execute", self._begin)
@@ -62,18 +77,30 @@ class Database:
             settings: The settings of this process.
 
         Raises:
-            ConfigurationError: The address is none of SQLite or PostgreSQL.
+            ConfigurationError: The address is none of SQLite or PostgreSQL, or names what cannot be used.
             InboxUnavailableError: The database cannot be reached now.
             InboxVersionError: A newer release has migrated the tables.
             JournalFolderError: There is no folder for journals.
         """
         address = url or settings.dkist_core_inbox
-        database = cls._of(address) if address else cls._at(open_folder(place(settings)) / INBOX_FILE, is_ours=True)
+        try:
+            database = cls._of(address) if address else cls._at(open_folder(place(settings)) / INBOX_FILE, is_ours=True)
+        except ConfigurationError as error:
+            if address == url:
+                raise
+            msg = f"{error}; it comes from the setting DKIST_CORE_INBOX"
+            raise ConfigurationError(msg) from error
         try:
             with explained(database.where):
                 migrate(database.engine, database.where, database.transaction)
-        except BaseException:
+        except BaseException as error:
             database.close()
+            if isinstance(error, InboxError) and database.file is None and (reason := refusal(error)):
+                msg = (
+                    f"the inbox {database.where} cannot be used: {reason}; expected a database that exists, and a role "
+                    "that may use it, as in postgresql://USER:PASSWORD@HOST/DATABASE"
+                )
+                raise ConfigurationError(msg) from error
             raise
         return database
 
@@ -85,12 +112,9 @@ class Database:
             # The text may hold a password, and is not shown.
             msg = f"the inbox's address is no URL, {_EXPECTED}"
             raise ConfigurationError(msg) from None
-        match url.drivername:
+        match url.drivername.lower():
             case "sqlite" | "sqlite+pysqlite":
-                if not url.database or url.database == ":memory:":
-                    msg = f"the inbox's address names no file, {_EXPECTED}"
-                    raise ConfigurationError(msg)
-                return cls._at(Path(url.database).absolute(), is_ours=False)
+                return cls._at(_file_of(url), is_ours=False)
             case "postgresql" | "postgres" | "postgresql+psycopg":
                 return cls._on_server(url.set(drivername="postgresql+psycopg"))
         msg = f"the inbox's address begins with {url.drivername!r}, {_EXPECTED}"
@@ -103,11 +127,21 @@ class Database:
             # Only its path is opened: closing another descriptor would release the locks that SQLite holds for other
             # connections of this process, and the last process would remove the log under them.
             # The mode of a file that its user has named is the user's.
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "found a folder")
             with ClosedAfterwards(open_file(file, os.O_CREAT | os.O_PATH, sets_mode=is_ours)):
                 pass
+            _check_access(file)
         except OSError as error:
-            msg = f"the inbox {where} cannot be opened: {error.strerror or error}"
-            raise InboxUnavailableError(msg) from error
+            reason = error.strerror or error
+            if error.errno not in _LASTING and not isinstance(error, PermissionError):
+                msg = f"the inbox {where} cannot be opened: {reason}"
+                raise InboxUnavailableError(msg) from error
+            msg = (
+                f"the inbox {where} cannot be used: {reason}; expected a file, or a name for one, that this user may "
+                f"read and write, in a folder that exists and allows new files: {file.parent}"
+            )
+            raise ConfigurationError(msg) from error
         engine = create_engine(
             URL.create("sqlite", database=str(file)),
             connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None, "check_same_thread": False},
@@ -152,7 +186,9 @@ class Database:
 
         Raises:
             InboxUnavailableError: The database cannot be reached or written now.
+            InboxLostError: This process cannot use it any more.
         """
+        self.check()
         with explained(self.where):
             connection = self.engine.connect()
         try:
@@ -164,6 +200,7 @@ class Database:
                 with suppress(InboxError, SQLAlchemyError):
                     connection.rollback()
                 raise
+            self.check()
             with explained(self.where):
                 root.commit()
         finally:
@@ -175,8 +212,19 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Run statements that only read, each by itself: on SQLite they wait for no transaction."""
+        self.check()
         with explained(self.where), self.engine.connect() as connection:
             yield connection.execution_options(is_reading=True)
+
+    def _convert(self, context: ExceptionContext) -> InboxError | None:
+        """
+        Convert errors of the database itself, in statements of handlers as well.
+
+        A handler may use other databases too: their errors are its own.
+        """
+        self.check()
+        error = context.sqlalchemy_exception
+        return converted(self.where, error) if error is not None and is_passing(error) else None
 
     def _begin(self, connection: Connection, cursor: Any, *_: object) -> None:
         """Begin the transaction on SQLite: the driver would do that later, and not for each kind of statement."""
@@ -193,15 +241,61 @@ class Database:
                 cursor.execute(SEAL_ON_SQLITE)
         except BaseException as error:
             self._writing.release()
+            self.check()
             if isinstance(error, sqlite3.OperationalError):
                 msg = f"the inbox {self.where} cannot be used now: {error}"
                 raise InboxUnavailableError(msg) from error
             raise
         self._writer = connection
 
+    def check(self) -> None:
+        """
+        Check that no other code of this process has closed its descriptors.
+
+        Raises:
+            InboxLostError: It has. Another file may have their numbers, and must not be written or closed.
+        """
+        if not self._held.are_ours:
+            msg = (
+                f"the inbox {self.where} can no longer be used by this process: other code has closed its descriptors, "
+                "such as os.closerange in a handler; expected handlers that close only what they have opened; "
+                "what was not marked as done is handled by the next process"
+            )
+            raise InboxLostError(msg)
+
     def close(self) -> None:
         """Close the connections that are not in use."""
-        self.engine.dispose()
+        if self._held.are_ours:
+            os.close(self._descriptor)
+            self._held = HeldDescriptors()
+            self.engine.dispose()
+        else:
+            # Its connections would close descriptors that may now belong to other files, also at the exit of Python.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.engine))
+
+
+def _file_of(url: URL) -> Path:
+    """
+    Return the file that an address of SQLite names.
+
+    Raises:
+        ConfigurationError: It names none, or has other parts, which would have no effect.
+    """
+    if url.host or url.username or not url.database or url.database == ":memory:":
+        msg = f"the inbox's address names no file, {_EXPECTED}"
+        raise ConfigurationError(msg)
+    if url.query:
+        options = ", ".join(map(repr, url.query))
+        msg = f"the inbox's address sqlite:///{url.database} has the options {options}, expected none: sqlite:///FILE"
+        raise ConfigurationError(msg)
+    return Path(url.database).absolute()
+
+
+def _check_access(file: Path) -> None:
+    """Raise a PermissionError unless this user may write the file and new ones beside it, as SQLite does."""
+    for path in (file, file.parent):
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, f"this user may not read and write {path}")
 
 
 def _prepare(connection: sqlite3.Connection, _: object) -> None:

@@ -4,11 +4,11 @@ The faults of a database: which of them may pass, and the sentence that reports 
 Not here: failures of a handler (outcomes).
 """
 
+import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
@@ -27,6 +27,12 @@ _SQLITE_PASSING = {
     sqlite3.SQLITE_READONLY,
 }
 _PRIMARY = 0xFF
+# The driver gives no SQLSTATE of a connection that fails. Another language of the server's messages is waited for.
+_REFUSALS = re.compile(
+    r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|not permitted to log in"
+    r"|permission denied|not currently accepting connections|not support SSL|certificate"
+    r"|invalid |bad value for|unrecognized configuration parameter"
+)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -44,6 +50,16 @@ def is_passing(error: BaseException) -> bool:
     return bool(state.startswith(_PASSING))
 
 
+def refusal(error: BaseException) -> str | None:
+    """Return why PostgreSQL or its driver refuses an address, which no retry changes; None for another error."""
+    cause = error.__cause__ or error
+    original = cause.orig if isinstance(cause, DBAPIError) and cause.orig is not None else cause
+    if isinstance(original, sqlite3.Error) or getattr(original, "sqlstate", None) is not None:
+        return None
+    reason = clean_line(" ".join(str(original).split()))
+    return reason if _REFUSALS.search(reason) else None
+
+
 def converted(where: str, error: SQLAlchemyError) -> InboxError:
     """Return the error that the inbox raises for one of SQLAlchemy."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -52,20 +68,6 @@ def converted(where: str, error: SQLAlchemyError) -> InboxError:
     if is_passing(error) or (getattr(original, "sqlstate", None) or "").startswith(_CONFLICT):
         return InboxUnavailableError(f"the inbox {where} cannot be used now: {reason}")
     return InboxError(f"the inbox {where} has refused a statement: {reason}")
-
-
-def convert_passing(where: str) -> Callable[[ExceptionContext], InboxError | None]:
-    """
-    Return a listener of an engine that converts errors of the database itself, in statements of handlers as well.
-
-    A handler may use other databases too: their errors are its own.
-    """
-
-    def convert(context: ExceptionContext) -> InboxError | None:
-        error = context.sqlalchemy_exception
-        return converted(where, error) if error is not None and is_passing(error) else None
-
-    return convert
 
 
 @contextmanager

@@ -70,6 +70,7 @@ class AdvisoryLock:
         with self._using:
             if self._session is not None:
                 return True
+            self._database.check()
             number = self._choose()
             with explained(self._database.where):
                 session = self._database.engine.connect()
@@ -95,6 +96,7 @@ class AdvisoryLock:
         Raises:
             InboxUnavailableError: The session has ended, or the lock was not acquired.
         """
+        self._database.check()
         with self._using:
             if self._session is None:
                 msg = f"the inbox {self._database.where}: the session of this consumer has ended"
@@ -138,6 +140,7 @@ class LockedFile:
 
     def acquire(self) -> bool:
         """Acquire the lock if it is free, and return True if it is held now."""
+        self._database.check()
         with self._acquiring:
             return self._lock.acquire()
 
@@ -149,6 +152,7 @@ class LockedFile:
         Raises:
             InboxUnavailableError: The lock was not acquired.
         """
+        self._database.check()
         if not self._lock.is_held:
             msg = f"the inbox {self._database.where}: another process of this consumer holds the lock"
             raise InboxUnavailableError(msg)

@@ -11,7 +11,10 @@ from sqlalchemy import Connection, func, update
 
 from dkist_processing_core.events import describe, family_of
 from dkist_processing_core.inbox.tables import State, inbox
-from dkist_processing_core.text import clean, redact
+from dkist_processing_core.text import clean, clip, redact
+
+# In characters. A row is read whenever its event is tried again, and its history keeps earlier failures.
+_LONGEST_MESSAGE, _LONGEST_STACK = 8_000, 32_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +71,19 @@ def mark_failed(
             due_at=now if due_at is None else due_at,
             first_failed_at=func.coalesce(inbox.c.first_failed_at, now),
             last_failed_at=now,
-            error_type=clean(failure["error_type"]),
-            error_message=clean(redact(failure["message"])),
-            stack=clean(redact(failure["stack"])),
+            error_type=_shortened(failure["error_type"], _LONGEST_MESSAGE),
+            error_message=_shortened(failure["message"], _LONGEST_MESSAGE),
+            stack=_shortened(failure["stack"], _LONGEST_STACK, keep_end=True),
             family=family_of(error),
             reason=reason,
         )
     )
     return bool(done.rowcount)
+
+
+def _shortened(text: str, longest: int, *, keep_end: bool = False) -> str:
+    """Return a text without secrets, and cut afterwards: a part of a secret would not be recognised."""
+    return clip(clean(redact(text)), lambda part: len(part) <= longest, keep_end=keep_end)
 
 
 def mark_dead(connection: Connection, seq: int, *, reason: str, family: str, now: float) -> None:

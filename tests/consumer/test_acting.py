@@ -374,6 +374,31 @@ def test_an_exception_without_a_text_is_a_failed_try(bus: InMemoryBus, effects: 
     assert sorted(task for task, _, _ in effects.of_state("dead")) == ["A", "B"]
 
 
+def test_a_long_failure_is_a_short_line_and_a_bounded_row(
+    bus: InMemoryBus, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The beginning of the message and the end of the stack are kept.
+    """
+    consumer = Consumer("actor", inbox=effects.url, max_tries=1)
+
+    @consumer.on("task.failed")
+    def act(_: TaskFailed) -> None:
+        raise ValueError("found a frame " + 10_000_000 * "x")
+
+    bus.publish(failed("A"))
+    run(consumer)
+
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    with closing(Database.open(consumer.inbox, read_settings())) as database, database.reading() as connection:
+        query = text("SELECT error_message, stack FROM dkist_core_inbox")
+        ((message, stack),) = connection.execute(query)
+    assert len(line) < 1500
+    assert "ValueError: found a frame xxx" in line
+    assert message.startswith("found a frame xxx")
+    assert (len(message), len(stack)) == (8_000, 32_000)
+
+
 def test_a_function_that_returns_a_coroutine_has_not_handled_its_event(
     bus: InMemoryBus, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:

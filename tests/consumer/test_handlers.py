@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dkist_processing_core import Consumer
-from dkist_processing_core.consumer.handlers import called_with
+from dkist_processing_core.consumer.handlers import called_with, wanting
 from tests.facts import failed
 
 
@@ -90,6 +90,8 @@ def test_a_handler_takes_an_event_and_perhaps_the_transaction(
         (lambda transaction: None, r"<lambda>\(transaction\), expected"),
         (generator, "generator is a generator, which does nothing when it is called"),
         ("announce", "found 'announce', expected a function"),
+        (Handlers, r"found the class Handlers, expected a function: handler\(event\)"),
+        (max, "found max, whose parameters are not known, expected .*: write a function that calls it"),
     ],
 )
 def test_a_function_with_other_parameters_is_refused_where_it_is_registered(
@@ -113,8 +115,15 @@ def test_timed_work_takes_no_event() -> None:
         consumer.every(60)(lambda event: None)
     with pytest.raises(ValueError, match=r"there is timed work .* already"):
         consumer.every(30)(lambda: None)
-    with pytest.raises(ValueError, match="seconds is 0, expected more"):
-        consumer.every(0)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "5", True, None, float("inf"), 10**400, 1e-300])
+def test_timed_work_needs_an_interval(seconds: Any) -> None:
+    """
+    The message states the shortest one.
+    """
+    with pytest.raises(ValueError, match=r"seconds is .*, expected a number of seconds from 0\.001 on"):
+        Consumer("announcer").every(seconds)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +137,14 @@ def test_timed_work_takes_no_event() -> None:
         ({"max_starts": 0}, "max_starts is 0, expected"),
         ({"provisional_after": float("nan")}, "provisional_after is nan, expected a number of seconds from 0 on"),
         ({"first_pause": -1}, "first_pause is -1, expected a number of seconds"),
+        ({"first_pause": 10**400}, "first_pause is .*, expected a number of seconds"),
         ({"ordered": "task"}, "ordered is 'task', expected 'run' or None"),
+        ({"every_report": "no"}, "every_report is 'no', expected True or False"),
+        ({"provisional": 1}, "provisional is 1, expected True or False"),
+        ({"inbox": 5}, "inbox is 5, expected the URL of a database, such as sqlite:////path/inbox.db or postgresql://"),
+        ({"inbox": ""}, "inbox is '', expected the URL of a database"),
+        ({"name": 5}, "name is 5, expected one or more printable characters"),
+        ({"name": "n" * 300}, "name is 'n+\\.\\.\\.n+', expected at most 251 bytes"),
     ],
 )
 def test_a_value_that_a_consumer_cannot_have_is_refused(values: dict[str, Any], message: str) -> None:
@@ -145,6 +161,60 @@ def test_a_decorator_without_parentheses_is_noticed() -> None:
     """
     with pytest.raises(TypeError, match=r"write @consumer\.on\('task\.failed'\)"):
         Consumer("announcer").on(lambda event: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        (["task.faild"], {}, "there is no event 'task.faild'; expected one of workflow.started, .*task.failed"),
+        (["task.faild*"], {}, r"there is no event 'task.faild\*'"),
+        (
+            ["workflow.started"],
+            {"task": "A"},
+            "task is 'A', and workflow.started has no task; expected events of tasks",
+        ),
+        (["task.failed", "workflow.*"], {"task": "A"}, r"task is 'A', and workflow\.\* has no task"),
+        (["task.failed"], {"workflow": 5}, "workflow is 5, expected the name of a workflow, or a pattern of names"),
+        (["task.failed"], {"task": ""}, "task is '', expected the name of a task, or a pattern of names"),
+        (["task.failed"], {"provisional": "no"}, "provisional is 'no', expected True or False"),
+    ],
+)
+def test_a_choice_that_no_event_can_match_is_refused(names: list[str], values: dict[str, Any], message: str) -> None:
+    """
+    The handler would never be called.
+    """
+    with pytest.raises(ValueError, match=message):
+        Consumer("announcer").on(*names, **values)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind"), [(["task.failed"], r"\['task.failed'\]"), (Handlers, "a class"), (5, "5"), (print, "a function")]
+)
+def test_what_is_no_name_of_an_event_is_refused(found: Any, kind: str) -> None:
+    """
+    The message shows a right call.
+    """
+    with pytest.raises(
+        TypeError, match=rf"found {kind}, expected names of events: write @consumer\.on\('task\.failed'\)"
+    ):
+        Consumer("announcer").on(found)
+
+
+def test_a_function_is_registered_once_for_the_same_events_and_called_once_for_each() -> None:
+    """
+    It may be registered for others, also if they overlap.
+    """
+    consumer = Consumer("announcer")
+
+    def announce(event: object) -> None:
+        raise AssertionError(event)
+
+    consumer.on("task.failed", workflow="l0_*")(consumer.on("task.failed")(announce))
+
+    with pytest.raises(ValueError, match="announce is registered for these events already, expected once"):
+        consumer.on("task.failed")(announce)
+    (called,) = wanting(consumer.handlers, failed("A", workflow_name="l0_x"))
+    assert called.function is announce
 
 
 def test_handlers_of_an_event_agree_about_provisional_reports() -> None:

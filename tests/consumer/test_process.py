@@ -4,13 +4,14 @@ What a handler may do to the process of its consumer: fork, and other acts that 
 Not here: what it does with its transaction (test_acting), and the end of a process by a kill (test_kills).
 """
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.settings.reading import read_settings
+from tests.consumer.effects import Effects
 from tests.facts import failed
 from tests.running import run_command
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     import subprocess
 
 FORKING = """
-import os, sys, warnings
+import os, threading, warnings
 from sqlalchemy import text
 from dkist_processing_core import Consumer
 
 warnings.simplefilter("ignore", DeprecationWarning)
-consumer = Consumer("actor")
+consumer, worked = Consumer("actor"), threading.Event()
 
 def fork(name, raised=None):
     pid = os.fork()
@@ -36,17 +37,19 @@ def fork(name, raised=None):
 
 @consumer.on("task.failed")
 def act(failure, transaction):
-    transaction.execute(text("CREATE TABLE IF NOT EXISTS effect (task TEXT)"))
-    transaction.execute(text("INSERT INTO effect VALUES (:task)"), {"task": failure.task_name})
+    transaction.execute(text("INSERT INTO effect VALUES (1, 'run', :task)"), {"task": failure.task_name})
     fork(failure.task_name, {"Raises": KeyError("missing"), "Exits": SystemExit(3)}.get(failure.task_name))
+    worked.wait(20)
 
 @consumer.on("task.failed")
 async def act_later(failure):
     fork("async " + failure.task_name)
 
-@consumer.every(0.01)
+@consumer.every(0.2)
 def work():
-    fork("work")
+    if not worked.is_set():
+        fork("work")
+        worked.set()
 """
 
 
@@ -58,21 +61,23 @@ def publish(*names: str) -> None:
         publisher.publish(*map(failed, names))
 
 
-def consume(folder: Path, program: str, *options: str) -> "subprocess.CompletedProcess[str]":
+def consume(folder: Path, program: str, effects: Effects) -> "subprocess.CompletedProcess[str]":
     """
     Run a consumer as the command does, until it is idle or ends.
     """
     (folder / "actors.py").write_text(program)
-    return run_command("consume", "actors", "--since", "first", "--until-idle", *options, cwd=folder)
+    options = ("--since", "first", "--until-idle")
+    return run_command("consume", "actors", *options, cwd=folder, DKIST_CORE_INBOX=effects.url)
 
 
-def test_a_fork_that_returns_from_a_handler_ends_and_its_parent_goes_on(tmp_path: Path, state_dir: Path) -> None:
+@pytest.mark.parametrize("effects", [pytest.param("postgresql", marks=pytest.mark.processes)], indirect=True)
+def test_a_fork_that_returns_from_a_handler_ends_and_its_parent_goes_on(tmp_path: Path, effects: Effects) -> None:
     """
     It would go on as a second worker on the connections of its parent.
     """
     publish("Returns", "Raises", "Exits")
 
-    ran = consume(tmp_path, FORKING)
+    ran = consume(tmp_path, FORKING, effects)
 
     lines = ran.stdout.splitlines()
     assert [line for line in lines if not line.startswith("work")] == [
@@ -83,9 +88,41 @@ def test_a_fork_that_returns_from_a_handler_ends_and_its_parent_goes_on(tmp_path
         "Exits has forked a process that ended with 3",
         "async Exits has forked a process that ended with 0",
     ]
-    assert {line for line in lines if line.startswith("work")} == {"work has forked a process that ended with 0"}
+    assert [line for line in lines if line.startswith("work")] == ["work has forked a process that ended with 0"]
     assert "act has failed in a fork of the consumer: KeyError: 'missing'\n" in ran.stderr
     assert ran.stderr.count("has ended; handled: 3, failed tries: 0, dead: 0") == 1
-    with closing(sqlite3.connect(state_dir / "inbox.db")) as inbox:
-        assert inbox.execute("SELECT task FROM effect").fetchall() == [("Returns",), ("Raises",), ("Exits",)]
+    assert sorted(effects.events) == ["Exits", "Raises", "Returns"]
     assert ran.returncode == 0
+
+
+CLOSING = """
+import os
+from sqlalchemy import text
+from dkist_processing_core import Consumer
+
+consumer = Consumer("actor")
+
+@consumer.on("task.failed")
+def act(failure, transaction):
+    transaction.execute(text("INSERT INTO effect VALUES (1, 'run', :task)"), {"task": failure.task_name})
+    if failure.task_name == "Closes" and not os.path.exists("closed"):
+        open("closed", "x").close()
+        os.closerange(3, 1000)
+"""
+
+
+def test_a_handler_that_closes_all_descriptors_ends_the_consumer(tmp_path: Path, effects: Effects) -> None:
+    """
+    One sentence names the reason, and the next process handles the event.
+    """
+    publish("A", "Closes", "B")
+
+    ran = consume(tmp_path, CLOSING, effects)
+    again = consume(tmp_path, CLOSING, effects)
+
+    assert (ran.returncode, again.returncode) == (1, 0)
+    error = ran.stderr.splitlines()[-1]
+    assert error.startswith("error: the inbox ")
+    assert "can no longer be used by this process: other code has closed its descriptors, such as os.close" in error
+    assert "the inbox" not in "".join(line for line in ran.stderr.splitlines() if line.startswith("WARNING"))
+    assert sorted(effects.events) == ["A", "B", "Closes"]

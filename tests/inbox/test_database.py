@@ -3,6 +3,7 @@ The database: its address, its tables, the transactions that handlers get, and i
 """
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -10,12 +11,14 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
 
 from dkist_processing_core.errors import (
     ConfigurationError,
@@ -28,6 +31,7 @@ from dkist_processing_core.inbox.migrating import HEAD, VERSION_TABLE
 from dkist_processing_core.inbox.tables import metadata
 from dkist_processing_core.settings.reading import read_settings
 from tests.inbox.parts import Clock, effects, failures, opened, take_effect
+from tests.running import status_of_fork
 from tests.services.postgres import PostgresServer
 
 Open = Callable[..., Inbox]
@@ -50,6 +54,7 @@ def test_the_default_is_a_file_beside_the_journals(state_dir: Path) -> None:
         ("postgresql+psycopg2://root:hidden@host/db", r"begins with 'postgresql\+psycopg2'"),
         ("no address hidden", "is no URL"),
         ("sqlite://", "names no file"),
+        ("sqlite://hidden/inbox.db", "names no file"),
     ],
 )
 def test_another_address_is_refused_without_showing_it(address: str, found: str) -> None:
@@ -68,11 +73,109 @@ def test_a_password_is_never_shown(postgres: PostgresServer) -> None:
     """
     address = f"postgresql://core@{postgres.host}:{postgres.port}/nowhere?password={postgres.password}"
 
-    with pytest.raises(InboxUnavailableError, match='database "nowhere" does not exist') as missing:
+    with pytest.raises(ConfigurationError, match='database "nowhere" does not exist') as missing:
         Database.open(address, read_settings())
 
     assert str(missing.value).startswith(f"the inbox postgresql://core@{postgres.host}:{postgres.port}/nowhere cannot")
     assert postgres.password not in "".join(map(repr, [missing.value, missing.value.__cause__]))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"database": "nowhere"}, 'database "nowhere" does not exist'),
+        ({"username": "stranger"}, 'authentication failed for user "stranger"'),
+        ({"password": "hidden"}, 'authentication failed for user "core"'),
+        ({"password": ""}, "no password supplied"),
+        ({"query": {"timeout": "hidden"}}, 'invalid connection option "timeout"'),
+        ({"query": {"sslmode": "always"}}, 'invalid sslmode value: "always"'),
+        ({"query": {"sslmode": "require"}}, "server does not support SSL"),
+    ],
+)
+def test_an_address_that_the_server_refuses_is_not_waited_for(
+    postgres: PostgresServer, change: dict[str, Any], found: str
+) -> None:
+    """
+    One sentence has what was found, where, and what is expected; no password is in it.
+    """
+    address = make_url(postgres.url("postgres", driver="psycopg")).set(**change)
+
+    with pytest.raises(
+        ConfigurationError, match=f"the inbox postgresql://.*:{postgres.port}.*{found}.*; expected a database"
+    ) as refused:
+        Database.open(address.render_as_string(hide_password=False), read_settings())
+
+    assert "\n" not in str(refused.value)
+    assert not {postgres.password, "hidden"} & set(re.findall(r"\w+", str(refused.value)))
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "POSTGRESQL", "postgresql", "PostgreSQL+psycopg"])
+def test_an_address_has_its_usual_spellings(postgres: PostgresServer, scheme: str) -> None:
+    """
+    Schemes are the same in capital and small letters, and other programs shorten this one.
+    """
+    address = f"{scheme}://core:{postgres.password}@{postgres.host}:{postgres.port}/postgres"
+
+    with closing(Database._of(address)) as database, database.reading() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("", "found a folder"),
+        ("nowhere/inbox.db", "No such file or directory"),
+        ("file/inbox.db", "Not a directory"),
+        ("pipe", "found something else"),
+        ("n" * 300, "File name too long"),
+    ],
+)
+def test_a_path_that_cannot_be_a_database_is_not_waited_for(tmp_path: Path, path: str, found: str) -> None:
+    """
+    One sentence has what was found, where, and what is expected.
+    """
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(
+        ConfigurationError, match=rf"the inbox sqlite:///{tmp_path / path} cannot be used: .*{found}.*; expected a file"
+    ):
+        Database.open(f"sqlite:///{tmp_path / path}", read_settings())
+
+
+@pytest.mark.parametrize("protected", ["folder", "file"])
+def test_a_file_that_this_user_may_not_write_is_not_waited_for(protected: str) -> None:
+    """
+    SQLite also needs files beside it.
+    """
+
+    def open_it() -> None:
+        if os.getuid() == 0:
+            os.setuid(65_534)
+        with pytest.raises(ConfigurationError, match=f"may not read and write {folder}.*; expected a file"):
+            Database._at(file, is_ours=False)
+
+    # Another user cannot reach the usual folder of a test.
+    with TemporaryDirectory() as name:
+        folder, file = Path(name), Path(name, "inbox.db")
+        file.touch()
+        folder.chmod(0o555 if protected == "folder" else 0o777)
+        file.chmod(0o444 if protected == "file" else 0o666)
+        try:
+            assert status_of_fork(open_it) == 0
+        finally:
+            folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("query", ["mode=ro", "timeout=5&cache=shared", "uri=true"])
+def test_an_option_of_sqlite_is_refused(tmp_path: Path, query: str) -> None:
+    """
+    It would have no effect.
+    """
+    with pytest.raises(ConfigurationError, match=r"inbox.db has the options '.*', expected none: sqlite:///FILE"):
+        Database.open(f"sqlite:///{tmp_path}/inbox.db?{query}", read_settings())
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_does_not_answer_is_one_sentence(refusing_port: int) -> None:

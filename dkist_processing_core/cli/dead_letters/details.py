@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from dkist_processing_core.cli.dead_letters.as_json import whole_letter_as_json
-from dkist_processing_core.cli.dead_letters.texts import failure_of, hidden, message_of, moment, tries_of
+from dkist_processing_core.cli.dead_letters.texts import brief, failure_of, hidden, message_of, moment, tries_of
 from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.dead_letters import DeadLetter, FormerFailure, open_places
@@ -66,7 +66,7 @@ def _facts(letter: DeadLetter, where: str) -> Iterator[tuple[str, list[tuple[str
     if letter.obstacle is not None:
         yield "retry", [(f"it cannot be retried: {letter.obstacle}", "")]
     for former in letter.history:
-        yield "before", [(former.reason, "red"), (_when(former), "dim")]
+        yield "before", [(brief(former.reason), "red"), (_when(former), "dim")]
 
 
 def _when(former: FormerFailure) -> str:
@@ -75,7 +75,10 @@ def _when(former: FormerFailure) -> str:
 
 def _blocks(letter: DeadLetter) -> Iterator[tuple[str, str]]:
     if letter.stack:
-        yield "stack", letter.stack.rstrip()
+        stack = letter.stack.rstrip()
+        rest = len(stack) - _MOST_CHARACTERS
+        shown = stack if rest <= 0 else f"{rest:,} earlier characters: --json has all\n...{stack[-_MOST_CHARACTERS:]}"
+        yield "stack", shown
     try:
         text = letter.body.decode()
     except UnicodeDecodeError:

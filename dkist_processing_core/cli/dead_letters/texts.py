@@ -13,12 +13,18 @@ from dkist_processing_core.events import TaskEvent
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.text import counted, error_line
 
+_LONGEST_REASON = 400
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 
 
 def failure_of(letter: DeadLetter) -> str:
     """Return why a letter is dead, in one line: its exception, or its reason."""
-    return error_line(letter.error_type, letter.error_message) if letter.error_type else letter.reason
+    return error_line(letter.error_type, letter.error_message) if letter.error_type else brief(letter.reason)
+
+
+def brief(reason: str) -> str:
+    """Return the begin of a reason."""
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 1]}…"
 
 
 def message_of(letter: DeadLetter, *, with_whole_run: bool = False) -> str:

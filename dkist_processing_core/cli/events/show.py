@@ -43,6 +43,13 @@ class Filters:
     all_reports: bool = False
     as_json: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise an error of usage for a choice that no event can match."""
+        try:
+            Selection(tuple(self.types), self.workflow, self.task)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
 
 def tail(filters: Filters, *, name: str | None, replay: bool, waits: bool) -> None:
     """Print events as they occur, until Ctrl-C; if `waits`, wait for a broker that cannot be reached at the start."""
