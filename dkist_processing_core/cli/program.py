@@ -105,6 +105,15 @@ class VisibleFormatter(logging.Formatter):
         return folded_text(visible(super().format(record)), err=True)
 
 
+class _ErrorStream(logging.StreamHandler[Any]):
+    """The error stream, which a handler of a consumer may have closed: a line of the log that is lost ends nothing."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of logging
+        """Report a line that cannot be written, if that is possible."""
+        with contextlib.suppress(ValueError):
+            super().handleError(record)
+
+
 def main() -> None:
     """Run the command line, and log warnings to the standard error stream."""
     fill_standard_descriptors()
@@ -113,7 +122,7 @@ def main() -> None:
         # This was inherited from the process that started this one: the exit status of every child would be lost.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # A shell that completes a word shows the error stream between the person's words.
-    handler = logging.NullHandler() if _COMPLETE in os.environ else logging.StreamHandler()
+    handler = logging.NullHandler() if _COMPLETE in os.environ else _ErrorStream()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):

@@ -237,16 +237,18 @@ class ConsumerService:
             self._arrived.wait(self._arrived.count, rest)
 
     def _work(self, worker: Worker) -> None:
-        while not self._end.is_raised:
-            count = self._arrived.count
-            pause = worker.step()
-            if pause:
-                self._arrived_pause(pause)
-            elif pause is None:
-                self._arrived.wait(count, self._until_due())
-        with suppress(InboxError):
-            # If this fails, they are those of a consumer that died.
-            worker.release()
+        try:
+            while not self._end.is_raised:
+                count = self._arrived.count
+                pause = worker.step()
+                if pause:
+                    self._arrived_pause(pause)
+                elif pause is None:
+                    self._arrived.wait(count, self._until_due())
+        finally:
+            with suppress(InboxError):
+                # If this fails, they are those of a consumer that died.
+                worker.release()
 
     def _until_due(self) -> float:
         with suppress(InboxUnavailableError):

@@ -75,6 +75,8 @@ class Worker:
         self._claimed_at = 0.0
         self._claimed = 0
         self._rows: deque[Row] = deque()
+        # The rows that are being handled. If a handler exits, it is the one of that handler: its start counts.
+        self._in_hand: frozenset[int] = frozenset()
         # How many rows are handled one by one, since a batch has failed.
         self._singly = 0
         self.idle_at: float | None = None
@@ -94,6 +96,7 @@ class Worker:
                 return self._claim()
             self._handle(self._next_rows())
         except InboxUnavailableError as error:
+            self._in_hand = frozenset()
             return self._database.begin(error)
         self._database.end()
         return 0.0
@@ -134,6 +137,7 @@ class Worker:
 
     def _handle(self, batch: list[tuple[Row, Sequence[Called]]]) -> None:
         name = ", ".join(called.name for called in batch[0][1])
+        self._in_hand = frozenset(row.seq for row, _ in batch)
         try:
             self._call(batch)
         except InboxUnavailableError:
@@ -153,6 +157,7 @@ class Worker:
         else:
             self._handled.done += len(batch)
             self._finish(len(batch))
+        self._in_hand = frozenset()
 
     def _call(self, batch: list[tuple[Row, Sequence[Called]]]) -> None:
         rows = [row for row, _ in batch]
@@ -178,6 +183,9 @@ class Worker:
                 called.call(event, transaction=connection, loop=self._loop)
             except Exception as error:
                 raise _HandlerFailedError(row, called, error) from error
+            except BaseException:
+                self._in_hand = frozenset([row.seq])
+                raise
 
     def _fail(self, batch: list[tuple[Row, Sequence[Called]]], name: str, error: Exception) -> None:
         if len(batch) > 1:
@@ -215,8 +223,8 @@ class Worker:
             self._inbox.release(rows)
 
     def release(self) -> None:
-        """Give claimed rows back that were not handled."""
-        self._let_go(list(self._rows))
+        """Give claimed rows back that were not handled; the one of a handler that has exited counts as started."""
+        self._let_go([row for row in self._rows if row.seq not in self._in_hand])
 
 
 def _nothing() -> None:

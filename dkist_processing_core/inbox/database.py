@@ -137,10 +137,11 @@ class Database:
             if error.errno not in _LASTING and not isinstance(error, PermissionError):
                 msg = f"the inbox {where} cannot be opened: {reason}"
                 raise InboxUnavailableError(msg) from error
-            msg = (
-                f"the inbox {where} cannot be used: {reason}; expected a file, or a name for one, that this user may "
-                f"read and write, in a folder that exists and allows new files: {file.parent}"
-            )
+            msg = f"the inbox {where} cannot be used: {reason}"
+            if error.errno is not None:
+                msg += (
+                    f"; expected a file that this user may read and write, or a new one in such a folder: {file.parent}"
+                )
             raise ConfigurationError(msg) from error
         engine = create_engine(
             URL.create("sqlite", database=str(file)),

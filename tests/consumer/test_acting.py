@@ -475,6 +475,42 @@ def test_an_async_handler_that_exits_ends_the_consumer(bus: InMemoryBus, effects
         run(consumer)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("request_to_exit", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_handler_that_exits_ends_the_consumer_and_its_event_alone_counts_as_started(
+    bus: InMemoryBus,
+    effects: Effects,
+    consumer_of: Callable[..., Consumer],
+    request_to_exit: BaseException,
+    batch_size: int,
+) -> None:
+    """
+    After `max_starts` it is dead, and the others are done.
+    """
+    consumer = consumer_of(max_starts=1, batch_size=batch_size)
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        if event.task_name == "Exits":
+            raise request_to_exit
+
+    # Claims have 1, 2 and 4 rows.
+    names = ["A", "B", "C", "D", "Exits", "E", "F"]
+    bus.publish(*map(failed, names))
+    with pytest.raises(type(request_to_exit)):
+        run(consumer)
+    with effects._engine.connect() as connection:
+        query = text("SELECT task, starts FROM dkist_core_inbox WHERE state = 'waiting'")
+        starts = dict(tuple(row) for row in connection.execute(query))
+    run(consumer)
+
+    assert starts["Exits"] == 1
+    assert {count for name, count in starts.items() if name != "Exits"} == {0}
+    assert sorted(effects.events) == ["A", "B", "C", "D", "E", "F"]
+    assert [task for task, _, _ in effects.of_state("dead")] == ["Exits"]
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_async_handlers_run_on_one_loop(
     bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer], workers: int

@@ -4,8 +4,9 @@ What a handler may do to the process of its consumer: fork, and other acts that 
 Not here: what it does with its transaction (test_acting), and the end of a process by a kill (test_kills).
 """
 
+import os
+import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,10 +14,7 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.settings.reading import read_settings
 from tests.consumer.effects import Effects
 from tests.facts import failed
-from tests.running import run_command
-
-if TYPE_CHECKING:
-    import subprocess
+from tests.running import command, run_command
 
 FORKING = """
 import os, threading, warnings
@@ -126,3 +124,38 @@ def test_a_handler_that_closes_all_descriptors_ends_the_consumer(tmp_path: Path,
     assert "can no longer be used by this process: other code has closed its descriptors, such as os.close" in error
     assert "the inbox" not in "".join(line for line in ran.stderr.splitlines() if line.startswith("WARNING"))
     assert sorted(effects.events) == ["A", "B", "Closes"]
+
+
+PRINTING = """
+import sys
+from dkist_processing_core import Consumer
+
+consumer = Consumer("actor", max_tries=2, first_pause=0.0, longest_pause=0.0)
+
+@consumer.on("task.failed")
+def act(failure, transaction):
+    print("a line", flush=True)
+    if not sys.stderr.closed:
+        sys.stderr.close()
+        raise KeyError("missing")
+"""
+
+
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_closed_output_ends_no_consumer(tmp_path: Path, effects: Effects) -> None:
+    """
+    A service may have been started without its standard output, and a handler may close the error stream.
+    """
+    (tmp_path / "actors.py").write_text(PRINTING)
+    publish("A", "B")
+
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command("consume", "actors", "--since", "first", "--until-idle")],
+        cwd=tmp_path,
+        env={**os.environ, "DKIST_CORE_INBOX": effects.url},
+        check=False,
+        timeout=60,
+    )
+
+    assert ran.returncode == 0
+    assert sorted(task for task, _, _ in effects.of_state("done")) == ["A", "B"]

@@ -73,9 +73,11 @@ def consume(
     Events that are being handled are then finished, and the exit code is 0. A bus or a database that cannot be reached
     is waited for. The exit code is 1 if one of them refuses the consumer, 2 if there is no such consumer.
     """
+    from dkist_processing_core.cli import output
     from dkist_processing_core.cli.targets import load_consumer
     from dkist_processing_core.text.terminal import interrupt_ends
 
+    output.do_without_output()
     # A service's log has its start and its end, and the end of an outage.
     logging.getLogger("dkist_processing_core.consumer").setLevel(logging.INFO)
     consumer = load_consumer(target)
