@@ -102,7 +102,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def line_of(error: BaseException) -> str:
     """Return an exception as one line for a log, without secrets, in at most 1,000 characters."""
-    text = f"{class_name(type(error))}: {message_of(error)}"
+    text = ": ".join(part for part in (class_name(type(error)), message_of(error)) if part)
     # Redacted before it is cut: a part of a secret would not be recognised.
     line = redact(clean_line(text[: 2 * _LONGEST_LINE]))
     return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…"
