@@ -288,6 +288,58 @@ def test_failures_of_all_versions_are_one_family(connection: Connection) -> None
     assert (limb.count, limb.runs, limb.workflows) == (4, 2, {"l0_to_l1_visp": ["1.2.2", "1.2.3"]})
 
 
+def test_a_family_has_its_occurrences_its_stack_and_what_followed(connection: Connection) -> None:
+    """The last failure is first, restricted by the choice, and later successes of its task are counted."""
+    later = {"workflow_name": "l0_to_l1_visp", "run_id": "mended", "time": NOON + timedelta(hours=1)}
+    fill(connection, [[finished("Calibrate", **later), finished("ParseL0", **later)]])
+    questions = Questions(connection)
+    (named,) = questions.families_named("5F0a")
+    whole = questions.family(Choice(family=named))
+    recent = questions.family(Choice(since=NOON + timedelta(minutes=1), family=named), 5)
+
+    assert whole is not None
+    assert recent is not None
+    assert [(each.run.run_id, each.number, each.is_last) for each in whole.failures] == [
+        (ENDED, 2, True),
+        (ENDED, 1, False),
+        (YESTERDAY, 2, True),
+        (YESTERDAY, 1, False),
+    ]
+    assert [each.number for each in recent.failures] == [2]
+    assert (whole.family.count, recent.family.count, whole.finished_since) == (4, 1, 1)
+    assert whole.stack is not None
+    assert whole.stack.endswith("dkist_processing_visp.errors.LimbError: no limb in frame 3\n")
+    assert questions.family(Choice(since=NOW, family=named)) is None
+
+
+def test_a_family_is_named_by_the_beginning_of_its_id_alone(connection: Connection) -> None:
+    """A sign that a database reads as any text is only this sign."""
+    questions = Questions(connection)
+
+    assert [len(questions.families_named(each)) for each in ("", "5f0ac1d2e3b4a596", "f0ac", "%", "_f0a")] == [
+        2,
+        1,
+        0,
+        0,
+        0,
+    ]
+
+
+def test_a_run_is_idle_while_none_of_its_attempts_runs(connection: Connection) -> None:
+    """For example while a task waits for its next attempt; a run that has ended is never idle."""
+    waits = {"run_id": "waits", "time": NOW - timedelta(minutes=5)}
+    fill(connection, [[started("A", **waits), failed("A", final=False, **waits)]])
+    questions = Questions(connection)
+    found = [
+        [each.run.run_id for each in questions.idle_runs(Choice(), silent_since=since)]
+        for since in (None, NOW - timedelta(minutes=4), NOW - timedelta(minutes=6))
+    ]
+    fill(connection, [[started("A", run_id="waits", attempt=2, time=NOW)]])
+
+    assert found == [["waits"], ["waits"], []]
+    assert questions.idle_runs(Choice()) == []
+
+
 def test_failures_without_an_exception_are_alike_by_task_and_cause() -> None:
     """A signal in one task is no family with the same signal in another task, or with another signal."""
     ends = [

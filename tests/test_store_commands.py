@@ -23,7 +23,7 @@ from sqlalchemy import select as select_from
 from typer.testing import CliRunner
 
 from dkist_processing_core.cli import app
-from dkist_processing_core.cli.run_ids import complete_stored_run_id
+from dkist_processing_core.cli.run_ids import complete_family, complete_stored_run_id
 from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.tables import REPORTS, RUNS
@@ -31,7 +31,7 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.settings.reading import read_settings
-from tests.facts import finished, started
+from tests.facts import failed, finished, started
 from tests.running import ROOT, command, run_python
 from tests.services.broker import Broker
 from tests.services.postgres import PostgresServer
@@ -125,6 +125,50 @@ def test_a_run_is_shown_by_its_short_id(now: datetime) -> None:
     assert in_json("runs", "show", "8bf54b12") == in_json("timeline", "8bf54b12")
 
 
+def test_a_family_of_failures_is_shown_by_the_beginning_of_its_id(now: datetime) -> None:
+    """Its occurrences, its stack and the next steps, as text and as JSON; another choice may have none of them."""
+    publish(*past_and_present(now))
+    sheet = answer("failures", "5f0a")
+    (family,) = in_json("failures", "5f0a")["failures"]
+
+    assert "2 failed attempts in 1 run" in sheet
+    assert '  File "/site-packages/dkist_processing_visp/tasks/calibrate.py", line 131, in find_limb' in sheet
+    assert "dkist-core runs show 20261122T110000: the last run, with all its attempts" in sheet
+    assert (family["family"], family["count"], family["finishedSince"]) == ("5f0ac1d2e3b4a596", 2, 0)
+    assert [(each["attempt"], each["final"]) for each in family["occurrences"]] == [(2, True), (1, False)]
+    assert family["stack"].endswith("LimbError: no limb in frame 3\n")
+    assert in_json("failures", "5f0a", "--since", "1m") == {"failures": []}
+    assert answer("failures", "5f0a", "--since", "1m") == "no failure of the family 5f0ac1d2e3b4a596 in this choice\n"
+    assert ("5f0ac1d2e3b4a596", "exception in run LimbError no limb in frame 3") in complete_family("5f")
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"), [("abcd1234", ""), ("5f0", ", and a family is named by 4 characters or more")]
+)
+def test_a_family_that_is_not_in_the_store_is_an_error_with_the_latest_ones(
+    now: datetime, named: str, reason: str
+) -> None:
+    """The message names what was found and what there is."""
+    publish(*ended_run(begin=now - timedelta(hours=1)))
+    result = CliRunner().invoke(app, ["failures", named])
+
+    assert result.exit_code == 1
+    sentence = f"there is no family '{named}' of failures in the store{reason}; the latest there: 5f0ac1d2e3b4a596, a0"
+    assert sentence in result.stderr
+
+
+def test_a_run_of_which_no_attempt_runs_is_shown_below_the_attempts(now: datetime) -> None:
+    """A run whose next attempt waits is neither hidden nor counted as an attempt."""
+    waits = {"run_id": "waits", "workflow_name": "waiting", "time": now - timedelta(minutes=30)}
+    publish(started("A", **waits), failed("A", final=False, **waits), *running_run(now=now))
+    drawn = answer("top").splitlines()
+    silent = in_json("top", "--silent", "20m")
+
+    assert drawn[0].startswith("3 attempts of 1 run, and 1 run without one")
+    assert drawn[-1].split()[:5] == ["·", "waits", "waiting", "1", "1"]
+    assert [each["dagRunId"] for each in silent["idleRuns"]] == ["waits"]
+
+
 def test_a_run_that_is_not_in_the_store_is_an_error_with_the_latest_ones(now: datetime) -> None:
     """The message names what was found and what there is."""
     publish(*running_run(now=now))
@@ -168,7 +212,7 @@ def test_without_the_extra_each_command_states_what_to_install() -> None:
 import sys; sys.modules["sqlalchemy"] = None
 from typer.testing import CliRunner
 from dkist_processing_core.cli import app
-for words in ("runs list", "runs show 8bf54b12", "top", "failures", "collect"):
+for words in ("runs list", "runs show 8bf54b12", "top", "failures", "failures 5f0a", "collect"):
     ended = CliRunner().invoke(app, words.split())
     print(ended.exit_code, ended.stderr, end="")
 """
@@ -179,7 +223,7 @@ for words in ("runs list", "runs show 8bf54b12", "top", "failures", "collect"):
         "1 error: the store of runs is read and kept with the extra 'consumer', and there is no module 'sqlalchemy' "
         "here; install it with pip install 'dkist-processing-core[consumer]'"
     )
-    assert ended.stdout.splitlines() == [sentence] * 5
+    assert ended.stdout.splitlines() == [sentence] * 6
 
 
 def many(count: int) -> list[Event]:

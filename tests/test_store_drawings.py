@@ -14,10 +14,12 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.attempt_table import draw_attempts
 from dkist_processing_core.cli.draw.failure_table import draw_failures
+from dkist_processing_core.cli.draw.family_sheet import draw_family
 from dkist_processing_core.cli.draw.glyphs import UNICODE
 from dkist_processing_core.cli.draw.run_sheet import draw_run
 from dkist_processing_core.cli.draw.run_table import draw_runs, summary
 from dkist_processing_core.cli.draw.table import Column, Line, draw_table
+from dkist_processing_core.cli.store.next_steps import next_steps
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.runs import State, kept_reports, run_view
@@ -42,6 +44,8 @@ def drawings() -> dict[str, _Draw]:
         runs, attempts = questions.runs(Choice()), questions.open_attempts(Choice())
         silent = questions.open_attempts(Choice(), silent_since=NOW - timedelta(hours=1))
         families = questions.families(Choice(since=NOON))
+        limb = questions.family(Choice(family=families[0].family))
+        assert limb is not None
         short_id = questions.short_ids(run.run.run_id for run in runs).of
         number = questions.run_number(ENDED)
         assert number is not None
@@ -53,6 +57,9 @@ def drawings() -> dict[str, _Draw]:
         "top": partial(draw_attempts, attempts, short_id=short_id, now=NOW),
         "silent": partial(draw_attempts, silent, short_id=short_id, now=NOW),
         "failures": partial(draw_failures, families, short_id=short_id, zone=UTC),
+        "family": lambda **form: draw_family(
+            limb, steps=next_steps(limb.family, short_id(ENDED)), short_id=short_id, zone=UTC, **form
+        ),
     }
 
 
@@ -89,11 +96,11 @@ FAILURES_80 = """\
   count  final  first seen   last seen    workflow             task
 ✗     2      1  11-21 12:00  11-22 12:01  l0_to_l1_visp 1.2.3  Calibrate
     exception in run: LimbError: no limb in frame 3
-    last in run 20261122T110000:
+    family 5f0ac1d2, last in run 20261122T110000:
     https://airflow.example/log?task=Calibrate&try=2
 ✗     1      1  11-21 12:00  11-22 12:00  l0_to_l1_visp 1.2.3  Polcal
     out of memory (SIGKILL) at 61 GB
-    last in run 20261122T110000"""
+    family a078911c, last in run 20261122T110000"""
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,7 @@ def test_a_run_is_shown_with_its_retry_its_failure_its_skipped_branch_and_its_ki
     assert "    log: https://airflow.example/log?task=Calibrate&try=2" in drawn
 
 
-@pytest.mark.parametrize("name", ["list", "show", "top", "failures"])
+@pytest.mark.parametrize("name", ["list", "show", "top", "failures", "family"])
 @pytest.mark.parametrize("width", [20, 40, 60, 79, 80, 100, 139, 140, 200])
 def test_no_line_is_wider_than_the_terminal(name: str, width: int) -> None:
     """A narrow terminal folds or cuts the lines."""
@@ -139,7 +146,7 @@ def test_no_line_is_wider_than_the_terminal(name: str, width: int) -> None:
     assert widest <= width
 
 
-@pytest.mark.parametrize("name", ["list", "show", "top", "failures"])
+@pytest.mark.parametrize("name", ["list", "show", "top", "failures", "family"])
 def test_a_terminal_with_few_characters_gets_only_these(name: str) -> None:
     """With ASCII alone, marks and ellipses are ASCII."""
     drawn = [text_of(drawings()[name](width=width, ascii_only=True)) for width in (60, 80, 200)]
@@ -147,7 +154,7 @@ def test_a_terminal_with_few_characters_gets_only_these(name: str) -> None:
     assert all(each.isascii() for each in drawn)
 
 
-@pytest.mark.parametrize("name", ["list", "show", "top", "failures"])
+@pytest.mark.parametrize("name", ["list", "show", "top", "failures", "family"])
 def test_nothing_is_cut_without_a_terminal(name: str) -> None:
     """A file gets whole names and whole reasons."""
     drawn = text_of(drawings()[name](width=None))
@@ -212,7 +219,7 @@ def test_the_page_for_operators_shows_what_the_commands_draw() -> None:
     """
     written = PAGE.read_text()
 
-    assert len(_DRAWN.findall(written)) == 5
+    assert len(_DRAWN.findall(written)) == 6
     assert written == page(written)
 
 

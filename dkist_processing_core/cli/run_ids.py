@@ -1,5 +1,6 @@
 """
-The completion by a shell of what the bus or the store has: short ids of runs, names of workflows and tasks.
+The completion by a shell of what the bus or the store has: short ids of runs, families of failures, names of
+workflows and tasks.
 
 A shell waits for it at each Tab, so it takes a moment at most and is silent, whatever the state of the bus. Not here:
 the form of a short id (identity.short_ids), and the commands that a run is named to (cli.runs, cli.events).
@@ -44,6 +45,21 @@ def complete_stored_run_id(incomplete: str) -> list[tuple[str, str]]:
 
     _for_a_moment(read)
     return _offered(runs.copy() or _runs_on_the_bus(), incomplete)
+
+
+def complete_family(incomplete: str) -> list[tuple[str, str]]:
+    """Return the ids of the families of failures in the store that begin with a text, each with its last reason."""
+    found: dict[str, str] = {}
+
+    def read() -> None:
+        from dkist_processing_core.collect.collector import latest_families
+        from dkist_processing_core.settings.reading import read_settings
+
+        for family in latest_families(read_settings(), _MOST_OFFERED):
+            found[family.family] = " ".join(_NOT_PLAIN.sub(" ", family.last.summary or "").split())
+
+    _for_a_moment(read)
+    return [(name, words) for name, words in found.copy().items() if name.startswith(incomplete)]
 
 
 def _offered(runs: "dict[str, list[Run]]", incomplete: str) -> list[tuple[str, str]]:

@@ -24,6 +24,8 @@ class Choice:
     states: tuple[State, ...] = ()
     cause: str | None = None
     recipe_run_id: int | None = None
+    family: str | None = None
+    """The whole id of a family of failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class StoredAttempt:
     number: int | None
     max_attempts: int | None
     state: State
+    is_last: bool
+    """Whether no other attempt of its task has followed."""
     dispatched_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -94,3 +98,16 @@ class Family:
     workflows: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The workflows in which it occurred, with their versions."""
     tasks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeFamily:
+    """A family with its occurrences in the choice."""
+
+    family: Family
+    failures: list[StoredAttempt]
+    """Its failed attempts, the one that failed last first; at most as many as were requested."""
+    stack: str | None
+    """The stack of the exception of the last one."""
+    finished_since: int
+    """The number of attempts of its tasks that have finished since it occurred last."""

@@ -15,7 +15,7 @@ from typing import Self
 from sqlalchemy import Connection, delete, func, select
 
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.answers import Choice, Family
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.folding import Store, digest_of
 from dkist_processing_core.collect.questions import Questions
@@ -272,7 +272,21 @@ def _run_until_idle(consumer: Consumer, since: str | None) -> None:
 
 def latest_runs(settings: Settings, limit: int) -> list[Run]:
     """Return the runs of the store with the latest reports; it is neither made nor caught up."""
+    with _as_it_is(settings) as questions:
+        return [] if questions is None else [row.run for row in questions.runs(Choice(), limit)]
+
+
+def latest_families(settings: Settings, limit: int) -> list[Family]:
+    """Return the families of failures of the store that occurred last; it is neither made nor caught up."""
+    with _as_it_is(settings) as questions:
+        return [] if questions is None else questions.families(Choice(), limit)
+
+
+@contextmanager
+def _as_it_is(settings: Settings) -> Iterator[Questions | None]:
+    """Yield the questions to the store; None if there is none."""
     if settings.dkist_core_inbox is None and not (place(settings).folder / INBOX_FILE).exists():
-        return []
+        yield None
+        return
     with closing(Database.open(None, settings)) as database, snapshot(database) as connection:
-        return [row.run for row in Questions(connection).runs(Choice(), limit)]
+        yield Questions(connection)

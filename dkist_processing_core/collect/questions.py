@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, TextClause, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, case, exists, func, or_, select
 
-from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun
+from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, WholeFamily
 from dkist_processing_core.collect.folding import event_in, in_parts
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, REPORTS, RUNS, TASKS
 from dkist_processing_core.consumer import matches
-from dkist_processing_core.events import Event
+from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.short_ids import ShortIds, characters_of, one_named_run
 from dkist_processing_core.runs import State
@@ -31,7 +31,25 @@ class Questions:
     def runs(self, choice: Choice, limit: int | None = None) -> list[StoredRun]:
         """Return the chosen runs, the one with the latest report first."""
         query = select(RUNS).where(*self._of_runs(choice)).order_by(RUNS.c.last_sign_at.desc(), RUNS.c.number.desc())
-        rows = self._connection.execute(query.limit(limit)).all()
+        return self._runs(query.limit(limit))
+
+    def idle_runs(self, choice: Choice, *, silent_since: datetime | None = None) -> list[StoredRun]:
+        """
+        Return the runs without an end and without an open attempt, the one with the oldest report first.
+
+        Args:
+            choice: The choice.
+            silent_since: Only those without a report since this time.
+        """
+        is_open = select(ATTEMPTS.c.run).where(ATTEMPTS.c.run == RUNS.c.number, IS_OPEN)
+        query = select(RUNS).where(*self._of_runs(choice), RUNS.c.state == State.RUNNING, ~exists(is_open))
+        if silent_since is not None:
+            query = query.where(RUNS.c.last_sign_at < silent_since.timestamp())
+        return self._runs(query.order_by(RUNS.c.last_sign_at, RUNS.c.number))
+
+    def _runs(self, query: Select[Any]) -> list[StoredRun]:
+        """Return the runs of a query with the states of their tasks and their failures."""
+        rows = self._connection.execute(query).all()
         numbers = [row.number for row in rows]
         tasks: dict[int, dict[State, int]] = defaultdict(dict)
         failures: dict[int, list[StoredAttempt]] = defaultdict(list)
@@ -73,9 +91,7 @@ class Questions:
 
     def families(self, choice: Choice, limit: int | None = None) -> list[Family]:
         """Return the families of the chosen failures, the one that occurred last first."""
-        chosen: list[ColumnElement[bool] | TextClause] = [*self._of_identity(choice), HAS_FAILED]
-        if choice.cause is not None:
-            chosen.append(ATTEMPTS.c.cause == choice.cause)
+        chosen = self._of_failures(choice)
         is_recent = ATTEMPTS.c.failed_at >= (0.0 if choice.since is None else choice.since.timestamp())
         recent = func.sum(case((is_recent, 1), else_=0))
         last = func.max(ATTEMPTS.c.failed_at)
@@ -86,9 +102,7 @@ class Questions:
         for family, total, count, first_at, last_at in self._connection.execute(
             grouped.order_by(last.desc(), ATTEMPTS.c.family).limit(limit)
         ):
-            latest = _ATTEMPTS.where(*chosen, ATTEMPTS.c.family == family).order_by(
-                ATTEMPTS.c.failed_at.desc(), ATTEMPTS.c.run.desc(), ATTEMPTS.c.place.desc()
-            )
+            latest = _ATTEMPTS.where(*chosen, ATTEMPTS.c.family == family).order_by(*_LATEST)
             attempt = _attempt(self._connection.execute(latest.limit(1)).one())
             found[family] = Family(family, int(count), total, _moment(first_at), _moment(last_at), attempt)
         for part in in_parts(list(found)):
@@ -110,6 +124,38 @@ class Questions:
                 each.workflows[workflow].append(version)
             if task not in each.tasks:
                 each.tasks.append(task)
+
+    def families_named(self, beginning: str) -> list[str]:
+        """Return the ids of the families that begin with a text, in any case."""
+        is_named = func.lower(ATTEMPTS.c.family).startswith(beginning.lower(), autoescape=True)
+        query = select(ATTEMPTS.c.family).distinct().where(HAS_FAILED, is_named).order_by(ATTEMPTS.c.family)
+        return list(self._connection.scalars(query))
+
+    def family(self, choice: Choice, limit: int | None = None) -> WholeFamily | None:
+        """Return the family of a choice with at most `limit` of its failures; None if none of them is chosen."""
+        found = self.families(choice)
+        if not found:
+            return None
+        chosen = self._of_failures(choice)
+        if choice.since is not None:
+            chosen.append(ATTEMPTS.c.failed_at >= choice.since.timestamp())
+        rows = self._connection.execute(_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit)).all()
+        (family,), (last, *_) = found, rows
+        return WholeFamily(
+            family, [_attempt(row) for row in rows], self._stack(last.run, family.last), self._finished_since(family)
+        )
+
+    def _stack(self, number: int, failure: StoredAttempt) -> str | None:
+        """Return the stack of the exception of a failed attempt of a run; None if no report has it."""
+        key = (failure.task_name, failure.number)
+        failures = (report for report in self.reports(number) if isinstance(report, TaskFailed))
+        return next((each.stack for each in failures if (each.task_name, each.attempt) == key and each.stack), None)
+
+    def _finished_since(self, family: Family) -> int:
+        query = select(func.count()).select_from(ATTEMPTS.join(RUNS))
+        of_tasks = (ATTEMPTS.c.task_name.in_(family.tasks), RUNS.c.workflow_name.in_(family.workflows))
+        has_finished = (ATTEMPTS.c.state == State.FINISHED, ATTEMPTS.c.ended_at > family.last_at.timestamp())
+        return self._connection.scalar(query.where(*of_tasks, *has_finished)) or 0
 
     def run_number(self, named: str, *, workflow: str | None = None) -> int | None:
         """
@@ -154,6 +200,14 @@ class Questions:
             conditions.append(exists(has_cause))
         return conditions
 
+    def _of_failures(self, choice: Choice) -> list[ColumnElement[bool] | TextClause]:
+        conditions: list[ColumnElement[bool] | TextClause] = [*self._of_identity(choice), HAS_FAILED]
+        if choice.cause is not None:
+            conditions.append(ATTEMPTS.c.cause == choice.cause)
+        if choice.family is not None:
+            conditions.append(ATTEMPTS.c.family == choice.family)
+        return conditions
+
     def _of_identity(self, choice: Choice) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []
         if choice.workflow is not None:
@@ -169,8 +223,9 @@ class Questions:
 _ATTEMPTS = select(
     ATTEMPTS, RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id, RUNS.c.recipe_run_id
 ).select_from(ATTEMPTS.join(RUNS))
+_LATEST = (ATTEMPTS.c.failed_at.desc(), ATTEMPTS.c.run.desc(), ATTEMPTS.c.place.desc())
 _TIMES = ("dispatched_at", "started_at", "ended_at", "last_sign_at", "failed_at")
-_PLAIN = ("task_name", "number", "max_attempts", "duration_seconds", "host", "done", "total", "unit", "note")
+_PLAIN = ("task_name", "number", "max_attempts", "is_last", "duration_seconds", "host", "done", "total", "unit", "note")
 _OF_FAILURE = ("cause", "family", "summary", "log_url")
 
 

@@ -1,5 +1,6 @@
 """
-The running attempts as a table: how long each takes, how far it is, and when its last sign of life was.
+The running attempts as a table: how long each takes, how far it is, and when its last sign of life was. Below them are
+the runs of which no attempt runs.
 
 Not here: the choice of the attempts (collect.questions), and the widths of the columns (draw.table).
 """
@@ -11,7 +12,9 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
-from dkist_processing_core.collect.answers import StoredAttempt
+from dkist_processing_core.collect.answers import StoredAttempt, StoredRun
+from dkist_processing_core.identity import Run
+from dkist_processing_core.runs import State
 from dkist_processing_core.text import amount, duration
 from dkist_processing_core.text.console import ATTENTION
 
@@ -24,6 +27,7 @@ _WITH_AMOUNT = 100
 
 def draw_attempts(
     attempts: Sequence[StoredAttempt],
+    idle_runs: Sequence[StoredRun] = (),
     *,
     short_id: Callable[[str], str],
     now: datetime,
@@ -31,10 +35,11 @@ def draw_attempts(
     ascii_only: bool = False,
 ) -> Iterator[Text]:
     """
-    Yield the lines of a table of attempts without an end.
+    Yield the lines of a table of attempts without an end, and of runs that have none.
 
     Args:
         attempts: The attempts.
+        idle_runs: The runs without an end of which no attempt runs.
         short_id: Returns the short id of a run's id.
         now: The time until which they last.
         width: The width of the terminal; without a terminal nothing is cut or folded.
@@ -55,25 +60,45 @@ def draw_attempts(
     lines = []
     for each in attempts:
         style = STYLES[each.state]
-        silence = None if each.last_sign_at is None else (now - each.last_sign_at).total_seconds()
-        identity: list[Cell] = [(each.run.workflow_version, "dim"), (str(each.run.recipe_run_id or ""), "")]
         place: list[Cell] = [(each.state.value, style), (each.host or "", "dim")]
         cells: list[Cell] = [
-            (short_id(each.run.run_id), ""),
-            (each.run.workflow_name, "dim"),
-            *(identity if wide else []),
+            *_identity(each.run, short_id, wide=wide),
             (each.task_name, "bold"),
             (numbered(each), "dim"),
             *(place if wide else []),
-            ("" if each.began_at is None else duration(max(0.0, (now - each.began_at).total_seconds())), style),
-            (
-                "" if silence is None else duration(max(0.0, silence)),
-                ATTENTION if silence is not None and silence >= SILENT_SECONDS else "",
-            ),
+            *_times(each, now, style),
             (progress(each, with_amount=width is None or width >= _WITH_AMOUNT, with_note=wide), ""),
         ]
         lines.append(Line((glyphs.marks[each.state], style), cells))
+    for run in idle_runs:
+        over = sum(count for state, count in run.tasks.items() if state.is_end)
+        tasks = f"{over}/{sum(run.tasks.values())} tasks" if run.tasks else ""
+        cells = [
+            *_identity(run.run, short_id, wide=wide),
+            ("none runs", "dim"),
+            *([("", "")] * (3 if wide else 1)),
+            *_times(run, now, ""),
+            (tasks, ""),
+        ]
+        lines.append(Line((glyphs.marks[State.WAITING], STYLES[State.WAITING]), cells))
     return draw_table(columns, lines, width=width, glyphs=glyphs)
+
+
+def _identity(run: Run, short_id: Callable[[str], str], *, wide: bool) -> list[Cell]:
+    more: list[Cell] = [(run.workflow_version, "dim"), (str(run.recipe_run_id or ""), "")]
+    return [(short_id(run.run_id), ""), (run.workflow_name, "dim"), *(more if wide else [])]
+
+
+def _times(each: StoredAttempt | StoredRun, now: datetime, style: str) -> list[Cell]:
+    """Return the time since it began, and since the last report on it."""
+    silence = None if each.last_sign_at is None else (now - each.last_sign_at).total_seconds()
+    return [
+        ("" if each.began_at is None else duration(max(0.0, (now - each.began_at).total_seconds())), style),
+        (
+            "" if silence is None else duration(max(0.0, silence)),
+            ATTENTION if silence is not None and silence >= SILENT_SECONDS else "",
+        ),
+    ]
 
 
 def numbered(attempt: StoredAttempt) -> str:

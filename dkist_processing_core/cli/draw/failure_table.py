@@ -1,7 +1,8 @@
 """
 Families of failures as a table: how often each occurred, where, when first and last, and why.
 
-Not here: the grouping (collect.rows) and the choice (collect.questions), and the widths of the columns (draw.table).
+Not here: one family with its occurrences (draw.family_sheet), the grouping (collect.rows) and the choice
+(collect.questions), and the widths of the columns (draw.table).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,11 @@ from datetime import tzinfo
 
 from rich.text import Text
 
+from dkist_processing_core.cli.draw.family_sheet import family_mark
 from dkist_processing_core.cli.draw.glyphs import ASCII, UNICODE
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.collect.answers import Family
-from dkist_processing_core.runs import State
 
 _MOST_NAMES = 3
 _SHORT_FAMILY = 8
@@ -45,12 +46,12 @@ def draw_failures(
         Column("last seen"),
         Column("workflow", least=8),
         Column("task", least=8),
-        *([Column("family")] if wide else []),
     ]
     form = "%Y-%m-%d %H:%M:%S" if wide else "%m-%d %H:%M"
     lines = []
     for each in families:
-        style = "red" if each.final else ""
+        mark = family_mark(each, glyphs)
+        style = mark[1]
         cells: list[Cell] = [
             (f"{each.count:,}", "bold"),
             (f"{each.final:,}", style),
@@ -59,11 +60,9 @@ def draw_failures(
             (_few(f"{name} {_few(versions)}" for name, versions in each.workflows.items()), "dim"),
             (_few(each.tasks), "bold"),
         ]
-        if wide:
-            cells.append((each.family[:_SHORT_FAMILY], "dim"))
         log = f": {each.last.log_url}" if each.last.log_url else ""
-        below = [(each.last.summary or "", style), (f"last in run {short_id(each.last.run.run_id)}{log}", "dim")]
-        lines.append(Line((glyphs.marks[State.FAILED], style), cells, below))
+        last = f"family {each.family[:_SHORT_FAMILY]}, last in run {short_id(each.last.run.run_id)}{log}"
+        lines.append(Line(mark, cells, [(each.last.summary or "", style), (last, "dim")]))
     return draw_table(columns, lines, width=width, glyphs=glyphs)
 
 

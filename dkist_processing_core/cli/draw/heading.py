@@ -26,7 +26,7 @@ def heading(
 ) -> Iterator[Text]:
     """Yield the lines, as few as the width allows; they have the short id of the run, and its whole id."""
     run, style = view.run, STYLES[view.state]
-    yield from _flow(
+    yield from flow(
         [
             Text.assemble(
                 (f"{glyphs.marks[view.state]} ", style),
@@ -46,7 +46,7 @@ def heading(
         f"run {one_line(short_id)}",
         *([f"id {one_line(run.run_id)}"] if short_id != run.run_id else []),
     ]
-    yield from _flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
+    yield from flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
     if view.reason:
         yield from folded(Text.assemble(" " * _INDENT, (one_line(view.reason), style)), width, 2 * _INDENT)
     remarks = []
@@ -61,7 +61,7 @@ def heading(
         yield from folded(Text.assemble(" " * _INDENT, (f"! {remark}", DISPUTED_STYLE)), width, 2 * _INDENT)
 
 
-def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text]:
+def flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text]:
     """Yield the parts in sequence, on as many lines as they need."""
     line = Text()
     for part in parts:

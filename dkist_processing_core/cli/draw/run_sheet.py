@@ -14,6 +14,7 @@ from dkist_processing_core.cli.draw.facts import measured
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
 from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.stack import authors_lines
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.events import Event, TaskFailed, TaskStarted
@@ -109,7 +110,7 @@ def _lines(
 def _frames(attempt: AttemptView) -> Iterator[Cell]:
     """Yield the last lines of an exception's stack, without its message, which is shown already."""
     if isinstance(attempt.end, TaskFailed) and attempt.end.stack:
-        frames = [line for line in attempt.end.stack.splitlines() if line.startswith("  ")]
+        frames = [line for line in authors_lines(attempt.end.stack) if line.startswith("  ")]
         for line in frames[-_SHOWN_FRAMES:]:
             yield line.removeprefix("  "), "dim"
 

@@ -1,5 +1,5 @@
 """
-Runs and attempts of the store as JSON, with the terms and the spelling of the events.
+Runs, attempts and failures of the store as JSON, with the terms and the spelling of the events.
 
 Not here: a run with all its attempts (runs.as_json).
 """
@@ -7,7 +7,7 @@ Not here: a run with all its attempts (runs.as_json).
 from datetime import datetime
 from typing import Any
 
-from dkist_processing_core.collect.answers import StoredAttempt
+from dkist_processing_core.collect.answers import Family, StoredAttempt, StoredRun
 from dkist_processing_core.events import format_time
 from dkist_processing_core.identity import Run
 
@@ -44,6 +44,36 @@ def attempt_json(attempt: StoredAttempt, *, with_run: bool) -> dict[str, Any]:
         "family": attempt.family,
         "summary": attempt.summary,
         "logUrl": attempt.log_url,
+    }
+
+
+def listed_run_json(run: StoredRun) -> dict[str, Any]:
+    """Return a run of a list, with the last attempts of its tasks that have failed."""
+    return {
+        **identity_json(run.run),
+        "state": run.state.value,
+        "verdict": None if run.verdict is None else run.verdict.value,
+        "reason": run.reason,
+        "startedAt": time_json(run.began_at),
+        "endedAt": time_json(run.ended_at),
+        "lastReportAt": time_json(run.last_sign_at),
+        "tasks": {state.value: count for state, count in run.tasks.items()},
+        "failures": [attempt_json(attempt, with_run=False) for attempt in run.failures],
+    }
+
+
+def family_json(family: Family) -> dict[str, Any]:
+    """Return a family of failures, with the attempt that failed so most recently."""
+    return {
+        "family": family.family,
+        "count": family.count,
+        "final": family.final,
+        "total": family.total,
+        "firstAt": time_json(family.first_at),
+        "lastAt": time_json(family.last_at),
+        "workflows": dict(family.workflows),
+        "tasks": family.tasks,
+        "last": attempt_json(family.last, with_run=True),
     }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dkist_processing_core.cli.consume.commands import checked_health
-from dkist_processing_core.cli.run_ids import complete_stored_run_id, complete_workflow_name
+from dkist_processing_core.cli.run_ids import complete_family, complete_stored_run_id, complete_workflow_name
 from dkist_processing_core.cli.since import since_option
 
 if TYPE_CHECKING:
@@ -186,7 +186,8 @@ def top(
     """
     Show the attempts that run now.
 
-    Each is shown with its progress, its age, and the time since its last report.
+    Each is shown with its progress, its age, and the time since its last report. Below them are the runs of which no
+    attempt runs, for example since a task waits for its next attempt or in a queue.
     """
     from dkist_processing_core.cli.store.top import show_top
     from dkist_processing_core.collect.answers import Choice
@@ -196,6 +197,16 @@ def top(
 
 
 def failures(
+    family: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FAMILY",
+            help="Only this family, by 4 or more characters of the beginning of its id: its occurrences, stack, and "
+            "next steps.",
+            show_default=False,
+            autocompletion=complete_family,
+        ),
+    ] = None,
     *,
     since: Since = None,
     workflow: OfWorkflow = None,
@@ -216,6 +227,11 @@ def failures(
     from dkist_processing_core.collect.answers import Choice
 
     choice = Choice(since, workflow, workflow_version, (), cause, recipe_run_id)
+    if family is not None:
+        from dkist_processing_core.cli.store.family import show_family
+
+        show_family(family, choice, limit=_limit(limit, as_json=as_json), as_json=as_json)
+        return
     show_failures(choice, limit=_limit(limit, as_json=as_json), as_json=as_json)
 
 

@@ -1,15 +1,14 @@
 """
 `dkist-core failures`: families of failures as a table or as JSON.
 
-Not here: the families (collect.rows) and their choice (collect.questions), and the table (draw.failure_table).
+Not here: one family (store.family), the grouping (collect.rows) and the choice (collect.questions), and the table
+(draw.failure_table).
 """
-
-from typing import Any
 
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.failure_table import draw_failures
-from dkist_processing_core.cli.store.as_json import attempt_json, time_json
+from dkist_processing_core.cli.store.as_json import family_json
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice, Family
 from dkist_processing_core.identity.short_ids import ShortIds
@@ -22,7 +21,7 @@ def show_failures(choice: Choice, *, limit: int | None, as_json: bool) -> None:
     with store_to_read() as questions:
         families = questions.families(choice, limit)
         if as_json:
-            write_json({"failures": [_family_json(family) for family in families]})
+            write_json({"failures": [family_json(family) for family in families]})
         else:
             _print(families, questions.short_ids(family.last.run.run_id for family in families))
 
@@ -36,17 +35,3 @@ def _print(families: list[Family], short_ids: ShortIds) -> None:
         families, short_id=short_ids.of, width=console.columns, ascii_only=console.options.ascii_only
     ):
         console.print(line, soft_wrap=True)
-
-
-def _family_json(family: Family) -> dict[str, Any]:
-    return {
-        "family": family.family,
-        "count": family.count,
-        "final": family.final,
-        "total": family.total,
-        "firstAt": time_json(family.first_at),
-        "lastAt": time_json(family.last_at),
-        "workflows": dict(family.workflows),
-        "tasks": family.tasks,
-        "last": attempt_json(family.last, with_run=True),
-    }

@@ -5,12 +5,11 @@ Not here: the choice of the runs (collect.questions), and the table (draw.run_ta
 """
 
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.run_table import draw_runs, summary
-from dkist_processing_core.cli.store.as_json import attempt_json, identity_json, time_json
+from dkist_processing_core.cli.store.as_json import listed_run_json
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice, StoredRun
 from dkist_processing_core.identity.short_ids import ShortIds
@@ -25,7 +24,7 @@ def show_runs(choice: Choice, *, limit: int | None, as_json: bool) -> None:
         runs, states = questions.runs(choice, limit), questions.states(choice)
         if as_json:
             counts = {state.value: count for state, count in states.items()}
-            write_json({"runs": [_run_json(run) for run in runs], "states": counts})
+            write_json({"runs": [listed_run_json(run) for run in runs], "states": counts})
         else:
             _print(runs, states, choice, questions.short_ids(run.run.run_id for run in runs))
 
@@ -42,17 +41,3 @@ def _print(runs: list[StoredRun], states: dict[State, int], choice: Choice, shor
     for line in lines if runs else ():
         console.print(line, soft_wrap=True)
     console.print(Text(summary(states, len(runs), since=choice.since), "dim"), soft_wrap=True)
-
-
-def _run_json(run: StoredRun) -> dict[str, Any]:
-    return {
-        **identity_json(run.run),
-        "state": run.state.value,
-        "verdict": None if run.verdict is None else run.verdict.value,
-        "reason": run.reason,
-        "startedAt": time_json(run.began_at),
-        "endedAt": time_json(run.ended_at),
-        "lastReportAt": time_json(run.last_sign_at),
-        "tasks": {state.value: count for state, count in run.tasks.items()},
-        "failures": [attempt_json(attempt, with_run=False) for attempt in run.failures],
-    }

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.attempt_table import draw_attempts
 from dkist_processing_core.cli.draw.words import local_time
-from dkist_processing_core.cli.store.as_json import attempt_json
+from dkist_processing_core.cli.store.as_json import attempt_json, listed_run_json
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.errors import BusError
@@ -31,7 +31,13 @@ def show_top(choice: Choice, *, silent_since: datetime | None, once: bool, as_js
     if as_json:
         with store_to_read() as questions:
             attempts = questions.open_attempts(choice, silent_since=silent_since)
-            write_json({"attempts": [attempt_json(attempt, with_run=True) for attempt in attempts]})
+            idle = questions.idle_runs(choice, silent_since=silent_since)
+            write_json(
+                {
+                    "attempts": [attempt_json(attempt, with_run=True) for attempt in attempts],
+                    "idleRuns": [listed_run_json(run) for run in idle],
+                }
+            )
         return
     console = Terminal(highlight=False)
     if once or not sys.stdout.isatty():
@@ -66,13 +72,19 @@ def _lines_or_error(choice: Choice, silent_since: datetime | None, console: Term
 def _lines(choice: Choice, silent_since: datetime | None, console: Terminal, *, remarks: bool) -> Iterator[Text]:
     with store_to_read(remarks=remarks) as questions:
         attempts = questions.open_attempts(choice, silent_since=silent_since)
-        now, runs = datetime.now(UTC), len({attempt.run for attempt in attempts})
-        text = f"{counted(len(attempts), 'attempt')} of {counted(runs, 'run')}" if attempts else "no attempt runs"
+        idle = questions.idle_runs(choice, silent_since=silent_since)
+        now, running = datetime.now(UTC), {attempt.run for attempt in attempts}
+        text = (
+            f"{counted(len(attempts), 'attempt')} of {counted(len(running), 'run')}" if attempts else "no attempt runs"
+        )
+        if idle:
+            text = f"{text}, and {counted(len(idle), 'run')} without one"
         yield Text.assemble((text, "bold"), (f"  {local_time(now, '%H:%M:%S', None)}", "dim"))
-        if attempts:
+        if attempts or idle:
             yield from draw_attempts(
                 attempts,
-                short_id=questions.short_ids(attempt.run.run_id for attempt in attempts).of,
+                idle,
+                short_id=questions.short_ids({each.run_id for each in (*running, *(run.run for run in idle))}).of,
                 now=now,
                 width=console.columns,
                 ascii_only=console.options.ascii_only,
