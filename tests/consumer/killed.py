@@ -39,7 +39,7 @@ class Plan:
 
     inbox: str
     seed: int
-    kills: int = 25
+    kills: int = 40
     processes: int = 1
     """How many live at a time."""
     most_effects: int = 25

@@ -183,7 +183,7 @@ def test_each_event_has_its_effect_once_and_in_order_however_often_a_consumer_is
     """
     This holds with several processes of the consumer, on each bus and in each database.
     """
-    check(actor_of(bus, kind, **plan), 40, tell)
+    check(actor_of(bus, kind, **plan), 60, tell)
 
 
 @pytest.mark.parametrize(
