@@ -171,6 +171,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.node)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """
+    Leave out the modules without a test of this process's part: to import all of them takes seconds.
+    """
+    part = config.getoption("part")
+    is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if part and is_module and not may_be_in_part(collection_path, part) else None
+
+
+def may_be_in_part(module: Path, part: str) -> bool:
+    """
+    Return False if a part needs a mark that no test of a module has, or forbids one that all of them have.
+
+    The place of the module and its text show the marks: only some of its tests may have one that its text names.
+    """
+    common = {"airflow": "airflow", "published": "clients"}.get(module.parent.name)
+    of_all = {common} if common else set()
+    if module.stem in SAME_ON_EVERY_PYTHON or module.parent.name in OF_CONSUMERS:
+        of_all.add("once")
+    text = module.read_text(encoding="utf-8")
+    of_some = of_all | {mark for mark in ("airflow", "clients", "once", "quiet", "versions") if f"mark.{mark}" in text}
+    if module.stem in OF_THE_BROKER:
+        of_some.add("versions")
+    needed = [{"airflow", "clients"}] if "(airflow or clients)" in part else []
+    needed += [{mark} for mark in ("once", "quiet", "versions") if mark in part.split(" and ")]
+    return all(of_some & marks for marks in needed) and not any(f"not {mark}" in part.split(" and ") for mark in of_all)
+
+
 @pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # after all marks are added
 def pytest_keep_part(config: pytest.Config, items: list[pytest.Item]) -> None:
     """

@@ -638,6 +638,44 @@ def test_the_parts_of_a_selection_are_those_of_its_tests() -> None:
     assert parts_of(*modules, "-m", "airflow", "-k", "setting") == ["once", "airflow"]
 
 
+LEFT_OUT = """
+import sys
+from contextlib import redirect_stdout
+import pytest
+
+class Plugin:
+    def pytest_collection_finish(self, session):
+        self.items = session.items
+
+plugin = Plugin()
+with redirect_stdout(sys.stderr):
+    pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider"], plugins=[plugin])
+from tests import conftest
+from tests.parts import is_in_part
+parts = sys.argv[1:]
+found = {part: {item.path for item in plugin.items if is_in_part(item, part)} for part in parts}
+modules = {item.path for item in plugin.items}
+for part in parts:
+    kept = {path for path in modules if conftest.may_be_in_part(path, part)}
+    print(len(found[part]), len(modules - kept), sorted(map(str, found[part] - kept)))
+"""
+
+
+def test_a_module_that_a_part_does_not_read_has_no_test_of_it(tmp_path: Path) -> None:
+    """Each part reads fewer modules than there are, and all those with its tests."""
+    first, second = (
+        set(found) for found in streams(tmp_path, CLIENTS=".venv-clients", RABBITMQ_SUITES="one")[0].values()
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", LEFT_OUT, *sorted(first | second)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    lines = ran.stdout.splitlines()
+    assert len(lines) == len(first | second) >= 7
+    assert [line for line in lines if not re.fullmatch(r"[1-9]\d* [1-9]\d* \[\]", line)] == []
+
+
 def create_environment(directory: Path, *, python: str) -> subprocess.CompletedProcess[str]:
     """Create an environment with a shell script as interpreter, where apt-get installs nothing."""
     commands = directory / "commands"

@@ -60,7 +60,7 @@ _VARIES = [
     (re.compile(r"built by \S+ \S+ in"), "built in"),
 ]
 # Not useful for a reader, but for a test that waits.
-_QUICK = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1", "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2"}
+_QUICK = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1", "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5"}
 
 
 @dataclass(frozen=True)
