@@ -2,9 +2,12 @@
 The simulation: it finds each planted mistake, shows a short history, repeats it, and lets correct programs pass.
 """
 
+import os
 import re
+import secrets
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from dkist_processing_core.testing import (
     run_with_wrong_report,
     simulate,
 )
+from dkist_processing_core.testing.simulation.program import FAULTS
 from tests.testing import announcing
 from tests.testing.consumers import CORRECT_CONSUMERS, MISTAKEN_CONSUMERS
 from tests.testing.loops import CORRECT, MISTAKEN, Case, acknowledges_first, announced, announcer, final_failures
@@ -26,6 +30,8 @@ from tests.testing.loops import CORRECT, MISTAKEN, Case, acknowledges_first, ann
 SECONDS = 10.0
 """A mistake is found within this time."""
 SEED = 1
+SECONDS_VARIABLE = "SIMULATION_SECONDS"
+SOAK_SECONDS = float(os.environ.get(SECONDS_VARIABLE) or 60)
 
 
 def failure_of(case: Case, seed: int | None = SEED, **options: Any) -> str:
@@ -90,6 +96,20 @@ def test_each_mistake_is_found_with_any_seed(name: str) -> None:
     """No mistake depends on a lucky draw."""
     for _ in range(20):
         failure_of((MISTAKEN | MISTAKEN_CONSUMERS)[name], seed=None)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(SOAK_SECONDS + 600)
+@pytest.mark.parametrize("name", [*CORRECT, *CORRECT_CONSUMERS])
+def test_a_correct_program_passes_with_any_seed(name: str, tell: Callable[[str], None]) -> None:
+    """Each has new histories for a minute, or for the seconds of the environment, and prints the seed of each round."""
+    case, faults = (CORRECT | CORRECT_CONSUMERS)[name], [*FAULTS, *(["drop"] if name in CORRECT_CONSUMERS else [])]
+    tell(f"{name}, for {SOAK_SECONDS:g} s ({SECONDS_VARIABLE}):")
+    deadline = time.monotonic() + SOAK_SECONDS
+    while time.monotonic() < deadline:
+        seed = secrets.randbelow(2**32)
+        tell(f"simulate({name}, seed={seed}, faults={faults})")
+        simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=200, seed=seed)
 
 
 @pytest.mark.parametrize("name", ["acknowledges_first", "marks_after_effect", "believes_the_engine"])
