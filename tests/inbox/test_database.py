@@ -211,7 +211,7 @@ def test_every_table_has_the_prefix(database: Database) -> None:
     They may be in a database of the user.
     """
     with database.reading() as connection:
-        names = set(connection.dialect.get_table_names(connection)) - {"effect", "killed_effect"}
+        names = set(connection.dialect.get_table_names(connection)) - {"effect"}
 
     assert names >= {*metadata.tables, VERSION_TABLE}
     assert [name for name in names if not name.startswith("dkist_core_")] == []

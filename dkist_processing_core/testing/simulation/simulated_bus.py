@@ -4,6 +4,7 @@ The bus of a simulation: a history decides what reaches it and when, each time t
 Not here: the history (world), and a bus for tests without one (in_memory_bus).
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ class SimulatedBus(InMemoryBus):
         return list(self.queues[name].dead) if name in self.queues else []
 
 
-class _Receiver:
+class _Receiver(ABC):
     """What both receivers have in common."""
 
     missed = 0
@@ -127,10 +128,9 @@ class _Receiver:
         """Return True: nothing is on its way."""
         return True
 
+    @abstractmethod
     def _next(self) -> "SimulatedMessage | None":
         """Return a message that is there; None without one."""
-        # Each kind of subscription finds it elsewhere.
-        raise NotImplementedError
 
     def receive(self, timeout: float) -> "SimulatedMessage | None":  # noqa: ARG002 - no time passes
         """
