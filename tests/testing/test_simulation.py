@@ -109,7 +109,7 @@ def test_a_correct_program_passes_with_any_seed(name: str, tell: Callable[[str],
     while time.monotonic() < deadline:
         seed = secrets.randbelow(2**32)
         tell(f"simulate({name}, seed={seed}, faults={faults})")
-        simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=200, seed=seed)
+        simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=60, seed=seed)
 
 
 @pytest.mark.parametrize("name", ["acknowledges_first", "marks_after_effect", "believes_the_engine"])
