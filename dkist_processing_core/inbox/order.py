@@ -14,7 +14,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, text
 
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox.rules import Rules
-from dkist_processing_core.inbox.tables import State
+from dkist_processing_core.inbox.tables import UNFINISHED, State
 
 
 class RunKey(NamedTuple):
@@ -36,12 +36,11 @@ def run_of(row: RowMapping) -> RunKey:
 
 
 _THIS_RUN = "consumer = :consumer AND run_id = :run_id AND workflow = :workflow AND version = :version"
-_UNFINISHED = "state IN ('waiting', 'parked', 'dead', 'archived')"
 # The first unfinished row of a run apart from those that are claimed together.
 _FIRST = text(
     f"""
     SELECT seq, state, claim, due_at FROM dkist_core_inbox
-    WHERE {_THIS_RUN} AND {_UNFINISHED} AND seq NOT IN :seqs ORDER BY seq LIMIT 1
+    WHERE {_THIS_RUN} AND {UNFINISHED} AND seq NOT IN :seqs ORDER BY seq LIMIT 1
     """  # noqa: S608 - constants
 ).bindparams(bindparam("seqs", expanding=True))
 # Only a row that takes long holds others up. Its lock keeps it unfinished until the others are parked; a row whose
@@ -55,17 +54,19 @@ _PARK = text("UPDATE dkist_core_inbox SET state = 'parked' WHERE seq = :seq AND 
 _RETURN = text(
     f"UPDATE dkist_core_inbox SET state = 'waiting' WHERE {_THIS_RUN} AND state = 'parked'"  # noqa: S608
 )
-_RETURN_FIRST = """
+_RETURN_FIRST = text(
+    f"""
     UPDATE dkist_core_inbox SET state = 'waiting' WHERE seq IN (
         SELECT parked.seq FROM dkist_core_inbox parked WHERE parked.consumer = :consumer AND parked.state = 'parked'
         AND NOT EXISTS (
             SELECT 1 FROM dkist_core_inbox earlier WHERE earlier.consumer = parked.consumer
             AND earlier.run_id = parked.run_id AND earlier.workflow = parked.workflow
             AND earlier.version = parked.version AND earlier.seq < parked.seq
-            AND earlier.state IN ('waiting', 'parked', 'dead', 'archived')
+            AND earlier.{UNFINISHED}
         )
     )
-"""
+    """  # noqa: S608 - constants
+)
 
 
 def first_of_their_runs(
@@ -127,4 +128,4 @@ def let_go_on(connection: Connection, consumer: str, runs: Iterable[RunKey]) -> 
 
 def let_go_on_if_first(connection: Connection, consumer: str) -> None:
     """Return each parked row that is the first unfinished one of its run."""
-    connection.execute(text(_RETURN_FIRST), {"consumer": consumer})
+    connection.execute(_RETURN_FIRST, {"consumer": consumer})

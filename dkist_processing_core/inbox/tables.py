@@ -89,7 +89,8 @@ inbox = Table(
     sqlite_autoincrement=True,
 )
 
-_UNFINISHED = "state IN ('waiting', 'parked', 'dead', 'archived')"
+UNFINISHED = "state IN ('waiting', 'parked', 'dead', 'archived')"
+"""The condition of rows that hold up their run."""
 
 
 def partial_index(name: str, *columns: Column[Any], where: TextClause) -> Index:
@@ -103,7 +104,7 @@ def _partial(name: str, *columns: str, where: str) -> None:
 
 _partial("due", "consumer", "due_at", "seq", where="state = 'waiting' AND claim IS NULL")
 _partial("claim", "consumer", "claim", where="claim IS NOT NULL")
-_partial("run", "consumer", "run_id", "seq", where=_UNFINISHED)
+_partial("run", "consumer", "run_id", "seq", where=UNFINISHED)
 _partial("parked", "consumer", "run_id", where="state = 'parked'")
 _partial("dead", "consumer", "last_failed_at", "seq", where="state IN ('dead', 'archived')")
 _partial("family", "consumer", "family", "last_failed_at", where="state IN ('dead', 'archived')")
