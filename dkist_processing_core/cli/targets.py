@@ -21,6 +21,7 @@ from dkist_processing_core.consumer import Consumer
 from dkist_processing_core.text.exception_text import class_name, message_of
 from dkist_processing_core.workflow import Workflow
 
+_PACKAGE = Path(__file__).parent.parent
 _SCRIPT_SUFFIX = ".py"
 _Value = TypeVar("_Value", bound=Workflow | Consumer)
 
@@ -142,7 +143,7 @@ def _import(name: str, shown: str, form: str) -> ModuleType:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise _missing("module", error.name) from error
         raise _unimportable(shown, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unimportable(shown, error) from error
 
 
@@ -155,11 +156,13 @@ def _missing(kind: str, name: str) -> typer.BadParameter:
     return typer.BadParameter(f"there is no {kind} {name!r}: neither in {places}")
 
 
-def _unimportable(shown: str, error: Exception) -> typer.BadParameter:
-    """Return an error that helps an author to find the mistake: the exception and its last place in the traceback."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[1:] else ""
-    return typer.BadParameter(
-        f"{shown} cannot be imported: {class_name(type(error))}: {message_of(error)}{where}; "
-        "`dkist-core --debug` shows the traceback"
-    )
+def _unimportable(shown: str, error: BaseException) -> typer.BadParameter:
+    """Return an error that helps an author to find the mistake: the exception and its last place in their code."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not Path(frame.filename).is_relative_to(_PACKAGE)
+    ]
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    reason = ": ".join(part for part in (class_name(type(error)), message_of(error)) if part)
+    return typer.BadParameter(f"{shown} cannot be imported: {reason}{where}; `dkist-core --debug` shows the traceback")

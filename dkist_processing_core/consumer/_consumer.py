@@ -11,7 +11,7 @@ from dkist_processing_core.consumer.declaration import Declaration, check_number
 from dkist_processing_core.consumer.health import address_of
 from dkist_processing_core.consumer.signals import signals_raise
 from dkist_processing_core.consumer.since import moment_of
-from dkist_processing_core.errors import ExtraMissingError
+from dkist_processing_core.errors import ConfigurationError, ExtraMissingError
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.reading import read_settings
 
@@ -62,15 +62,15 @@ class Consumer(Declaration):
                 `"0.0.0.0:8080"`. The status is 200, or 503 while the bus or the database cannot be used.
 
         Raises:
-            ValueError: There is no handler, `since` is no time, or `health` is no port.
+            ValueError: `since` is no time, or `health` is no port.
             RuntimeError: Another thread runs it, or one of its own handlers calls this.
             ExtraMissingError: A module that the extra `consumer` installs is missing.
-            ConfigurationError, BusError, JournalError, InboxError: The settings are wrong, or broker or database refuse
-                the consumer.
+            ConfigurationError, BusError, JournalError, InboxError: There is no handler, the settings are wrong, or
+                broker or database refuse the consumer.
         """
         if not self.handlers and not self.timers:
             msg = f"the consumer {self.name!r} has no handler; add one by @consumer.on(…)"
-            raise ValueError(msg)
+            raise ConfigurationError(msg)
         address = None if health is None else address_of(health)
         begin = None if since is None else moment_of(since) or True
         if workers is not None:

@@ -32,6 +32,8 @@ from dkist_processing_core.settings.interface import Settings
 # How often a worker looks for rows that other processes have stored or released.
 _LOOK_SECONDS = 0.5
 _IDLE_LOOK_SECONDS = 0.02
+# How long the functions of an author may take to return before the log names them.
+_LONG_SECONDS = 2.0
 logger = logging.getLogger("dkist_processing_core.consumer")
 
 
@@ -87,6 +89,7 @@ class ConsumerService:
         self._arrived = Bell()
         self._end = SignalSafeFlag()
         self._errors: list[BaseException] = []
+        self._has_waited = False
         self._loop = EventLoop()
         self.intake = (
             Intake(
@@ -181,7 +184,7 @@ class ConsumerService:
                     stack.enter_context(health_served(health, self.report))
                 for thread in threads:
                     thread.start()
-                    stack.callback(thread.join)
+                    stack.callback(self._wait_for, thread)
                 stack.callback(self._ring_end)
                 while not self._end.wait(_IDLE_LOOK_SECONDS if until_idle else None):
                     if until_idle and self._is_idle(began):
@@ -220,6 +223,20 @@ class ConsumerService:
                 self._end.raise_()
 
         return threading.Thread(target=run, name=f"dkist-core-{what}", daemon=True)
+
+    def _wait_for(self, thread: threading.Thread) -> None:
+        """Wait for the end of a thread, and log once what keeps the consumer from its end."""
+        thread.join(0.0 if self._has_waited else _LONG_SECONDS)
+        calls = [call for call in (*(worker.call for worker in self.workers), self.timers.call) if call is not None]
+        if thread.is_alive() and calls and not self._has_waited:
+            self._has_waited = True
+            logger.warning(
+                "the consumer %r ends when its functions have returned: %s; another signal ends it at once, and they "
+                "are called again at the next start",
+                self.consumer.name,
+                ", ".join(calls),
+            )
+        thread.join()
 
     def _ring_end(self) -> None:
         self._end.raise_()

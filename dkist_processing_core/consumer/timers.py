@@ -43,6 +43,8 @@ class Timers:
         self._outage = outage
         self._clock = clock
         self._loop = loop
+        self.call: str | None = None
+        """The work that it does now; None if it does none."""
         self.idle_at: float | None = None
         """When (`time.monotonic`) it began its last look, if nothing was due; None before."""
 
@@ -56,7 +58,9 @@ class Timers:
                 self._outage.end()
                 if wait <= 0:
                     was_due, wait = True, 0.0
+                    self.call = called.name
                     self._do(seconds, called)
+                    self.call = None
                 rest = min(rest, wait)
         except InboxUnavailableError as error:
             return self._outage.begin(error)

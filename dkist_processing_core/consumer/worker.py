@@ -81,8 +81,15 @@ class Worker:
         self._singly = 0
         self.idle_at: float | None = None
         """When (`time.monotonic`) it began its last look for rows, if it found none; None while it has some."""
+        self._calls: tuple[Called, Event] | None = None
         self.finished_at = 0.0
         """When it last finished a row, which may allow later ones of its run."""
+
+    @property
+    def call(self) -> str | None:
+        """The function that it calls now, and its event; None if it calls none."""
+        calls = self._calls
+        return None if calls is None else f"{calls[0].name} for {calls[1].name} {calls[1].subject}"
 
     def step(self) -> float | None:
         """
@@ -179,6 +186,7 @@ class Worker:
     def _call_all(self, row: Row, handlers: Sequence[Called], connection: "Connection | None") -> None:
         event = row.event.with_acknowledgement(_nothing, datetime.fromtimestamp(row.received_at, UTC))
         for called in handlers:
+            self._calls = called, event
             try:
                 called.call(event, transaction=connection, loop=self._loop)
             except Exception as error:
@@ -186,6 +194,8 @@ class Worker:
             except BaseException:
                 self._in_hand = frozenset([row.seq])
                 raise
+            finally:
+                self._calls = None
 
     def _fail(self, batch: list[tuple[Row, Sequence[Called]]], name: str, error: Exception) -> None:
         if len(batch) > 1:

@@ -41,6 +41,19 @@ def ignore(event):
     pass
 """
 
+ENDLESS = """
+import time
+from dkist_processing_core import Consumer
+
+announcer = Consumer("announcer")
+
+@announcer.on("task.failed")
+def announce(failure):
+    print("called", flush=True)
+    while True:
+        time.sleep(1)
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -156,6 +169,54 @@ def test_a_wrong_argument_is_a_usage_error(folder: Path, arguments: list[str], m
 
     assert ran.returncode == 2
     assert message in " ".join(ran.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "message"),
+    [
+        (
+            "import nowhere",
+            2,
+            "wrong cannot be imported: ModuleNotFoundError: No module named 'nowhere' ({file}, line 1)",
+        ),
+        ("import sys\nsys.exit()", 2, "wrong cannot be imported: SystemExit ({file}, line 2)"),
+        ("{imports}\nConsumer('')", 2, "expected one or more printable characters ({file}, line 2)"),
+        ("{imports}\nempty = Consumer('empty')", 1, "the consumer 'empty' has no handler; add one by @consumer.on(…)"),
+        ("{imports}\ndef make(): pass", 2, "wrong defines no consumer; expected one"),
+    ],
+)
+def test_a_module_without_a_usable_consumer_is_one_sentence(
+    tmp_path: Path, program: str, code: int, message: str
+) -> None:
+    """
+    An error in the module is shown with its place in the author's code.
+    """
+    file = tmp_path / "wrong.py"
+    file.write_text(program.replace("{imports}", "from dkist_processing_core import Consumer"))
+
+    ran = run_command("consume", "wrong", "--until-idle", cwd=tmp_path)
+
+    assert ran.returncode == code
+    assert message.format(file=file) in " ".join(ran.stderr.split())
+
+
+def test_a_service_waits_for_a_function_that_has_not_returned_until_another_signal(tmp_path: Path) -> None:
+    """
+    One line names the function and its event, which is handled again at the next start.
+    """
+    (tmp_path / "actors.py").write_text(ENDLESS)
+    with service(tmp_path) as process:
+        until(process, "receives from the embedded")
+        publish("A")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "called\n"
+        process.send_signal(signal.SIGTERM)
+        line = until(process, "ends when its functions have returned: announce for task.failed r/A/1")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    assert "another signal ends it at once, and they are called again at the next start" in line
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_a_service_answers_about_its_health(folder: Path) -> None:
