@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from dkist_processing_core.bus import ArchiveEnd, Bus, Offset, ReceivedMessage
+from dkist_processing_core.bus import ArchiveEnd, Bus, Offset, ReceivedMessage, Receiver
+from dkist_processing_core.consumer.past import receive_connected
 from dkist_processing_core.inbox import Inbox, Stored
 from dkist_processing_core.text import counted
 
@@ -17,7 +18,6 @@ COMPARE_SECONDS = 60.0
 _BATCH = 500
 # Of so many messages, and up to twice as many, it is remembered that they are stored.
 _REMEMBERED = 100_000
-_WAIT_SECONDS = 0.1
 logger = logging.getLogger("dkist_processing_core.consumer")
 
 
@@ -45,6 +45,12 @@ class Completeness:
         self._next_at = 0.0
         # Whether the queue was bound a moment after the offset was stored that the next comparison begins at.
         self._is_first = False
+        # What is being read of the archive, up to which offset, and how many events of it were missing.
+        self._reading: Receiver | None = None
+        self._newest = -1
+        self._missing = 0
+        self.former: tuple[str, ...] = ()
+        """The patterns by which the queue may be bound and that the consumer has no more."""
         self._stored: set[int] = set()
         self._stored_before: set[int] = set()
 
@@ -63,28 +69,45 @@ class Completeness:
         """Whether no comparison is going on or due."""
         return self._end is None and time.monotonic() < self._next_at
 
-    def begin(self) -> tuple[str, ...]:
+    @property
+    def is_reading(self) -> bool:
+        """Whether the archive is being read: call `read` until it is not."""
+        return self._reading is not None
+
+    def begin(self) -> bool:
         """
         Store where a new consumer, or a new selection of events, begins in the archive, and make a comparison due.
 
         It is called before the queue is bound: if the consumer is killed in between, it has no queue, or knows from
-        where on its queue may lose events.
+        where on its queue may lose events. After the queue is bound, call `note_bound`.
 
         Returns:
-            The patterns by which the queue may be bound and that the consumer has no more: after the queue is bound,
-            call `note_bound`.
+            True if the queue may be bound now; False if this is to be called again, to read more of the archive.
 
         Raises:
             BusError, InboxUnavailableError: The consumer has not begun.
         """
-        self._end, self._next_at = None, 0.0
         position = self._inbox.position()
         bound = position.bound or self._patterns
-        if position.verified is None:
-            self._begin_new()
-        elif not set(self._patterns) <= set(bound):
-            self._begin_selection(position.verified, bound)
-        return tuple(pattern for pattern in bound if pattern not in self._patterns)
+        if self._reading is None:
+            self._end, self._next_at = None, 0.0
+            self.former = tuple(pattern for pattern in bound if pattern not in self._patterns)
+            if position.verified is None:
+                self._begin_new()
+                return True
+            if set(self._patterns) <= set(bound):
+                return True
+            end = self._bus.archive_end(self._name, after=position.verified)
+            if end is None:
+                return True
+            # What the former selection has up to now: the queue will not have the new one's events of that time.
+            self._start(position.verified, end, bound)
+        if not self._read_batch():
+            return False
+        logger.info("the consumer %r selects other events from now on", self._name)
+        self._inbox.store_position(verified=self._newest, bound=tuple(dict.fromkeys((*bound, *self._patterns))))
+        self._is_first = True
+        return True
 
     def _begin_new(self) -> None:
         end = self._bus.archive_end(self._name)
@@ -98,16 +121,6 @@ class Completeness:
                 counted(end.waiting, "event"),
             )
         self._inbox.store_position(verified=end.newest, bound=self._patterns)
-        self._is_first = True
-
-    def _begin_selection(self, verified: int, bound: tuple[str, ...]) -> None:
-        """Take in what the former selection has up to now, since the queue will not have the new one's events."""
-        end = self._bus.archive_end(self._name, after=verified)
-        if end is None:
-            return
-        self._take_in_after(verified, end, bound)
-        logger.info("the consumer %r selects other events from now on", self._name)
-        self._inbox.store_position(verified=end.newest, bound=tuple(dict.fromkeys((*bound, *self._patterns))))
         self._is_first = True
 
     def note_bound(self) -> None:
@@ -149,7 +162,7 @@ class Completeness:
 
     def compare(self) -> None:
         """
-        Take in what is missing, and store how far the archive is verified.
+        Begin to read what the archive has beyond the verified offset.
 
         Raises:
             BusError, InboxUnavailableError: The comparison is to be repeated.
@@ -157,19 +170,35 @@ class Completeness:
         end, verified = self._end, self._inbox.position().verified
         assert end is not None, "it is due"
         assert verified is not None, "the consumer has begun"
-        if verified != end.newest:
-            missing = self._take_in_after(verified, end, self._patterns)
-            if missing and not self._is_first:
-                logger.warning(
-                    "the queue of the consumer %r has lost %s, which it took in from the archive",
-                    self._name,
-                    counted(missing, "event"),
-                )
-            self._inbox.store_position(verified=end.newest)
-        self._end, self._next_at, self._is_first = None, time.monotonic() + COMPARE_SECONDS, False
+        if verified == end.newest:
+            self._finish()
+        else:
+            self._start(verified, end, self._patterns)
 
-    def _take_in_after(self, verified: int, end: ArchiveEnd, patterns: tuple[str, ...]) -> int:
-        """Store the events of the archive after an offset, and return how many were missing."""
+    def read(self) -> None:
+        """
+        Take in one batch of what is missing; at the end store how far the archive is verified.
+
+        Raises:
+            BusError, InboxUnavailableError: The comparison is to be repeated, from where it has come to.
+        """
+        if not self._read_batch():
+            return
+        if self._missing and not self._is_first:
+            logger.warning(
+                "the queue of the consumer %r has lost %s, which it took in from the archive",
+                self._name,
+                counted(self._missing, "event"),
+            )
+        self._inbox.store_position(verified=self._newest)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._end, self._next_at = None, time.monotonic() + COMPARE_SECONDS
+        self._is_first, self._missing = False, 0
+
+    def _start(self, verified: int, end: ArchiveEnd, patterns: tuple[str, ...]) -> None:
+        """Begin to read the archive after an offset."""
         begin = verified + 1
         if end.newest < verified:
             logger.warning(
@@ -185,25 +214,34 @@ class Completeness:
                 counted(end.oldest - begin, "event"),
                 self._name,
             )
-        return self._take_in(begin, end.newest, patterns)
+        self._newest = end.newest
+        self._reading = self._bus.subscribe(patterns, replay=Offset(begin), in_batches=True)
 
-    def _take_in(self, begin: int, newest: int, patterns: tuple[str, ...]) -> int:
-        """Store the events of the archive between two offsets, and return how many were missing."""
-        missing = 0
-        with self._bus.subscribe(patterns, replay=Offset(begin), in_batches=True) as past:
-            has_end = False
-            while not has_end:
-                asked = time.monotonic()
-                batch = past.receive_batch(_BATCH, _WAIT_SECONDS)
-                if not batch and past.has_caught_up(asked):
-                    break
-                older = [received for received in batch if _offset(received) <= newest]
-                has_end = len(older) < len(batch)
-                if new := list(filter(self._is_new, older)):
-                    missing += self._store(new).new
-                if older:
-                    older[-1].acknowledge(with_earlier=True)
-        return missing
+    def _read_batch(self) -> bool:
+        """Store one batch of the archive, and return True if it was the last one."""
+        assert self._reading is not None, "it was started"
+        asked = time.monotonic()
+        try:
+            batch = receive_connected(self._reading, _BATCH, self._bus.where)
+            older = [received for received in batch if _offset(received) <= self._newest]
+            if new := list(filter(self._is_new, older)):
+                self._missing += self._store(new).new
+            if older:
+                self._inbox.store_position(verified=_offset(older[-1]))
+                older[-1].acknowledge(with_earlier=True)
+        except Exception:
+            self.close()
+            raise
+        has_end = len(older) < len(batch) or (not batch and self._reading.has_caught_up(asked))
+        if has_end:
+            self.close()
+        return has_end
+
+    def close(self) -> None:
+        """End the reading of the archive."""
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
 
 
 def _offset(received: ReceivedMessage) -> int:

@@ -85,6 +85,8 @@ class Intake:
         # Messages that were received and not stored yet: at most one batch.
         self._batch: Sequence[ReceivedMessage] = ()
         self._size = _FEWEST
+        # Since when (`time.monotonic`) it has asked in vain.
+        self._silent_since: float | None = None
         self._unknown = 0
         self._prunes_at = 0.0
         self.quiet_at: float | None = None
@@ -116,11 +118,13 @@ class Intake:
             if not self._inbox.become_intake():
                 # Its messages will be delivered to the process that receives now.
                 self._close_receivers()
+                self._broker.end()
                 self._be_quiet()
                 return _ELSEWHERE_SECONDS
             if self._receiver is None:
                 self._open()
-            self._take_in(timeout)
+            else:
+                self._take_in(timeout)
             self._prune()
         except InboxUnavailableError as error:
             self.quiet_at = None
@@ -146,9 +150,12 @@ class Intake:
 
     def _open(self) -> None:
         self.quiet_at = None
-        former = self._completeness.begin()
+        if not self._completeness.begin():
+            return
         # Before the past ones, so that no event is missed between them and the new ones.
-        receiver = self._bus.subscribe(self._patterns, name=self._inbox.rules.name, in_batches=True, former=former)
+        receiver = self._bus.subscribe(
+            self._patterns, name=self._inbox.rules.name, in_batches=True, former=self._completeness.former
+        )
         try:
             self._completeness.note_bound()
             if self._since is not None:
@@ -163,13 +170,19 @@ class Intake:
     def _take_in(self, timeout: float) -> None:
         source = self._receiver if self._past is None else self._past.receiver
         assert source is not None, "it was opened before"
+        if not self._batch and self._completeness.is_reading:
+            self._completeness.read()
+            self._note_success()
+            return
         if not self._batch:
-            asked = time.monotonic()
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
             self._batch = source.receive_batch(self._size, timeout)
             self._steps("received")
             if not self._batch:
-                self._go_on(source, asked)
+                self._go_on(source, self._silent_since)
                 return
+            self._silent_since = None
             self._note_success()
         self.quiet_at = None
         began = time.monotonic()
@@ -188,15 +201,15 @@ class Intake:
         if self._completeness.is_due(len(batch)):
             self._completeness.compare()
 
-    def _go_on(self, source: Receiver, asked: float) -> None:
+    def _go_on(self, source: Receiver, silent_since: float) -> None:
         """Go on after a source had nothing: from the past to new events, or to the comparison with the archive."""
-        if self._past is not None:
-            if source.has_caught_up(asked):
-                self._end_past()
-            return
         if not source.is_connected:
             # What the bus has is not known.
-            self.quiet_at = None
+            self.quiet_at = self._silent_since = None
+            return
+        if self._past is not None:
+            if source.has_caught_up(silent_since):
+                self._end_past()
             return
         if self._completeness.is_due(0, is_quiet=True):
             self._completeness.compare()
@@ -205,11 +218,13 @@ class Intake:
         self._note_success()
         if self._completeness.is_done:
             self._be_quiet()
+        else:
+            self.quiet_at = None
 
     def _end_past(self) -> None:
         if self._past is not None:
             self._past.end()
-        self._past, self._since = None, None
+        self._past = self._since = self._silent_since = None
 
     def _prune(self) -> None:
         """Delete old keys, unless a repetition of their events may still come from the queue or the archive."""
@@ -262,6 +277,8 @@ class Intake:
 
     def _close_receivers(self) -> None:
         self._batch = ()
+        self._silent_since = None
+        self._completeness.close()
         if self._past is not None:
             self._past.receiver.close()
         if self._receiver is not None:

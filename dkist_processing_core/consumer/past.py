@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from dkist_processing_core.bus import Bus, ReceivedMessage, Receiver
+from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.inbox import Inbox
 from dkist_processing_core.text import counted
 
@@ -75,10 +76,24 @@ class Past:
 
 def _first_position(bus: Bus, patterns: Sequence[str], moment: datetime) -> float:
     """Return the position of the first past event since a time; infinity without one."""
+    asked = time.monotonic()
     with bus.subscribe(patterns, replay=moment, in_batches=True) as receiver:
         while True:
-            asked = time.monotonic()
-            for received in receiver.receive_batch(1, _WAIT_SECONDS):
+            for received in receive_connected(receiver, 1, bus.where):
                 return math.inf if received.position is None else received.position
             if receiver.has_caught_up(asked):
                 return math.inf
+
+
+def receive_connected(receiver: Receiver, most: int, where: str) -> Sequence[ReceivedMessage]:
+    """
+    Return the past messages that have arrived within a moment, at most `most`.
+
+    Raises:
+        BusUnreachableError: None has, and the connection is lost. The caller need not wait for another one.
+    """
+    batch = receiver.receive_batch(most, _WAIT_SECONDS)
+    if not batch and not receiver.is_connected:
+        msg = f"{where}: the connection was lost while past events were read"
+        raise BusUnreachableError(msg)
+    return batch

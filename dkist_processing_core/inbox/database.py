@@ -202,8 +202,13 @@ class Database:
                     connection.rollback()
                 raise
             self.check()
-            with explained(self.where):
-                root.commit()
+            try:
+                with explained(self.where):
+                    root.commit()
+            except BaseException:
+                # SQLAlchemy takes the transaction for ended, and would keep it open for the next use of it.
+                connection.invalidate()
+                raise
         finally:
             connection.close()
             if self._writer is connection:

@@ -120,9 +120,14 @@ class Inbox:
         with self._claiming:
             if self._alone is not None or not self._acquire():
                 return []
-            with explained(self._database.where), self._claimer.transaction() as connection:
-                while (rows := self._claim(connection, limit)) is None:
-                    pass
+            try:
+                with explained(self._database.where), self._claimer.transaction() as connection:
+                    while (rows := self._claim(connection, limit)) is None:
+                        pass
+            except BaseException:
+                # What was freed in this transaction is not.
+                self._freed_at = float("-inf")
+                raise
             self._held.update(row.seq for row in rows)
             if rows and self._is_last_start(rows[0].starts - 1):
                 self._alone = rows[0].seq

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -302,6 +303,71 @@ def test_a_new_inbox_with_the_queue_of_another_one_goes_on_from_now(
     assert [line.partition(":")[0] for line in lines_in(caplog, logging.WARNING)] == [
         "the queue of the consumer 'actor' holds 1 event already, and the inbox does not know it"
     ]
+
+
+def fill_archive(broker: Broker, effects: Effects) -> list[str]:
+    """
+    Let the archive have events that the queue of a consumer has lost, and return their names.
+    """
+    consumer_of(effects).run(until_idle=True)
+    names = [f"Task{number}" for number in range(3000)]
+    lost(broker, *names)
+    return names
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_broker_that_dies_while_the_archive_is_read_loses_nothing(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    What was read stays read, and one warning states how many events the queue has lost.
+    """
+    names = fill_archive(broker, effects)
+    caplog.set_level(logging.INFO)
+    with running(consumer_of(effects)):
+        wait_until(lambda: bool(effects.events))
+        broker.node.kill()
+        wait_until(lambda: "connecting again" in caplog.text)
+        broker.node.start()
+        wait_until(lambda: "which it took in from the archive" in caplog.text)
+        wait_until(lambda: len(effects.events) == len(names))
+
+    assert effects.events == names
+    assert "the queue of the consumer 'actor' has lost 3000 events" in caplog.text
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_consumer_ends_on_request_while_the_archive_is_read(broker: Broker, effects: Effects) -> None:
+    """
+    It does not wait for a broker that is gone, and the next start goes on where it was.
+    """
+    names = fill_archive(broker, effects)
+    with running(consumer_of(effects)):
+        wait_until(lambda: bool(effects.events))
+        broker.node.kill()
+    broker.node.start()
+
+    consumer_of(effects).run(until_idle=True)
+
+    assert effects.events == names
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_past_without_events_is_read_at_once(effects: Effects) -> None:
+    """
+    A broker delivers nothing then, and does not report that.
+    """
+    published("A")
+    seen: list[Event] = []
+    consumer = Consumer("actor", inbox=effects.url)
+    consumer.on("task.failed")(seen.append)
+
+    consumer.run(since=datetime.now(UTC) + timedelta(hours=1), until_idle=True)
+
+    assert seen == []
 
 
 @pytest.mark.usefixtures("owned")

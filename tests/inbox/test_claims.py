@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from dkist_processing_core.errors import ClaimLostError, InboxUnavailableError
 from dkist_processing_core.inbox import Database, DeadLetters, Inbox, Rules
@@ -166,3 +166,25 @@ def test_a_row_that_another_process_has_claimed_meanwhile_is_lost(inboxes: Open)
     one.release([second])
 
     assert [row.starts for row in other.claim(9)] == [2]
+
+
+def test_rows_of_an_ended_process_are_freed_after_a_transaction_was_refused(inboxes: Open, database: Database) -> None:
+    """
+    The first try has freed nothing, so the next claim does not wait until others are looked for again.
+    """
+    one = inboxes()
+    one.store(failures(1))
+    (row,) = one.claim(1)
+    die(one)
+    other, refusals = inboxes(), ["the disk is full"]
+    assert other.become_claimer()
+
+    @event.listens_for(database.engine, "commit")
+    def refuse(_: object) -> None:
+        if refusals:
+            raise InboxUnavailableError(refusals.pop())
+
+    with pytest.raises(InboxUnavailableError):
+        other.claim(1)
+
+    assert [each.seq for each in other.claim(1)] == [row.seq]

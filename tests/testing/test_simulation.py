@@ -72,6 +72,16 @@ def test_a_new_consumer_takes_in_what_its_queue_has_dropped_before_the_first_com
     simulate(case.start, expected=case.expected, observed=case.observed, faults=["drop"], histories=30, seed=0)
 
 
+@pytest.mark.parametrize("name", ["counts", "records_in_order"])
+def test_a_consumer_survives_refusals_of_its_database_and_the_end_of_one_of_two_processes(name: str) -> None:
+    """
+    What a refused statement would have done is done again, and the process that goes on takes over.
+    """
+    case, faults = CORRECT_CONSUMERS[name], ["outage", "second", "kill", "drop"]
+
+    simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=12, seed=0)
+
+
 def test_a_loop_loses_what_its_queue_has_dropped() -> None:
     """Only the archive has it then."""
     failure_of(CORRECT["counter"], faults=["drop"])

@@ -54,10 +54,23 @@ class Refuse:
     skipped: int
 
 
-Action = Deliver | Repeat | Lose | Wait | Kill | Refuse
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The database of the inbox refuses some statements and commits, after some further ones."""
+
+    skipped: int
+    refused: int
 
 
-def line_of(action: Action) -> str:
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A second process of the consumer starts, beside the first one."""
+
+
+Action = Deliver | Repeat | Lose | Wait | Kill | Refuse | Outage | Join
+
+
+def line_of(action: Action) -> str:  # noqa: C901 - one case per action
     """Return an action in one line, for a person."""
     match action:
         case Deliver(report, is_early):
@@ -76,6 +89,10 @@ def line_of(action: Action) -> str:
             line = "the next effect is refused"
         case Refuse(skipped):
             line = f"the effect after {skipped} more is refused"
+        case Outage(skipped, refused):
+            line = f"the inbox's database refuses {refused} statements after {skipped} more"
+        case Join():
+            line = "a second process of the consumer starts"
     return line
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from dkist_processing_core.consumer.declaration import Declaration
 from dkist_processing_core.testing.simulation.consumer_process import run_consumer
-from dkist_processing_core.testing.simulation.steps import KilledError, Steps, is_own
+from dkist_processing_core.testing.simulation.steps import KilledError, Steps, clear, is_own
 from dkist_processing_core.testing.simulation.world import RefusedError, World
 
 # A supervisor gives a program up that makes no progress.
@@ -87,11 +87,11 @@ def _life(start: Start, world: World) -> str | None:
         with steps.of_lines():
             found = start(world)
             if isinstance(found, Declaration):
-                run_consumer(found, world)
+                run_consumer(found, world, again=lambda: start(world))
     except KilledError as killed:
         world.happened.append(f"  it is killed after: {steps.place or 'its start'}")
         end = None
-        _clear(killed)
+        clear(killed)
     except Exception as error:  # noqa: BLE001 - any error of the consumer under test ends its process
         frames = traceback.extract_tb(error.__traceback__)
         where = next((frame for frame in reversed(frames) if is_own(frame.filename)), frames[-1])
@@ -99,18 +99,9 @@ def _life(start: Start, world: World) -> str | None:
         world.happened.append(f"  it ends with {end}")
         if isinstance(error, RefusedError):
             end = None
-        _clear(error)
+        clear(error)
     else:
         world.happened.append(f"  {_RETURNED}")
     steps.is_dead = True
     world.bus.end_process()
     return end
-
-
-def _clear(error: BaseException) -> None:
-    """Clear the variables of an ended process, which the traceback of its last exception refers to."""
-    chain: BaseException | None = error
-    while chain is not None:
-        traceback.clear_frames(chain.__traceback__)
-        chain.__traceback__ = None
-        chain = chain.__context__

@@ -10,11 +10,21 @@ from dataclasses import dataclass
 from dkist_processing_core.events import Event
 from dkist_processing_core.testing.fixed import FixedClock
 from dkist_processing_core.testing.sample_run import SampleRun
-from dkist_processing_core.testing.simulation.history import Action, Deliver, Kill, Lose, Refuse, Repeat, Wait
+from dkist_processing_core.testing.simulation.history import (
+    Action,
+    Deliver,
+    Join,
+    Kill,
+    Lose,
+    Outage,
+    Refuse,
+    Repeat,
+    Wait,
+)
 
 FAULTS = ("repeat", "reorder", "delay", "kill", "refuse")
 """What goes wrong unless a simulation names its faults."""
-ALL_FAULTS = (*FAULTS, "drop")
+ALL_FAULTS = (*FAULTS, "drop", "outage", "second")
 TASKS = ("ParseL0", "Calibrate")
 LIVES = (
     "succeed",
@@ -148,4 +158,8 @@ def actions_of(  # noqa: C901 - one case per step
                 actions.append(Kill(steps) if order.place is None else Kill(steps + 1, order.place))
             case "refuse", (skipped,):
                 actions.append(Refuse(skipped))
+            case "outage", (skipped, refused):
+                actions.append(Outage(skipped, refused + 1))
+            case "second", ():
+                actions.append(Join())
     return actions + [Deliver(event) for event in waiting]

@@ -27,6 +27,7 @@ from dkist_processing_core.testing.simulation.world import World
 
 # Each drawn history is played as it is, and then with one more fault: at random, few would meet the step that matters.
 _KILLS = 3
+_REFUSED = 8
 _PLAYS = 1 + _KILLS + 2
 _TRIALS, _TRIALS_WITH_INBOX = 400, 100
 _A_DAY = Order("delay", (len(DELAYS) - 1,))
@@ -63,8 +64,9 @@ def simulate(
             default it is what the same program leads to if nothing goes wrong.
         observed: Gives what is compared, such as the rows of a database in `world.folder`.
         events: The reports that happen; by default those of any runs.
-        faults: What may go wrong: of `repeat`, `reorder`, `delay`, `kill` and `refuse`, which are the default, and
-            `drop`, by which a report is in the archive only.
+        faults: What may go wrong: of `repeat`, `reorder`, `delay`, `kill` and `refuse`, which are the default, `drop`,
+            by which a report is in the archive only, and for a `Consumer` also `outage`, by which the database of its
+            inbox refuses statements for a while, and `second`, by which two processes of it run, and one is killed.
         histories: How many histories are tried.
         seed: Repeats the histories of an earlier simulation, which has printed it.
 
@@ -145,6 +147,12 @@ class _Simulation:
         if "kill" in self._faults:
             for at in self._random.sample(steps, min(_KILLS, len(steps))):
                 yield [Order("kill", (at,)), *program]
+        statements = self._world.statements
+        if "second" in self._faults and statements:
+            kills = [Order("kill", (at,)) for at in self._random.sample(range(len(places)), min(2, len(places)))]
+            yield [Order("second"), *kills, *program]
+        if "outage" in self._faults and statements:
+            yield [Order("outage", (self._random.randrange(statements), self._random.randrange(_REFUSED))), *program]
         if "refuse" in self._faults and effects:
             yield [Order("refuse", (self._random.randrange(effects),)), *program]
         if "repeat" in self._faults:

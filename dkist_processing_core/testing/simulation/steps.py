@@ -8,6 +8,7 @@ import contextlib
 import sys
 import sysconfig
 import threading
+import traceback
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -117,3 +118,12 @@ class Steps:
 def is_own(filename: str) -> bool:
     """Return True for a file of the project that is tested: not of Python, of a library or of this package."""
     return not filename.startswith(("<", *_LIBRARIES))
+
+
+def clear(error: BaseException) -> None:
+    """Clear the variables of an ended process, which the traceback of its last exception refers to."""
+    chain: BaseException | None = error
+    while chain is not None:
+        traceback.clear_frames(chain.__traceback__)
+        chain.__traceback__ = None
+        chain = chain.__context__

@@ -12,9 +12,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dkist_processing_core.errors import InboxUnavailableError
 from dkist_processing_core.events import Event
 from dkist_processing_core.testing.fixed import FixedClock
-from dkist_processing_core.testing.simulation.history import Action, Deliver, Kill, Lose, Refuse, Repeat, Wait, line_of
+from dkist_processing_core.testing.simulation.history import (
+    Action,
+    Deliver,
+    Join,
+    Kill,
+    Lose,
+    Outage,
+    Refuse,
+    Repeat,
+    Wait,
+    line_of,
+)
 from dkist_processing_core.testing.simulation.simulated_bus import SimulatedBus
 
 
@@ -52,6 +64,11 @@ class World:
         self.bus.may_drop = any(isinstance(action, Lose) for action in history)
         self._position = 0
         self._refused_after: int | None = None
+        self.has_second = False
+        """Whether a second process of the consumer runs beside the first one."""
+        self.statements = 0
+        """How many statements and commits the processes have sent to the inbox's database."""
+        self._outage: range | None = None
 
     @property
     def position(self) -> int:
@@ -80,6 +97,17 @@ class World:
                 raise RefusedError("the outside world is not available")
         self.effects.append(what[0] if len(what) == 1 else what)
         self.happened.append(f"    effect: {shown}")
+
+    def use_database(self) -> None:
+        """
+        Count a statement or a commit of a process in the inbox's database.
+
+        Raises:
+            InboxUnavailableError: The database refuses it, as a full or a locked one does.
+        """
+        self.statements += 1
+        if self._outage is not None and self.statements in self._outage:
+            raise InboxUnavailableError("the inbox of the simulation cannot be used now")
 
     def load(self, module: str) -> ModuleType:
         """
@@ -123,6 +151,11 @@ class World:
                     self.bus.steps.trail.kill(action)
                 case Refuse(skipped):
                     self._refused_after = skipped
+                case Outage(skipped, refused):
+                    begin = self.statements + skipped + 1
+                    self._outage = range(begin, begin + refused)
+                case Join():
+                    self.has_second = True
         return False
 
     @property
