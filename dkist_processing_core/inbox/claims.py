@@ -93,6 +93,21 @@ def free_orphans(connection: Connection, rules: Rules, number: int) -> int:
     return connection.execute(freed).rowcount
 
 
+_MAKE_DUE = text(
+    """
+    UPDATE dkist_core_inbox SET due_at = :now
+    WHERE consumer = :consumer AND state = 'waiting' AND claim IS NULL AND due_at > :now
+    AND (due_at > :latest OR (tries = 0 AND NOT provisional))
+    """
+)
+
+
+def make_due(connection: Connection, rules: Rules, now: float) -> None:
+    """Make rows due that would wait longer than any rule makes them wait, since the clock was set back."""
+    latest = now + max(rules.longest_pause, rules.provisional_after or 0.0)
+    connection.execute(_MAKE_DUE, {"consumer": rules.name, "now": now, "latest": latest})
+
+
 def adopt(connection: Connection, seqs: Sequence[int], before: int, number: int) -> None:
     """Move claims of a number whose session has ended to a new one; claims of other rows are undone."""
     connection.execute(update(inbox).where(inbox.c.seq.in_(seqs), inbox.c.claim == before).values(claim=number))

@@ -270,7 +270,9 @@ class Database:
             raise InboxLostError(msg)
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections that are not in use. A second call does nothing."""
+        if not self._held.identities:
+            return
         if self._held.are_ours:
             os.close(self._descriptor)
             self._held = HeldDescriptors()

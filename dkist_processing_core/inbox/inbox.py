@@ -32,6 +32,8 @@ from dkist_processing_core.text import counted
 
 # How often the rows of claimers that have ended are looked for, while others can be claimed.
 _ORPHAN_SECONDS = 1.0
+# A clock that loses more than this in comparison was set back.
+_CLOCK_SECONDS = 1.0
 _KILLER = "its consumer ended {starts} times while it handled this event"
 logger = logging.getLogger("dkist_processing_core.inbox")
 
@@ -65,6 +67,8 @@ class Inbox:
         self._held: set[int] = set()
         self._alone: int | None = None
         self._freed_at = float("-inf")
+        # How far the clock is ahead of one that cannot be set. At the start it may have been set back before.
+        self._ahead = float("inf")
 
     def become_intake(self) -> bool:
         """Return True if this process is now the one that stores the arrivals of this consumer."""
@@ -125,8 +129,8 @@ class Inbox:
                     while (rows := self._claim(connection, limit)) is None:
                         pass
             except BaseException:
-                # What was freed in this transaction is not.
-                self._freed_at = float("-inf")
+                # What was freed in this transaction, or made due, is not.
+                self._freed_at, self._ahead = float("-inf"), float("inf")
                 raise
             self._held.update(row.seq for row in rows)
             if rows and self._is_last_start(rows[0].starts - 1):
@@ -136,6 +140,10 @@ class Inbox:
     def _claim(self, connection: Connection, limit: int) -> list[Row] | None:
         """Claim rows; None if all that were found are dead now, so that there may be others."""
         now = self._clock()
+        ahead = now - time.monotonic()
+        if ahead < self._ahead - _CLOCK_SECONDS:
+            claims.make_due(connection, self.rules, now)
+        self._ahead = ahead
         if not 0 <= now - self._freed_at < _ORPHAN_SECONDS:
             self._free_orphans(connection, now)
         found = claims.due(connection, self.rules, limit, now)

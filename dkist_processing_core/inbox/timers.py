@@ -40,6 +40,10 @@ class Timers:
         with self._database.reading() as connection:
             found: float | None = connection.scalar(_NEXT, values)
         if found is not None:
+            if (latest := self._clock() + seconds) < found:
+                # The clock was set back since then.
+                self.postpone(name, seconds)
+                return latest
             return found
         with explained(self._database.where), self._database.transaction() as connection:
             connection.execute(_ADD, values | {"next_at": self._clock() + seconds})

@@ -563,3 +563,14 @@ def test_the_mode_of_a_file_that_its_user_has_named_is_kept(tmp_path: Path) -> N
 
     assert other.stat().st_mode & 0o777 == 0o644
     assert other.read_text() == "no database\n" * 100
+
+
+def test_a_database_may_be_closed_twice() -> None:
+    """
+    The second call closes no descriptor that now belongs to another file.
+    """
+    database = Database.open(None, read_settings())
+    database.close()
+    with Path(os.devnull).open("rb") as other:
+        database.close()
+        assert other.read() == b""

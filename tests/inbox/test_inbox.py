@@ -295,3 +295,38 @@ def test_the_offset_in_the_archive_is_stored_with_the_rows(inboxes: Open) -> Non
     inbox.store_position(verified=23)
 
     assert (before, first, inboxes().position().verified) == (None, 17, 23)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_clock_that_is_set_back_holds_up_no_row(inboxes: Open, clock: Clock, *, restarts: bool) -> None:
+    """
+    A new row is due at once, one with a longer pause than any rule gives as well, and others after their pause.
+    """
+    inbox = inboxes(longest_pause=900.0, first_pause=900.0)
+    inbox.store(failures(3))
+    failing, other = inbox.claim(2)
+    inbox.fail(failing, OSError("gone"))
+    inbox.release([other])
+    clock.now -= 60
+    if restarts:
+        inbox.close()
+        inbox = inboxes(longest_pause=900.0, first_pause=900.0)
+    fresh = inbox.claim(9)
+    inbox.mark_done(fresh)
+    clock.now -= 3600
+
+    assert [row.seq for row in fresh] == [2, 3]
+    assert [row.seq for row in inbox.claim(9)] == [1]
+
+
+def test_a_clock_that_is_set_forward_makes_rows_due_early(inboxes: Open, clock: Clock) -> None:
+    """
+    Nothing is lost by it, and no row is handled twice.
+    """
+    inbox = inboxes(first_pause=900.0)
+    inbox.store(failures(1))
+    inbox.fail(inbox.claim(1)[0], OSError("gone"))
+    clock.now += 3600
+
+    assert [row.tries for row in inbox.claim(9)] == [1]
+    assert inbox.claim(9) == []

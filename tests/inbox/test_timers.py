@@ -96,3 +96,16 @@ def test_work_may_not_end_its_transaction(timers: Timers, clock: Clock) -> None:
 
     with pytest.raises(InboxError, match=r"called commit\(\)"), timers.due("work", 60) as transaction:
         commit(transaction)
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_work_is_due_after_its_period_although_the_clock_was_set(timers: Timers, clock: Clock, jump: float) -> None:
+    """
+    It does not stand still for the hour by which a clock was set back.
+    """
+    timers.next_at("work", 60)
+    clock.now += jump
+
+    due = timers.next_at("work", 60)
+
+    assert due == (clock.now + 60 if jump < 0 else clock.now - jump + 60)
