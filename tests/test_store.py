@@ -299,7 +299,7 @@ def test_a_family_has_its_occurrences_its_stack_and_what_followed(connection: Co
 
     assert whole is not None
     assert recent is not None
-    assert [(each.run.run_id, each.number, each.is_last) for each in whole.failures] == [
+    assert [(each.run.run_id, each.number, each.is_final) for each in whole.failures] == [
         (ENDED, 2, True),
         (ENDED, 1, False),
         (YESTERDAY, 2, True),
@@ -326,17 +326,19 @@ def test_a_family_is_named_by_the_beginning_of_its_id_alone(connection: Connecti
 
 
 def test_a_run_is_idle_while_none_of_its_attempts_runs(connection: Connection) -> None:
-    """For example while a task waits for its next attempt; a run that has ended is never idle."""
-    waits = {"run_id": "waits", "time": NOW - timedelta(minutes=5)}
+    """For example while a task waits for its next attempt, and its failure is not final."""
+    waits = {"run_id": "waits", "max_attempts": 2, "time": NOW - timedelta(minutes=5)}
     fill(connection, [[started("A", **waits), failed("A", final=False, **waits)]])
     questions = Questions(connection)
     found = [
         [each.run.run_id for each in questions.idle_runs(Choice(), silent_since=since)]
         for since in (None, NOW - timedelta(minutes=4), NOW - timedelta(minutes=6))
     ]
+    (before,) = questions.families(Choice(workflow="W"))
     fill(connection, [[started("A", run_id="waits", attempt=2, time=NOW)]])
 
     assert found == [["waits"], ["waits"], []]
+    assert before.final == 0
     assert questions.idle_runs(Choice()) == []
 
 

@@ -164,7 +164,7 @@ def test_a_run_of_which_no_attempt_runs_is_shown_below_the_attempts(now: datetim
     drawn = answer("top").splitlines()
     silent = in_json("top", "--silent", "20m")
 
-    assert drawn[0].startswith("3 attempts of 1 run, and 1 run without one")
+    assert drawn[0].startswith("3 attempts of 1 run, 1 run without an attempt  ")
     assert drawn[-1].split()[:5] == ["·", "waits", "waiting", "1", "1"]
     assert [each["dagRunId"] for each in silent["idleRuns"]] == ["waits"]
 

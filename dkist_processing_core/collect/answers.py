@@ -55,8 +55,8 @@ class StoredAttempt:
     number: int | None
     max_attempts: int | None
     state: State
-    is_last: bool
-    """Whether no other attempt of its task has followed."""
+    is_final: bool
+    """Whether it is the last attempt of its task: none has followed, and none is to follow."""
     dispatched_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -93,7 +93,7 @@ class Family:
     last: StoredAttempt
     """The attempt that failed so most recently."""
     final: int = 0
-    """The number of tasks in the choice that no further attempt saved."""
+    """The number of attempts in the choice that were the last ones of their tasks."""
     runs: int = 0
     workflows: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The workflows in which it occurred, with their versions."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, and_, case, exists, func, or_, select
 
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, WholeFamily
 from dkist_processing_core.collect.folding import event_in, in_parts
@@ -112,7 +112,7 @@ class Questions:
     def _complete(self, found: dict[str, Family], chosen: list[ColumnElement[bool] | TextClause]) -> None:
         """Add where the failures of families occurred."""
         columns = (ATTEMPTS.c.family, RUNS.c.workflow_name, RUNS.c.workflow_version, ATTEMPTS.c.task_name)
-        final = func.sum(case((ATTEMPTS.c.is_last.is_(True), 1), else_=0))
+        final = func.sum(case((_IS_FINAL, 1), else_=0))
         query = select(*columns, final, func.count(ATTEMPTS.c.run.distinct())).select_from(ATTEMPTS.join(RUNS))
         for family, workflow, version, task, ended, runs in self._connection.execute(
             query.where(*chosen).group_by(*columns).order_by(*columns)
@@ -220,12 +220,38 @@ class Questions:
         return conditions
 
 
+# In a run that goes on, another attempt follows as long as there are any left.
+_IS_FINAL = and_(
+    ATTEMPTS.c.is_last.is_(True),
+    or_(
+        RUNS.c.state != State.RUNNING,
+        ATTEMPTS.c.number.is_(None),
+        ATTEMPTS.c.max_attempts.is_(None),
+        ATTEMPTS.c.number >= ATTEMPTS.c.max_attempts,
+    ),
+)
 _ATTEMPTS = select(
-    ATTEMPTS, RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id, RUNS.c.recipe_run_id
+    ATTEMPTS,
+    _IS_FINAL.label("is_final"),
+    RUNS.c.workflow_name,
+    RUNS.c.workflow_version,
+    RUNS.c.run_id,
+    RUNS.c.recipe_run_id,
 ).select_from(ATTEMPTS.join(RUNS))
 _LATEST = (ATTEMPTS.c.failed_at.desc(), ATTEMPTS.c.run.desc(), ATTEMPTS.c.place.desc())
 _TIMES = ("dispatched_at", "started_at", "ended_at", "last_sign_at", "failed_at")
-_PLAIN = ("task_name", "number", "max_attempts", "is_last", "duration_seconds", "host", "done", "total", "unit", "note")
+_PLAIN = (
+    "task_name",
+    "number",
+    "max_attempts",
+    "is_final",
+    "duration_seconds",
+    "host",
+    "done",
+    "total",
+    "unit",
+    "note",
+)
 _OF_FAILURE = ("cause", "family", "summary", "log_url")
 
 

@@ -75,7 +75,7 @@ def draw_attempts(
         tasks = f"{over}/{sum(run.tasks.values())} tasks" if run.tasks else ""
         cells = [
             *_identity(run.run, short_id, wide=wide),
-            ("none runs", "dim"),
+            ("no attempt", "dim"),
             *([("", "")] * (3 if wide else 1)),
             *_times(run, now, ""),
             (tasks, ""),

@@ -119,7 +119,7 @@ def _table(
 
 
 def _mark(failure: StoredAttempt, glyphs: Glyphs) -> tuple[str, str]:
-    return (glyphs.marks[State.FAILED], STYLES[State.FAILED]) if failure.is_last else (glyphs.retried, RETRIED_STYLE)
+    return (glyphs.marks[State.FAILED], STYLES[State.FAILED]) if failure.is_final else (glyphs.retried, RETRIED_STYLE)
 
 
 def _block(title: str, lines: Iterator[tuple[str, str, str]], width: int | None) -> Iterator[Text]:

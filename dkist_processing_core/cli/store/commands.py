@@ -220,7 +220,7 @@ def failures(
     List failed attempts, equal failures together.
 
     The family that occurred last is first. A family has one exception, raised in the same functions, or without an
-    exception one cause in one task. The counts: failed attempts, and those of them that no further attempt followed.
+    exception one cause in one task. The counts: failed attempts, and those that were the last of their tasks.
     The first time is the first one ever, also with --since.
     """
     from dkist_processing_core.cli.store.failures import show_failures

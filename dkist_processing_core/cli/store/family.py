@@ -62,7 +62,7 @@ def _whole_json(found: WholeFamily) -> dict[str, Any]:
         **family_json(found.family),
         "finishedSince": found.finished_since,
         "stack": found.stack,
-        "occurrences": [attempt_json(each, with_run=True) | {"final": each.is_last} for each in found.failures],
+        "occurrences": [attempt_json(each, with_run=True) | {"final": each.is_final} for each in found.failures],
     }
 
 

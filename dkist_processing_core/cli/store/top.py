@@ -78,7 +78,9 @@ def _lines(choice: Choice, silent_since: datetime | None, console: Terminal, *, 
             f"{counted(len(attempts), 'attempt')} of {counted(len(running), 'run')}" if attempts else "no attempt runs"
         )
         if idle:
-            text = f"{text}, and {counted(len(idle), 'run')} without one"
+            texts = [f"{counted(len(attempts), 'attempt')} of {counted(len(running), 'run')}"] if attempts else []
+        texts += [f"{counted(len(idle), 'run')} without an attempt"] if idle else []
+        text = ", ".join(texts) or "no attempt runs"
         yield Text.assemble((text, "bold"), (f"  {local_time(now, '%H:%M:%S', None)}", "dim"))
         if attempts or idle:
             yield from draw_attempts(
