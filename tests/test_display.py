@@ -3,21 +3,30 @@ Tests of the display of a run: a table in a terminal, lines elsewhere (see also 
 """
 
 import io
+import itertools
+import logging
 import os
 import pty
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.local._attempt_end import AttemptEnd, outcome_text
 from dkist_processing_core.local.live_table import LiveDisplay, _Row
+from tests.facts import progressed
+from tests.services.broker import Broker
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 RUN = Run("W", "1", "r", 1)
@@ -207,3 +216,34 @@ def test_the_last_table_names_attempts_and_what_was_not_run() -> None:
     rows = ESCAPES.sub("", console.file.getvalue()).splitlines()[-2:]
     assert re.search(r"FitLimb +finished 2/2 +1.0 s", rows[0])
     assert re.search(r"Write +not run", rows[1])
+
+
+def test_the_table_adds_no_line_about_an_outage_of_the_broker(
+    broker: Broker, use: Callable[[Broker], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The publisher of the run reports the outage; the table shows the progress that is reported after it.
+    """
+    use(broker)
+    caplog.set_level(logging.INFO)
+    settings = DKISTProcessingCoreConfiguration.read()
+    display = LiveDisplay(Console(file=io.StringIO(), force_terminal=True, width=200), ["A"])
+    run = progressed("A", 0).run
+
+    row, numbers = display._rows["A"], itertools.count(1)
+
+    def shows_more_than(shown: float) -> bool:
+        with Publisher.open(settings) as publisher:
+            publisher.publish(progressed("A", next(numbers)))
+        return row.done is not None and row.done > shown
+
+    # A broker that creates its archive at this moment refuses to be read.
+    shows_more_than(0)
+    with display.following(run, settings):
+        wait_until(lambda: shows_more_than(0))
+        broker.close_connections()
+        wait_until(lambda: "connecting again" in caplog.text)
+        before = next(numbers)
+        wait_until(lambda: shows_more_than(before))
+
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -144,6 +144,7 @@ class Bus(Protocol):
         replay: bool | datetime | Offset = False,
         in_batches: bool = False,
         former: Iterable[str] = (),
+        only_watches: bool = False,
     ) -> Receiver:
         """
         Return a receiver of the events whose routing keys match one of the patterns.
@@ -159,6 +160,8 @@ class Bus(Protocol):
                 acknowledgement, and lost events are not counted, since such a consumer compares its own records with
                 the archive.
             former: Patterns by which the named subscription may have selected events before, and no longer does.
+            only_watches: For a display in a process that also publishes: an interruption is no warning, since the
+                publisher warns of the outage.
         """
 
     def archive_end(self, name: str, *, after: int | None = None) -> ArchiveEnd | None:

@@ -17,7 +17,8 @@ from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
-from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.consumer import Selection, Subscription
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
@@ -142,20 +143,14 @@ class LiveDisplay:
         is_over = threading.Event()
 
         def follow() -> None:
-            with (
-                contextlib.suppress(DKISTProcessingCoreError),
-                subscribe(
-                    "task.progressed",
-                    workflow=run.workflow_name,
-                    timeout=_FOLLOW_SECONDS,
-                    connect="fail",
-                    settings=settings,
-                ) as events,
-            ):
-                while not is_over.is_set():
-                    for event in events:
-                        if isinstance(event, TaskProgressed) and event.run_id == run.run_id:
-                            self.task_progressed(event)
+            selection = Selection(("task.progressed",), run.workflow_name)
+            with contextlib.suppress(DKISTProcessingCoreError):
+                receiver = open_bus(settings).subscribe(selection.patterns, only_watches=True)
+                with Subscription(receiver, selection, timeout=_FOLLOW_SECONDS) as events:
+                    while not is_over.is_set():
+                        for event in events:
+                            if isinstance(event, TaskProgressed) and event.run_id == run.run_id:
+                                self.task_progressed(event)
 
         thread = threading.Thread(target=follow, name="dkist-core-display", daemon=True)
         thread.start()

@@ -107,6 +107,7 @@ class InMemoryBus:
         replay: bool | datetime | Offset = False,
         in_batches: bool = False,  # noqa: ARG002 - reading is the same
         former: Iterable[str] = (),  # noqa: ARG002 - the patterns are compared during the reading
+        only_watches: bool = False,  # noqa: ARG002 - there is no connection
     ) -> InMemoryReceiver:
         """Return a receiver of the events whose routing keys match one of the patterns."""
         wanted = tuple(patterns)

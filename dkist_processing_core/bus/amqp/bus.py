@@ -162,6 +162,7 @@ class AmqpBus:
         replay: bool | datetime | Offset = False,
         in_batches: bool = False,
         former: Iterable[str] = (),
+        only_watches: bool = False,
     ) -> "AmqpReceiver":
         """Return a receiver: of the queue that all receivers of `name` share, or without a name of the archive."""
         # Imported here, because a task publishes only and does not need them.
@@ -171,7 +172,8 @@ class AmqpBus:
 
         if name is None:
             prefetch = BATCH_PREFETCH if in_batches else ARCHIVE_PREFETCH
-            return AmqpReceiver(self, Archive(self, patterns, replay=replay, prefetch=prefetch))
+            archive = Archive(self, patterns, replay=replay, prefetch=prefetch)
+            return AmqpReceiver(self, archive, only_watches=only_watches)
         queue = NamedQueue(self, name, patterns, former=former) if in_batches else CountedQueue(self, name, patterns)
         return AmqpReceiver(self, queue)
 

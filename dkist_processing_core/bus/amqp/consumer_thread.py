@@ -70,9 +70,9 @@ class Source(Protocol):
 class ConsumerThread:
     """The thread of a receiver, and the state that it shares with other threads."""
 
-    def __init__(self, bus: "AmqpBus", source: Source) -> None:
+    def __init__(self, bus: "AmqpBus", source: Source, *, only_watches: bool = False) -> None:
         """
-        Connect, attach the source, and start the thread.
+        Connect, attach the source, and start the thread; see `Bus.subscribe`.
 
         Raises:
             BusError: The broker cannot be used, or no thread can be started.
@@ -80,6 +80,7 @@ class ConsumerThread:
         self.source = source
         self.messages: queue.SimpleQueue[AmqpReceivedMessage | BusError] = queue.SimpleQueue()
         self._bus = bus
+        self._level_of_outages = logging.INFO if only_watches else logging.WARNING
         self._requests: queue.SimpleQueue[Callable[[AmqpLink | None], None]] = queue.SimpleQueue()
         # A flag without a lock, because the garbage collector may close this in any thread, at any instruction.
         self.is_closing = False
@@ -130,7 +131,7 @@ class ConsumerThread:
                     self._serve(self._link)
                 except BusUnreachableError as error:
                     if not self.is_closing:
-                        logger.warning("%s; connecting again", error)
+                        logger.log(self._level_of_outages, "%s; connecting again", error)
                 finally:
                     if self._link is not None:
                         self._link.close()

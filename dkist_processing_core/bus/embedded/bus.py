@@ -59,6 +59,7 @@ class JournalBus:
         replay: bool | datetime | Offset = False,
         in_batches: bool = False,  # noqa: ARG002 - reading the file is the same
         former: Iterable[str] = (),  # noqa: ARG002 - the patterns are compared during the reading
+        only_watches: bool = False,  # noqa: ARG002 - there is no connection
     ) -> "UnnamedReceiver | NamedReceiver":
         """
         Return a receiver of events from the file. Only one process at a time reads under a name; others wait.

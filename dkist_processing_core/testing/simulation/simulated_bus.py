@@ -89,6 +89,7 @@ class SimulatedBus(InMemoryBus):
         replay: bool | datetime | Offset = False,
         in_batches: bool = False,
         former: Iterable[str] = (),  # noqa: ARG002 - a queue has the last patterns
+        only_watches: bool = False,  # noqa: ARG002 - no display uses it
     ) -> Any:
         """Return a receiver: of the queue of a name, or of the archive."""
         self.steps.take("subscribe")
