@@ -3,6 +3,7 @@ Tests of the doctor: its findings, its advice, and the secrets that it must not 
 """
 
 import json
+import os
 import socket
 import sqlite3
 import uuid
@@ -198,6 +199,22 @@ def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, t
     assert told.exit_code == 1
     assert f"✗ folder        the journals' folder {tmp_path / 'file' / 'state'} cannot be created" in told.stdout
     assert "set DKIST_CORE_STATE_DIR to a folder on a local disk" in told.stdout
+
+
+@pytest.mark.parametrize("state", ["/proc/nothing", "/sys/nothing/below", "long"])
+def test_a_folder_that_no_user_can_create_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """
+    A file system of the kernel holds no other files, although root has the permission to write, and names have a limit.
+    """
+    folder = tmp_path / ("x" * 300) if state == "long" else Path(state)
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(folder))
+
+    told = doctor()
+
+    assert told.exit_code == 1
+    assert f"the journals' folder {folder} cannot be created: " in told.stdout
+    assert "can be read and written" not in told.stdout
+    assert not os.path.lexists(folder)
 
 
 def test_a_folder_in_memory_is_said_to_have_moved(monkeypatch: pytest.MonkeyPatch) -> None:

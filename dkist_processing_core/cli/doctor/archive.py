@@ -5,6 +5,7 @@ Not here: whether the archive exists (doctor.broker), and whether the journal ca
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -74,7 +75,7 @@ def check_archive_of_journal(bus: Bus) -> Iterator[Check]:
     found: tuple[int, float | None, float | None] = (0, None, None)
     # Whether the file can be used is another check.
     with contextlib.suppress(JournalError):
-        if bus.journal_path.exists():
+        if os.path.lexists(bus.journal_path):
             found = Journal.look(bus.journal_path, lambda journal: _held(journal, bus.event_exchange))
     count, oldest, newest = found
     if oldest is not None:

@@ -22,6 +22,11 @@ from dkist_processing_core.text.terminal import visible_line
 
 _IN_MEMORY = {"ramfs", "tmpfs"}
 _IN_CONTAINER = {"aufs", "overlay"}
+# Root has the permission to create files on them, but no file can be created.
+_OF_KERNEL = {
+    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl",
+    "mqueue", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
+}  # fmt: skip
 _DELIVERY = (
     "the next publisher delivers them while the broker can be reached; `dkist-core outbox drain` does so now, "
     "`dkist-core outbox relay` continuously"
@@ -68,27 +73,38 @@ def _check_file(what: str, bus: Bus) -> Check:
     except JournalError as error:
         return wrong(what, str(error), f"make the file usable for this user, or {_SET}")
     # The first event creates the file.
-    nearest = _nearest(path.parent)
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        return wrong(what, f"{path} does not exist, and this user may not create it in {nearest}", _SET)
+    hindrance = _hindrance(path)
+    if hindrance is not None:
+        return wrong(what, f"{path} does not exist and cannot be created: {hindrance}", _SET)
     return ok(what, _usable(bus, 0))
 
 
-def _nearest(folder: Path) -> Path:
-    """Return the folder, or the nearest existing folder above it."""
-    return next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+def _hindrance(path: Path) -> str | None:
+    """Return why a missing file or folder cannot be created; None if nothing is known that prevents it."""
+    nearest = next(each for each in path.parents if os.path.lexists(each))
+    if not nearest.is_dir():
+        return f"{nearest} is not a folder"
+    kind = file_system(nearest)
+    if kind in _OF_KERNEL:
+        return f"{nearest} shows data of the kernel ({kind}) and holds no other files"
+    longest = max(path.relative_to(nearest).parts, key=lambda part: len(os.fsencode(part)))
+    limit = os.pathconf(nearest, "PC_NAME_MAX")
+    if len(os.fsencode(longest)) > limit:
+        return f"a name of more than {limit} bytes is too long there"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"this user may not write to {nearest}"
+    return None
 
 
 def _problem_of(where: Place) -> str | None:
     """Return why journals cannot be in a folder, without creating it; None if they can."""
-    nearest = _nearest(where.folder)
     if where.problem is not None:
         return where.problem
-    if not nearest.is_dir():
-        return f"the journals' folder {where.folder} cannot be created: {nearest} is not a folder"
-    if nearest != where.folder:
-        may_create = os.access(nearest, os.W_OK | os.X_OK)
-        return None if may_create else f"this user cannot create the journals' folder {where.folder} in {nearest}"
+    if not os.path.lexists(where.folder):
+        hindrance = _hindrance(where.folder)
+        return None if hindrance is None else f"the journals' folder {where.folder} cannot be created: {hindrance}"
+    if not where.folder.is_dir():
+        return f"the journals' folder {where.folder} cannot be created: it is not a folder"
     try:
         check_folder(where)
     except JournalError as error:
