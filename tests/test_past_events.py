@@ -326,6 +326,25 @@ def test_without_its_broker_a_host_shows_the_events_that_wait_for_it(
     assert "only events that wait on this host for the broker: 1 (of 3 messages in " in failures.stderr
 
 
+@pytest.mark.parametrize("begins", [False, True])
+def test_without_its_broker_a_host_knows_the_start_of_a_run_only_if_its_report_waits(
+    monkeypatch: pytest.MonkeyPatch, refusing_port: int, *, begins: bool
+) -> None:
+    """
+    The broker may have the first tasks of the run: a task that starts on this host is not the start.
+    """
+    place = {"mesh_address": LOOPBACK, "mesh_port": refusing_port}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps({"interservice-bus": place}))
+    publish(*([make(WorkflowStarted, started_at=NOW, time=NOW)] if begins else []), started("B", time=NOW))
+
+    document = json.loads(CliRunner().invoke(app, ["timeline", "--json"]).stdout)
+    drawn = CliRunner().invoke(app, ["timeline"]).stdout
+
+    moment = NOW.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert (document["startedAt"], document["startedBefore"]) == ((moment, None) if begins else (None, moment))
+    assert ("before " in drawn) is not begins
+
+
 def test_events_that_still_wait_are_shown_after_those_of_the_bus(broker: Broker, use: Callable[[Broker], None]) -> None:
     """
     After an outage they are part of the lists and of the run, and one line on standard error says what delivers them.

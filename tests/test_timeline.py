@@ -36,6 +36,7 @@ from dkist_processing_core.events import (
     WorkflowFailed,
     WorkflowFinished,
     WorkflowStarted,
+    format_time,
 )
 from dkist_processing_core.runs import RunState, RunView
 from dkist_processing_core.runs.as_json import run_json
@@ -650,6 +651,16 @@ def test_the_json_of_a_run_holds_what_the_picture_holds() -> None:
     assert fit["attempts"][0]["end"]["errorType"] == "pipeline.errors.LimbNotFoundError"
     assert fit["attempts"][0]["progress"]["done"] == 3
     assert document["tasks"][2] == {"name": "Sum", "state": "not run", "engineState": "upstream_failed", "attempts": []}
+
+
+def test_the_json_of_a_run_has_no_start_that_was_not_reported() -> None:
+    """
+    The time of the first report is given under another name, since the start is only known to be before it.
+    """
+    known, unknown = run_json(view_of(*BEGUN)), run_json(view_of(finished("A")))
+
+    assert (known["startedAt"], known["startedBefore"]) == ("2026-11-22T12:00:00.000000Z", None)
+    assert (unknown["startedAt"], unknown["startedBefore"]) == (None, format_time(finished("A").time))
 
 
 def one(lines: EventLines, event: Event) -> Text:

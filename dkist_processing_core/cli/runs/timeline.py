@@ -6,6 +6,7 @@ Not here: finding the run (find), the drawing of a timeline (draw.timeline), and
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from dkist_processing_core.cli.waiting import only_waiting, waiting_remark
 from dkist_processing_core.consumer import Selection
 from dkist_processing_core.consumer.backwards import Batch, all_back, undelivered_back
 from dkist_processing_core.errors import BusUnreachableError
+from dkist_processing_core.events import WorkflowStarted
+from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.run_record import records_beside
@@ -55,11 +58,19 @@ def show_timeline(named: str | None, *, workflow: str | None = None, as_json: bo
         if not any(batch.events for batch in waiting):
             raise unreachable from error
         view = find_run(lambda _: read(waiting), named, where=f"this host, and {error}", workflow=workflow)
+        # The broker may have the first reports of the run.
+        view = replace(view, is_start_known=_has_start(view.run, waiting))
     _show(view, short_ids.of(view.run.run_id), as_json=as_json)
     if unreachable is not None:
         raise unreachable
     if (remark := waiting_remark(settings)) is not None:
         print_remark(remark)
+
+
+def _has_start(run: Run, batches: Iterable[Batch]) -> bool:
+    events = (event for batch in batches for event in batch.events)
+    starts = (event for event in events if isinstance(event, WorkflowStarted))
+    return any((event.workflow_name, event.run_id) == (run.workflow_name, run.run_id) for event in starts)
 
 
 def _lost(journal: Path) -> Iterator[Batch]:
