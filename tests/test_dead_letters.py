@@ -335,6 +335,19 @@ def test_a_letter_is_shown_with_its_failure_and_its_message(place: Place) -> Non
     assert '"taskName": "T0"' in shown
 
 
+def test_a_long_failure_is_shown_in_part(place: Place) -> None:
+    """
+    A message of some megabytes hides all others; JSON has what is stored.
+    """
+    place.bury("no column " + 100_000 * "x")
+    (group,) = place.groups()
+
+    shown = run("show", group["newest"]["id"], *place.options).stdout
+
+    assert "no column xxx" in shown
+    assert len(shown) < 15_000
+
+
 def on_terminal(columns: int, *arguments: str, **variables: str) -> str:
     """
     Return what a command prints on a terminal of this width.
