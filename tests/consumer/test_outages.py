@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import Connection
 
 from dkist_processing_core import Consumer
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.delivery.publisher import Publisher
@@ -352,6 +353,25 @@ def test_a_consumer_ends_on_request_while_the_archive_is_read(broker: Broker, ef
     consumer_of(effects).run(until_idle=True)
 
     assert effects.events == names
+
+
+@pytest.mark.usefixtures("owned")
+def test_a_batch_of_large_messages_has_fewer(broker: Broker) -> None:
+    """
+    Storing a batch takes a multiple of its size in memory.
+    """
+    megabyte = 1024 * 1024
+    with open_bus(read_settings()).subscribe(("#",), name="actor", in_batches=True) as receiver:
+        with broker.connect() as connection:
+            for _ in range(12):
+                connection.channel().basic_publish("workflow.events.x", "task.failed.W.T", bytes(megabyte))
+        sizes: list[int] = []
+        while sum(sizes) < 12:
+            batch = receiver.receive_batch(500, 5.0)
+            sizes.append(len(batch))
+            batch[-1].acknowledge(with_earlier=True)
+
+    assert max(sizes) <= 4
 
 
 @pytest.mark.usefixtures("owned")

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 # (`consumer_timeout`). 1 for a quorum queue: it counts each return of a message, even of one that the consumer never
 # received, and drops the message at a limit.
 QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
-# For a consumer that stores messages in batches and acknowledges them at once.
+# For a consumer that stores messages in batches and acknowledges them at once. It does not follow the speed of the
+# database: an open subscription keeps its prefetch, and a new one on its channel would put messages that are on their
+# way behind later ones. A slow database keeps no other reader waiting, since one process reads the queue. With a fast
+# one, an intake took in 690, 1,290 and 2,010 events per second with 20, 100 and 500.
 BATCH_PREFETCH = 500
 _CONFIRM_SECONDS = 10.0
 _TURN_SECONDS, _TURN_PAUSE_SECONDS = 2.0, 0.02

@@ -11,6 +11,8 @@ from dkist_processing_core.bus.amqp.consumer_thread import ConsumerThread, Sourc
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.process import forks
 
+_BATCH_BYTES = 4 * 1024 * 1024
+
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.bus import AmqpBus
     from dkist_processing_core.bus.amqp.received import AmqpReceivedMessage
@@ -62,11 +64,16 @@ class AmqpReceiver:
         return found
 
     def receive_batch(self, most: int, timeout: float) -> "list[AmqpReceivedMessage]":
-        """Return the events that have arrived, at most `most`; none if none arrives within `timeout` seconds."""
+        """
+        Return the events that have arrived, at most `most`; none if none arrives within `timeout` seconds.
+
+        A batch of large messages has fewer: storing it takes a multiple of its size.
+        """
         first = self.receive(timeout)
         batch = [] if first is None else [first]
         messages = self._thread.messages
-        while batch and len(batch) < most:
+        size = 0
+        while batch and len(batch) < most and (size := size + len(batch[-1].message.body)) < _BATCH_BYTES:
             try:
                 found = messages.get_nowait()
             except queue.Empty:
