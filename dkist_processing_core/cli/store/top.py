@@ -74,11 +74,7 @@ def _lines(choice: Choice, silent_since: datetime | None, console: Terminal, *, 
         attempts = questions.open_attempts(choice, silent_since=silent_since)
         idle = questions.idle_runs(choice, silent_since=silent_since)
         now, running = datetime.now(UTC), {attempt.run for attempt in attempts}
-        text = (
-            f"{counted(len(attempts), 'attempt')} of {counted(len(running), 'run')}" if attempts else "no attempt runs"
-        )
-        if idle:
-            texts = [f"{counted(len(attempts), 'attempt')} of {counted(len(running), 'run')}"] if attempts else []
+        texts = [f"{counted(len(attempts), 'attempt')} of {counted(len(running), 'run')}"] if attempts else []
         texts += [f"{counted(len(idle), 'run')} without an attempt"] if idle else []
         text = ", ".join(texts) or "no attempt runs"
         yield Text.assemble((text, "bold"), (f"  {local_time(now, '%H:%M:%S', None)}", "dim"))
