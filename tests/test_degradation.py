@@ -7,6 +7,8 @@ Not here: brokers that cannot be reached (test_delivery.py).
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -367,3 +369,28 @@ def test_what_waits_for_the_journal_s_lock_is_in_its_books(broker: Broker) -> No
         arrived = sum(1 for _ in iter(lambda: channel.basic_get("seen", auto_ack=True)[0], None))
         assert (held_up, arrived) == (True, 5)
     assert books_of(settings) == Books(published=6, confirmed=6, pending=0, set_aside=0)
+
+
+def test_a_run_counts_the_lost_events_of_all_its_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    One line has the number: two events of the run, and four of each of its two attempts, by launchers and tasks.
+    """
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(tmp_path / "file" / "state"))
+    (tmp_path / "lossy.py").write_text(
+        "from dkist_processing_core import TaskBase, Workflow\n"
+        "class A(TaskBase):\n"
+        "    def run(self): self.progress(1, 2)\n"
+        "class B(A): pass\n"
+        "workflow = Workflow(process_category='lossy', process_name='run')\n"
+        "workflow.add_node(A)\n"
+        "workflow.add_node(B, upstreams=A)\n"
+    )
+
+    shown = subprocess.run(
+        [sys.executable, "-m", "dkist_processing_core.cli", "run", "lossy", "--recipe-run-id", "1"],
+        cwd=tmp_path, check=True, capture_output=True, text=True,
+    ).stderr  # fmt: skip
+
+    lines = [line for line in shown.splitlines() if " lost: " in line]
+    assert [line.partition(": ")[2].partition(" lost")[0] for line in lines] == ["10 events are"], shown

@@ -75,6 +75,9 @@ class Mode(Protocol):
     ) -> None:
         """Send the end to a launcher after this process has reported it; `is_published` is whether that succeeded."""
 
+    def send_loss_to_launcher(self, reporter: EventReporter) -> None:
+        """Send the number of lost events to a launcher, after the publisher was closed."""
+
 
 def mode_of(attempt: Attempt, secrets: Sequence[str]) -> Mode:
     """Return the mode of an attempt: launched if there is a pipe to a launcher."""
@@ -141,6 +144,9 @@ class CalledMode:
     ) -> None:
         """Do nothing: no other process waits for the end."""
 
+    def send_loss_to_launcher(self, reporter: EventReporter) -> None:
+        """Do nothing: this process warns of lost events itself."""
+
 
 class LaunchedMode:
     """A task under a launcher, which has reported the start and reports the end if the task cannot."""
@@ -156,6 +162,7 @@ class LaunchedMode:
         self._secrets = secrets
         self._pipe = ReportPipe(report_fd, attempt.started_fd)
         self._termination = TaskTermination()
+        self._is_end_repeated = False
 
     def began(self) -> float:
         """Return when the launcher started this process; the present time if the launcher has not reported that."""
@@ -206,7 +213,14 @@ class LaunchedMode:
     ) -> None:
         """Report the end to the launcher, which publishes it if it is not on disk."""
         is_on_disk = is_published and reporter.publisher is not None and reporter.publisher.is_on_disk
-        self._write(event_class, facts, is_on_disk=is_on_disk)
+        is_sent = self._write(event_class, facts, is_on_disk=is_on_disk)
+        self._is_end_repeated = is_published and is_sent and not is_on_disk
+
+    def send_loss_to_launcher(self, reporter: EventReporter) -> None:
+        """Send the number of lost events: the process that reports on the folder of the journal warns of them."""
+        if reporter.publisher is not None and reporter.publisher.unreported_loss:
+            # The launcher counts the end, which it also publishes.
+            self._pipe.write({"lost": reporter.publisher.unreported_loss - self._is_end_repeated})
 
     def _write(self, event_class: type[TaskEnd], facts: dict[str, Any], *, is_on_disk: bool) -> bool:
         with errors_logged("the launcher does not receive the end", secrets=self._secrets):

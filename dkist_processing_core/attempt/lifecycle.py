@@ -198,6 +198,7 @@ class Lifecycle:
             self._stack.close()
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
         self._reporter.close(self._telemetry, timeout * self._mode.allowance.bus)
+        self._mode.send_loss_to_launcher(self._reporter)
         with self._errors_logged("log records are still shown"):
             self._shown.close()
 

@@ -35,6 +35,10 @@ class JournalWarnings:
         # The cause that another process reports, as long as it lives.
         self._left_to_other: str | None = None
         self._prepared: str | None = None
+        self.lost_by_others = 0
+        """How many events were lost by processes that leave their warning to this one."""
+        self.unreported_loss = 0
+        """How many events are lost of which another process of the run warns."""
 
     @property
     def is_unusable(self) -> bool:
@@ -69,9 +73,13 @@ class JournalWarnings:
             logger.warning("%s", each)
 
     def log_lost(self, count: int) -> None:
-        """Log how many events are lost."""
+        """Log how many events are lost: `count` of this process, and those of processes that leave it to this one."""
+        count += self.lost_by_others
+        if not count:
+            return
         is_left = self._left_to_other is not None and not self._reports_folder()
         level = logging.DEBUG if is_left else logging.WARNING
+        self.unreported_loss = count if is_left else 0
         if self._left_to_other is not None and not is_left:
             logger.warning("%s", self._left_to_other)
         what = f"{counted(count, 'event')} {'is' if count == 1 else 'are'}"

@@ -215,6 +215,16 @@ class Publisher:
         if drainer.failure is not None or not self._shelf.is_pending_inside_guard:
             drainer.end_here()
 
+    def add_loss(self, count: object) -> None:
+        """Count the events that another process has lost, by its report, in the warning that `close` logs."""
+        if isinstance(count, int) and count > 0:
+            self._shelf.warnings.lost_by_others += count
+
+    @property
+    def unreported_loss(self) -> int:
+        """How many events were lost at `close`, if another process of the run is to warn of them."""
+        return self._shelf.warnings.unreported_loss
+
     @property
     def waited(self) -> float:
         """How many seconds calls have waited for a locked journal."""

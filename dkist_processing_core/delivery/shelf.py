@@ -64,7 +64,7 @@ class Shelf:
         self._overflow = Overflow(bus)
         self.handover = Handover()
         """Hands messages over to the drainer of this process once they are in the journal."""
-        self._warnings = JournalWarnings(bus.journal_path, reports_folder=reports_folder)
+        self.warnings = JournalWarnings(bus.journal_path, reports_folder=reports_folder)
         self._mover: threading.Thread | None = None
         self._end = SignalSafeFlag()
         self._is_closed = False
@@ -166,7 +166,7 @@ class Shelf:
             else:
                 self._overflow.end()
                 if is_writing:
-                    self._warnings.end()
+                    self.warnings.end()
             if self._is_closed:
                 # A signal handler may have closed the shelf after deferring these messages, so close the files here.
                 self._close_files()
@@ -195,20 +195,20 @@ class Shelf:
     @property
     def _first_wait(self) -> float:
         """For how many seconds to wait for the journal before messages are displaced."""
-        return 0.0 if self.is_displaced or self._warnings.is_unusable else self._limit.left_for_first
+        return 0.0 if self.is_displaced or self.warnings.is_unusable else self._limit.left_for_first
 
     def _displace(self, reason: Exception, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
         """Store messages in the overflow, and prepare a warning with the reason why the journal cannot be used."""
-        self._warnings.begin(reason)
+        self.warnings.begin(reason)
         if messages or len(self.memory):
             place = self._overflow.add(messages, once=once, note=note)
             if place is not None:
-                self._warnings.prepare(reason, place)
+                self.warnings.prepare(reason, place)
 
     def log_warnings(self) -> None:
         """Log the pending warnings, outside of the lock: the author's log handler may publish."""
         finding, self._shared.finding = self._shared.finding, None
-        self._warnings.log(finding)
+        self.warnings.log(finding)
 
     def _start_mover(self) -> None:
         mover = threading.Thread(target=self._move_when_possible, name="dkist-core-mover", daemon=True)
@@ -287,9 +287,7 @@ class Shelf:
         # From now on only a signal handler can append, to another shelf, so this ends.
         self.run_guarded(lambda: None, otherwise=None, seconds=max(DEFERRED_SECONDS, self._limit.seconds))
         # Inside the guard, so that the mover thread is not moving these messages at the same time.
-        lost = self.run_guarded(self.memory.clear, otherwise=0)
-        if lost:
-            self._warnings.log_lost(lost)
+        self.warnings.log_lost(self.run_guarded(self.memory.clear, otherwise=0))
         self.run_guarded(self._close_files, otherwise=None)
 
     def _close_files(self) -> None:

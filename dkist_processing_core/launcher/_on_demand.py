@@ -41,8 +41,9 @@ class ReportsOnDemand:
         with errors_logged():
             action(self.open())
 
-    def close(self, *, is_orphaned: bool) -> None:
-        """Deliver the pending reports, if there are any; `is_orphaned` is whether the parent process has died."""
+    def close(self, *, is_orphaned: bool, lost_by_task: object) -> int:
+        """Deliver the pending reports, if there are any; see `Reports.close`."""
         with errors_logged():
             if self._opened is not None:
-                self._opened.close(is_orphaned=is_orphaned)
+                return self._opened.close(is_orphaned=is_orphaned, lost_by_task=lost_by_task)
+        return 0

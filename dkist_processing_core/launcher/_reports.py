@@ -180,15 +180,20 @@ class Reports:
             )
         self._span.set_status(Status(StatusCode.ERROR, message or str(cause)))
 
-    def close(self, *, is_orphaned: bool) -> None:
+    def close(self, *, is_orphaned: bool, lost_by_task: object = 0) -> int:
         """
         Report lost runs of this host, and deliver all pending events, including the task's own; then close.
 
         Args:
             is_orphaned: Whether the process that has started this one, and may have delivered its events, has died.
+            lost_by_task: How many events the task has reported as lost.
+
+        Returns:
+            How many events are lost of which the engine's process warns.
         """
         publisher = self._reporter.publisher
         if publisher is not None:
+            publisher.add_loss(lost_by_task)
             with self._errors_logged("lost runs are not reported"):
                 report_lost_runs(publisher)
                 if is_orphaned:
@@ -196,6 +201,7 @@ class Reports:
         allowance = budget.ORPHANED_LAUNCHER if is_orphaned else budget.LAUNCHER
         timeout = 0.0 if self._settings is None else allowance.for_bus(self._settings.event_flush_timeout)
         self._reporter.close(self._telemetry, timeout, including_backlog=True)
+        return 0 if publisher is None else publisher.unreported_loss
 
     def _errors_logged(self, consequence: str) -> contextlib.AbstractContextManager[None]:
         return errors_logged(consequence, secrets=self._secrets)

@@ -66,6 +66,7 @@ class Launch:
         self._reports = ReportsOnDemand(assignment, began_ns)
         self._environment = TaskEnvironment(assignment.requirement, self._reports, requests)
         self._supervision = self._new_supervision()
+        self._lost_by_task: object = 0
         for descriptor in (assignment.engine_fd, assignment.record_fd):
             if descriptor is not None:
                 with errors_logged():
@@ -101,6 +102,7 @@ class Launch:
     def _conclude(self, end: ProcessEnd) -> int:
         """Report the end and return the launcher's exit status: the task's own, even if the report fails."""
         supervision = self._supervision
+        self._lost_by_task = end.reports.get("lost", 0)
         if "end" not in end.reports and (process := supervision.process) is not None:
             # The author's code may have closed the pipe.
             self._reports.report(
@@ -131,7 +133,7 @@ class Launch:
                 if facts.get("cause") not in _WITHOUT_ERROR:
                     shown["error"] = error_line(facts.get("error_type"), facts.get("message"))
                 line = json.dumps({**shown, "preparation_seconds": self._environment.seconds})
-                os.write(self._assignment.engine_fd, line.encode())
+                os.write(self._assignment.engine_fd, line.encode() + b"\n")
 
     def conclude_without_process(self) -> int:
         """Report the end of a task whose termination was requested before it was started."""
@@ -162,5 +164,8 @@ class Launch:
             # If the process of the run has died, the last launcher that closes the record can take and report it.
             with errors_logged():
                 os.close(self._assignment.record_fd)
-        self._reports.close(is_orphaned=self._requests.is_orphaned)
+        lost = self._reports.close(is_orphaned=self._requests.is_orphaned, lost_by_task=self._lost_by_task)
+        if lost and self._assignment.engine_fd is not None:
+            with errors_logged():
+                os.write(self._assignment.engine_fd, json.dumps({"lost": lost}).encode() + b"\n")
         self._environment.close()

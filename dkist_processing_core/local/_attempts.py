@@ -144,6 +144,7 @@ class Attempts:
         is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
         facts, lasted = child.facts_of_end(process), time.monotonic() - began
         seconds, parts = _times_of(facts, otherwise=lasted)
+        self._reports.add_loss(facts.get("lost", 0))
         self._display.detail(attempt.task_name, f"launcher {process.pid} ended after {duration(lasted)}")
         with signals_deferred(interrupts=True):
             self._record_end(AttemptEnd(attempt, exit_code, seconds, is_reported, parts, str(facts.get("error") or "")))

@@ -209,6 +209,11 @@ class RunReports:
         with errors_logged("the run's span does not end"):
             self._stack.__exit__(*error)
 
+    def add_loss(self, count: object) -> None:
+        """Count the events that the processes of an attempt have lost, by their launcher's report."""
+        if self._reporter.publisher is not None:
+            self._reporter.publisher.add_loss(count)
+
     def close(self) -> None:
         """Deliver the pending events and export telemetry, for as long as the settings allow."""
         self._reporter.close(self._telemetry, self._settings.event_flush_timeout * budget.LOCAL_ENGINE.bus)

@@ -145,13 +145,15 @@ def wait(process: "subprocess.Popen[bytes]") -> int | None:
 
 
 def facts_of_end(process: LauncherProcess) -> dict[str, Any]:
-    """Return the facts of the attempt's end that a launcher has sent; without any if it was killed before."""
+    """Return the facts of the attempt's end that a launcher has sent, of all lines; none if it was killed before."""
+    facts: dict[str, Any] = {}
     # Code in this process may have closed the descriptor.
     with contextlib.suppress(OSError, ValueError), process.end_pipe as pipe:
         os.set_blocking(pipe.fileno(), False)
-        facts = json.loads(pipe.read(_MAX_LINE_BYTES) or b"{}")
-        return facts if isinstance(facts, dict) else {}
-    return {}
+        for line in (pipe.read(_MAX_LINE_BYTES) or b"").splitlines():
+            found = json.loads(line)
+            facts |= found if isinstance(found, dict) else {}
+    return facts
 
 
 def send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
