@@ -22,7 +22,7 @@ from benchmarks.plan import Plan
 from benchmarks.sides.job import Job
 from benchmarks.sides.library import settings_of
 from benchmarks.sides.pika_parts import parameters, properties
-from dkist_processing_core.bus.amqp.named_queue import BATCH_PREFETCH
+from dkist_processing_core.bus import MOST_AHEAD
 from dkist_processing_core.bus.topology import consumer_topology
 from dkist_processing_core.events import decode, encode
 from tests.services.postgres import PostgresServer
@@ -30,7 +30,7 @@ from tests.services.postgres import PostgresServer
 QUEUE = "bench"
 BATCH = 100
 """How many effects share a transaction in the rows of batches."""
-_PREFETCH = {"prefetch": BATCH_PREFETCH}
+_PREFETCH = {"prefetch": MOST_AHEAD}
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 
 STORED = {database: Side(f"stored in {database}", "library_consumer") for database in (SQLITE, POSTGRESQL)}

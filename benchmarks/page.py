@@ -19,7 +19,7 @@ from benchmarks.aims import AIMS
 from benchmarks.figures import Row, key_of
 from benchmarks.rates import BATCH
 from benchmarks.replaced import COLLECTOR_ROUNDS, RELEASE, WORKER_ROUNDS
-from dkist_processing_core.bus.amqp.named_queue import BATCH_PREFETCH
+from dkist_processing_core.bus import MOST_AHEAD
 
 ROOT = Path(__file__).parents[1]
 LAST = ROOT / "benchmarks" / "last.json"
@@ -27,7 +27,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 _FIGURES = {
     "batch": BATCH,
-    "prefetch": BATCH_PREFETCH,
+    "prefetch": MOST_AHEAD,
     "release": RELEASE,
     "collector_rounds": COLLECTOR_ROUNDS,
     "worker_rounds": WORKER_ROUNDS,

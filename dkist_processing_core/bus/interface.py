@@ -19,6 +19,16 @@ Batches = Generator[list[Message], None, None]
 FEWEST_AT_ONCE, MOST_AT_ONCE = 256, 16_384
 """The most messages in the first of these batches; each further one may have twice as many, up to the second number."""
 
+MOST_AHEAD = 750
+"""
+The most messages that a bus delivers in batches ahead of their acknowledgement.
+
+More than the largest batch of a consumer: the next one arrives while one is stored. 750 events of 64 KiB leave a
+consumer below 150 MiB. The number does not follow the speed of the database: an open subscription keeps its prefetch,
+and a new one on its channel would put messages that are on their way behind later ones. A slow database keeps no other
+reader waiting, since one process reads the queue.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Offset:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from dkist_processing_core.bus import ArchiveEnd, Bus, Offset, ReceivedMessage, Receiver
+from dkist_processing_core.bus import MOST_AHEAD, ArchiveEnd, Bus, Offset, ReceivedMessage, Receiver
 from dkist_processing_core.consumer.past import receive_connected
 from dkist_processing_core.inbox import Inbox, Stored
 from dkist_processing_core.text import counted
@@ -158,7 +158,7 @@ class Completeness:
             self._next_at = float("inf")
         else:
             # Messages on their way to the receiver are not counted by the queue.
-            self._awaited = self._end.waiting + _BATCH
+            self._awaited = self._end.waiting + MOST_AHEAD
 
     def compare(self) -> None:
         """

@@ -166,12 +166,12 @@ class AmqpBus:
     ) -> "AmqpReceiver":
         """Return a receiver: of the queue that all receivers of `name` share, or without a name of the archive."""
         # Imported here, because a task publishes only and does not need them.
-        from dkist_processing_core.bus.amqp.archive import ARCHIVE_PREFETCH, Archive  # noqa: PLC0415
-        from dkist_processing_core.bus.amqp.named_queue import BATCH_PREFETCH, CountedQueue, NamedQueue  # noqa: PLC0415
+        from dkist_processing_core.bus.amqp.archive import ARCHIVE_BATCH_PREFETCH, ARCHIVE_PREFETCH, Archive  # noqa: PLC0415
+        from dkist_processing_core.bus.amqp.named_queue import CountedQueue, NamedQueue  # noqa: PLC0415
         from dkist_processing_core.bus.amqp.receiver import AmqpReceiver  # noqa: PLC0415
 
         if name is None:
-            prefetch = BATCH_PREFETCH if in_batches else ARCHIVE_PREFETCH
+            prefetch = ARCHIVE_BATCH_PREFETCH if in_batches else ARCHIVE_PREFETCH
             archive = Archive(self, patterns, replay=replay, prefetch=prefetch)
             return AmqpReceiver(self, archive, only_watches=only_watches)
         queue = NamedQueue(self, name, patterns, former=former) if in_batches else CountedQueue(self, name, patterns)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.bus.amqp.lost_events import LostEvents
+from dkist_processing_core.bus.interface import MOST_AHEAD
 from dkist_processing_core.bus.topology import DEAD_LETTER_EXCHANGE, consumer_topology
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.journal.message import Message, Properties
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 # (`consumer_timeout`). 1 for a quorum queue: it counts each return of a message, even of one that the consumer never
 # received, and drops the message at a limit.
 QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
-# For a consumer that stores messages in batches and acknowledges them at once. It does not follow the speed of the
-# database: an open subscription keeps its prefetch, and a new one on its channel would put messages that are on their
-# way behind later ones. A slow database keeps no other reader waiting, since one process reads the queue. With a fast
-# one, an intake took in 690, 1,290 and 2,010 events per second with 20, 100 and 500.
-BATCH_PREFETCH = 500
 _CONFIRM_SECONDS = 10.0
 _TURN_SECONDS, _TURN_PAUSE_SECONDS = 2.0, 0.02
 _MAX_REASON_BYTES = 16 * 1024
@@ -51,7 +47,7 @@ class NamedQueue:
         self._topology = consumer_topology(bus.settings, name, patterns)
         bindings = consumer_topology(bus.settings, name, former).bindings
         self._former = [binding for binding in bindings if binding not in self._topology.bindings]
-        self._prefetch = BATCH_PREFETCH
+        self._prefetch = MOST_AHEAD
 
     def attach(self, link: "AmqpLink") -> None:
         """Create the queue if it is missing, and subscribe to it."""
