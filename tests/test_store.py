@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, create_engine, select
+from sqlalchemy import Connection, Engine, create_engine, select, text
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.collect.answers import Choice
@@ -24,6 +24,8 @@ from dkist_processing_core.collect.tables import ATTEMPTS, METADATA, REPORTS, RU
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Database
+from dkist_processing_core.inbox.migrating import VERSION_TABLE
+from dkist_processing_core.inbox.tables import consumers
 from dkist_processing_core.runs import RunState, State, kept_reports, run_view
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import NOON, failed, finished, progressed, started
@@ -33,7 +35,17 @@ from tests.strategies import events, reports
 NOW = NOON + timedelta(minutes=5)
 YESTERDAY = "scheduled__2026-11-21T11:00:00+00:00"
 _DERIVED = {
-    RUNS: ("workflow_name", "workflow_version", "run_id", "state", "verdict", "began_at", "ended_at", "last_sign_at"),
+    RUNS: (
+        "workflow_name",
+        "workflow_version",
+        "run_id",
+        "state",
+        "verdict",
+        "began_at",
+        "is_start_known",
+        "ended_at",
+        "last_sign_at",
+    ),
     TASKS: ("place", "name", "state", "engine_state"),
     ATTEMPTS: tuple(column.name for column in ATTEMPTS.columns if column.name != "run"),
 }
@@ -392,6 +404,20 @@ def test_the_migrations_make_the_tables_of_this_release(engine: Engine) -> None:
         found = compared(engine)
 
     assert found == []
+
+
+def test_a_store_of_an_earlier_release_is_derived_again() -> None:
+    """Such a store has the first report of a run as its start, whether the start was reported or not."""
+    with closing(Database.open(None, read_settings())) as database, database.transaction() as transaction:
+        fill(transaction, [[*ended_run(), finished("A", run_id="late")]])
+        transaction.execute(text(f"ALTER TABLE {RUNS.name} DROP COLUMN is_start_known"))
+        transaction.execute(text(f"ALTER TABLE {consumers.name} DROP COLUMN bus"))
+        transaction.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0003'"))
+    with closing(Database.open(None, read_settings())) as database, database.transaction() as transaction:
+        count = Store(clock=NOW.timestamp).fold(transaction, 10)
+        known = {run.run.run_id: run.is_start_known for run in Questions(transaction).runs(Choice())}
+
+    assert (count, known) == (2, {ENDED: True, "late": False})
 
 
 def compared(engine: Engine) -> list[Any]:

@@ -23,12 +23,13 @@ from sqlalchemy import select as select_from
 from typer.testing import CliRunner
 
 from dkist_processing_core.cli import app
+from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.run_ids import complete_family, complete_stored_run_id
 from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.events import Event
+from dkist_processing_core.events import Event, format_time
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed, finished, started
@@ -123,6 +124,18 @@ def test_a_run_is_shown_by_its_short_id(now: datetime) -> None:
         "Publish",
     ]
     assert in_json("runs", "show", "8bf54b12") == in_json("timeline", "8bf54b12")
+
+
+def test_a_run_of_which_no_start_was_reported_has_none(now: datetime) -> None:
+    """Its first report is a time before which it began, in a list, in its sheet and in JSON."""
+    publish(*past_and_present(now), finished("A", run_id="late__12345678", time=now))
+    listed = {each["dagRunId"]: (each["startedAt"], each["startedBefore"]) for each in in_json("runs", "list")["runs"]}
+    shown = in_json("runs", "show", "12345678")
+
+    assert listed["late__12345678"] == (shown["startedAt"], shown["startedBefore"]) == (None, format_time(now))
+    assert listed[ENDED] == (format_time(now - timedelta(hours=1)), None)
+    assert "began before" in answer("runs", "show", "12345678")
+    assert f"began before {local_time(now, '%Y-%m-%d %H:%M:%S', None)}: no start was reported" in answer("runs", "list")
 
 
 def test_a_family_of_failures_is_shown_by_the_beginning_of_its_id(now: datetime) -> None:

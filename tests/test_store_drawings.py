@@ -23,7 +23,7 @@ from dkist_processing_core.cli.store.next_steps import next_steps
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.runs import State, kept_reports, run_view
-from tests.facts import NOON
+from tests.facts import NOON, finished
 from tests.generated import generated_by
 from tests.running import ROOT
 from tests.stored import ENDED, ended_run, running_run
@@ -135,6 +135,19 @@ def test_a_run_is_shown_with_its_retry_its_failure_its_skipped_branch_and_its_ki
     assert "    out of memory (SIGKILL) at 61 GB\n    at 9/20 frame (dark current)" in drawn
     assert 'calibrate.py", line 131, in find_limb\n      raise LimbError(' in drawn
     assert "    log: https://airflow.example/log?task=Calibrate&try=2" in drawn
+
+
+@pytest.mark.parametrize("width", [60, 80, 200, None])
+def test_a_run_of_which_no_start_was_reported_began_before_its_first_report(width: int | None) -> None:
+    """It lasted longer than is known, at every width."""
+    with empty() as store, store.begin() as connection:
+        fill(connection, [[finished("A", run_id="late", time=NOON + timedelta(seconds=3))]])
+        runs = Questions(connection).runs(Choice())
+    drawn = text_of(draw_runs(runs, short_id=str, now=NOW, width=width, zone=UTC)).splitlines()
+    form = "2026-11-22 12:00:03" if width in (200, None) else "11-22 12:00"
+
+    assert ">" in drawn[1]
+    assert drawn[2] == f"    began before {form}: no start was reported"
 
 
 @pytest.mark.parametrize("name", ["list", "show", "top", "failures", "family"])

@@ -38,6 +38,8 @@ class StoredRun:
     verdict: State | None
     reason: str | None
     began_at: datetime | None
+    """When it began; the time of its first report if its start was not reported."""
+    is_start_known: bool
     ended_at: datetime | None
     last_sign_at: datetime
     tasks: dict[State, int]

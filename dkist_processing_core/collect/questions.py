@@ -270,6 +270,8 @@ def _run(row: Row[Any], tasks: dict[State, int], failures: Sequence[StoredAttemp
         verdict=None if row.verdict is None else State(row.verdict),
         reason=row.reason,
         began_at=None if row.began_at is None else _moment(row.began_at),
+        # It is missing until the run is derived again after a migration.
+        is_start_known=row.is_start_known is not False,
         ended_at=None if row.ended_at is None else _moment(row.ended_at),
         last_sign_at=_moment(row.last_sign_at),
         tasks={state: tasks[state] for state in State if state in tasks},

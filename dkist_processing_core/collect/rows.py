@@ -43,6 +43,7 @@ def rows_of(reports: Iterable[Event], received_at: datetime) -> RowsOfRun:
         "verdict": None if view.verdict is None else view.verdict.value,
         "reason": view.reason,
         "began_at": _seconds(view.started_at),
+        "is_start_known": view.is_start_known,
         "ended_at": _seconds(view.ended_at or _last_end(view)),
         # Without a plausible time, the run is as old as its last report.
         "last_sign_at": _seconds(max(signs, default=received_at)),

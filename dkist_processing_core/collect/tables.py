@@ -47,7 +47,9 @@ RUNS = Table(
     Column("state", Text),
     Column("verdict", Text),
     Column("reason", Text),
+    # When it began, or else the time of its first report.
     Column("began_at", Double),
+    Column("is_start_known", Boolean),
     Column("ended_at", Double),
     Column("last_sign_at", Double, index=True),
     Column("received_at", Double, nullable=False, index=True),

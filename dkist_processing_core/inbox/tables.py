@@ -119,6 +119,8 @@ consumers = Table(
     Column("name", Text, primary_key=True),
     # The offset in the bus's archive up to which all messages are known to be stored.
     Column("verified", BigInteger),
+    # The bus with this archive.
+    Column("bus", Text),
     # The patterns by which its queue may be bound, as JSON.
     Column("bound", Text),
     # Keys of events that were handled before this time may be deleted.

@@ -91,9 +91,10 @@ def _identity(run: Run, short_id: Callable[[str], str], *, wide: bool) -> list[C
 
 def _times(each: StoredAttempt | StoredRun, now: datetime, style: str) -> list[Cell]:
     """Return the time since it began, and since the last report on it."""
+    least = "> " if isinstance(each, StoredRun) and not each.is_start_known else ""
     silence = None if each.last_sign_at is None else (now - each.last_sign_at).total_seconds()
     return [
-        ("" if each.began_at is None else duration(max(0.0, (now - each.began_at).total_seconds())), style),
+        ("" if each.began_at is None else least + duration(max(0.0, (now - each.began_at).total_seconds())), style),
         (
             "" if silence is None else duration(max(0.0, silence)),
             ATTENTION if silence is not None and silence >= SILENT_SECONDS else "",

@@ -53,18 +53,21 @@ def draw_runs(
     lines = []
     for each in runs:
         style = STYLES[each.state]
+        began = "" if each.began_at is None else local_time(each.began_at, _form(wide=wide), zone)
+        below = [] if each.is_start_known or not began else [(f"began before {began}: no start was reported", "dim")]
         cells: list[Cell] = [
             (short_id(each.run.run_id), "bold"),
             (each.run.workflow_name, ""),
             (each.run.workflow_version, "dim"),
             ("" if each.run.recipe_run_id is None else str(each.run.recipe_run_id), ""),
-            ("" if each.began_at is None else local_time(each.began_at, _form(wide=wide), zone), "dim"),
+            (began if each.is_start_known else "", "dim"),
             (_took(each, now), "" if each.state.is_end else style),
             (_tally(each.tasks, wide=wide), ""),
         ]
         if wide:
             cells.append((f"{_age(each.last_sign_at, now)} ago", "dim"))
-        lines.append(Line((glyphs.marks[each.state], style), cells, [(text, style) for text in _failures(each)]))
+        below += [(text, style) for text in _failures(each)]
+        lines.append(Line((glyphs.marks[each.state], style), cells, below))
     return draw_table(columns, lines, width=width, glyphs=glyphs)
 
 
@@ -83,7 +86,9 @@ def _form(*, wide: bool) -> str:
 
 def _took(run: StoredRun, now: datetime) -> str:
     end = now if not run.state.is_end else run.ended_at
-    return "" if run.began_at is None or end is None else duration(max(0.0, (end - run.began_at).total_seconds()))
+    if run.began_at is None or end is None:
+        return ""
+    return f"{'' if run.is_start_known else '> '}{duration(max(0.0, (end - run.began_at).total_seconds()))}"
 
 
 def _age(moment: datetime, now: datetime) -> str:
