@@ -493,6 +493,32 @@ def test_the_summary_of_a_failure_has_the_type_of_its_error() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("facts", "summary"),
+    [
+        ({"cause": "signal", "signal": "SIGKILL", "message": "the task was killed by SIGKILL"}, "signal SIGKILL"),
+        (
+            {"cause": "signal", "signal": "SIGSEGV", "phase": "run", "message": "the task was killed by SIGSEGV"},
+            "signal SIGSEGV in run",
+        ),
+        ({"cause": "exit_code", "exit_code": 3, "message": "the process exited with status 3"}, "exit code 3"),
+        (
+            {"cause": "exit_code", "exit_code": 3, "message": "the process exited with status 4"},
+            "exit code 3: the process exited with status 4",
+        ),
+        (
+            {"cause": "lost", "exit_code": 3, "message": "the process exited with status 3"},
+            "lost: the process exited with status 3",
+        ),
+    ],
+)
+def test_the_summary_of_a_failure_does_not_repeat_how_its_process_ended(facts: dict[str, Any], summary: str) -> None:
+    """
+    The message of the event states it as well, for readers of the fields.
+    """
+    assert make(TaskFailed, "A", **facts).summary == summary
+
+
 FIRST_EVENTS = """
 import sys, threading
 from tests.facts import progressed

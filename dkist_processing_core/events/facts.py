@@ -177,6 +177,12 @@ class TaskFinished(TaskEnd, frozen=True, kw_only=True, dict=True):
     name: ClassVar[str] = "task.finished"
 
 
+KILLED = "the task was killed by {}"
+"""The message of a launcher about the end by a signal, of which it knows only the name."""
+EXITED = "the process exited with status {}"
+"""The message of a launcher about an exit code, of which it knows nothing else."""
+
+
 class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
     """Signals that an attempt failed."""
 
@@ -219,7 +225,9 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
             head = f"{head} at {size(self.peak_memory_bytes)}"
         if self.phase:
             head = f"{head} in {self.phase}"
-        parts = [_first_line(head), _first_line(self.error_type).rpartition(".")[2], _first_line(self.message)]
+        in_head = {Cause.SIGNAL: KILLED.format(self.signal), Cause.EXIT_CODE: EXITED.format(self.exit_code)}
+        message = "" if self.message == in_head.get(self.cause) else _first_line(self.message)
+        parts = [_first_line(head), _first_line(self.error_type).rpartition(".")[2], message]
         return ": ".join(part for part in parts if part)
 
 

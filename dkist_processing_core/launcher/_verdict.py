@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dkist_processing_core.events import Cause, TaskEvent, TaskFailed, TaskFinished, fingerprint
+from dkist_processing_core.events.facts import EXITED, KILLED
 from dkist_processing_core.launcher.process_end import ProcessEnd
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
@@ -162,7 +163,7 @@ def _why(end: ProcessEnd, known: Circumstances, facts: dict[str, Any]) -> dict[s
     elif number == signal.SIGKILL and known.oom_kill:
         why = {"cause": Cause.OUT_OF_MEMORY, "message": "the kernel killed the task because memory ran out"}
     elif number is not None:
-        why = {"cause": Cause.SIGNAL, "message": f"the task was killed by {name}"}
+        why = {"cause": Cause.SIGNAL, "message": KILLED.format(name)}
     elif raised.get("is_memory") or facts.get("cause") == Cause.OUT_OF_MEMORY:
         why = {"cause": Cause.OUT_OF_MEMORY}
     elif raised and not raised.get("is_exit"):
@@ -172,7 +173,7 @@ def _why(end: ProcessEnd, known: Circumstances, facts: dict[str, Any]) -> dict[s
     elif end.exit_code == 0:
         why = {"cause": Cause.EXIT_CODE, "message": "the process exited with status 0 before the task was done"}
     else:
-        why = {"cause": Cause.EXIT_CODE, "message": f"the process exited with status {end.exit_code}"}
+        why = {"cause": Cause.EXIT_CODE, "message": EXITED.format(end.exit_code)}
     has_message = facts.get("message") and not (raised.get("is_exit") and str(facts["message"]).isdigit())
     if has_message and not known.is_orphaned:
         why.pop("message", None)
