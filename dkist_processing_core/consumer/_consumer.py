@@ -56,7 +56,7 @@ class Consumer(Declaration):
                 read: `2h` or another duration with s, m, h or d, `today`, a time by ISO 8601, or `first` for the oldest
                 one. By default a consumer begins now, and later where it ended.
             until_idle: Return when no event is left on the bus, and none is due. Events that wait for a next try, or
-                for a firm report, are left for the next start.
+                for a firm report, are left for the next start. Timed work that is due then is done once before.
             workers: Instead of the consumer's number.
             health: Where to answer requests over HTTP about its health: a port of this host, as in `"8080"`, or
                 `"0.0.0.0:8080"`. The status is 200, or 503 while the bus or the database cannot be used.

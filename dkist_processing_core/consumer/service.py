@@ -177,7 +177,7 @@ class ConsumerService:
         if self.intake is not None:
             threads.append(self._thread("intake", self._receive, self.intake))
         if self.consumer.timers:
-            threads.append(self._thread("timers", self._keep_time))
+            threads.append(self._thread("timers", self._keep_time, began if until_idle else None))
         try:
             with ExitStack() as stack:
                 if health is not None:
@@ -274,19 +274,25 @@ class ConsumerService:
                 return min(_LOOK_SECONDS, max(_IDLE_LOOK_SECONDS, due - time.time()))
         return _LOOK_SECONDS
 
-    def _keep_time(self) -> None:
+    def _keep_time(self, ends_when_idle_since: float | None) -> None:
         while not self._end.is_raised:
-            self._arrived_pause(self.timers.step())
+            pause = self.timers.step()
+            if ends_when_idle_since is not None:
+                # Work that takes longer than its interval is due again at once.
+                if self._is_idle(ends_when_idle_since):
+                    self._end.raise_()
+                pause = min(pause, _LOOK_SECONDS)
+            self._arrived_pause(pause)
 
     def _is_idle(self, began: float) -> bool:
-        """Return True if nothing was left to take in, and each worker has looked for rows after that."""
+        """Return True if nothing was left to take in, and workers and timers have looked for work after that."""
         since = began if self.intake is None else self.intake.quiet_at
         if since is None:
             return False
         since = max(since, *(worker.finished_at for worker in self.workers))
         looked_at = [worker.idle_at for worker in self.workers]
         if self.consumer.timers:
-            looked_at.append(self.timers.idle_at)
+            looked_at.append(self.timers.looked_at)
         return all(each is not None and each >= since for each in looked_at)
 
     def close(self) -> None:

@@ -45,26 +45,25 @@ class Timers:
         self._loop = loop
         self.call: str | None = None
         """The work that it does now; None if it does none."""
-        self.idle_at: float | None = None
-        """When (`time.monotonic`) it began its last look, if nothing was due; None before."""
+        self.looked_at: float | None = None
+        """When (`time.monotonic`) it began its last look, in which it did once what was due; None before."""
 
     def step(self) -> float:
         """Do the work that is due, and return how many seconds to wait before the next step."""
         began, rest = time.monotonic(), _LOOK_SECONDS
-        was_due = False
         try:
             for seconds, called in self._timers if self._may_work() else ():
                 wait = self._rows.next_at(called.name, seconds) - self._clock()
                 self._outage.end()
                 if wait <= 0:
-                    was_due, wait = True, 0.0
+                    wait = 0.0
                     self.call = called.name
                     self._do(seconds, called)
                     self.call = None
                 rest = min(rest, wait)
         except InboxUnavailableError as error:
             return self._outage.begin(error)
-        self.idle_at = None if was_due else began
+        self.looked_at = began
         return rest
 
     def _do(self, seconds: float, called: Called) -> None:

@@ -5,6 +5,7 @@ Not here: consumers that are killed (test_kills), and brokers and databases that
 """
 
 import asyncio
+import itertools
 import logging
 import re
 import sys
@@ -693,6 +694,53 @@ def test_timed_work_is_done_at_its_times_in_its_transaction(
     assert effects.events == ["often"] * calls.count("often")
     assert "hourly" not in calls
     assert "broken has failed: KeyError: 'missing'; it is tried again in 0.05 s" in caplog.text
+
+
+def test_timed_work_that_is_always_due_keeps_no_consumer_from_being_idle(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    As work that takes longer than its interval: it is done once when nothing else is left.
+    """
+    consumer, handled_at_call = consumer_of(), list[int]()
+    consumer.on("task.failed")(lambda event, transaction: effects.take(transaction, event))
+    bus.publish(failed("A"))
+
+    @consumer.every(1)
+    def work() -> None:
+        handled_at_call.append(service.handled.done)
+
+    # With each look at this clock, the work is due again.
+    ticks = map(float, itertools.count(int(time.time()), 10))
+    service = ConsumerService(
+        consumer, bus, Database.open(effects.url, read_settings()), clock=lambda: next(ticks), since=True
+    )
+    thread = threading.Thread(target=service.run, kwargs={"until_idle": True})
+    thread.start()
+    thread.join(20)
+    has_ended = not thread.is_alive()
+    service.stop()
+    thread.join(20)
+
+    assert has_ended
+    assert effects.events == ["A"]
+    assert handled_at_call[-1] == 1
+
+
+@pytest.mark.usefixtures("bus")
+def test_timed_work_that_is_not_due_does_not_delay_the_end_of_an_idle_consumer(
+    consumer_of: Callable[..., Consumer],
+) -> None:
+    """
+    A consumer that keeps time looks every five seconds, one that ends when it is idle looks at once.
+    """
+    consumer, began = consumer_of(), time.monotonic()
+    consumer.on("task.failed")(list[Event]().append)
+    consumer.every(3600)(consumer.stop)
+
+    consumer.run(until_idle=True)
+
+    assert time.monotonic() - began < 4
 
 
 def test_a_consumer_runs_until_it_is_stopped_and_finishes_what_it_does(
