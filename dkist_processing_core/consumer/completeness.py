@@ -36,6 +36,8 @@ class Completeness:
     ) -> None:
         """Store the bus, the inbox, the patterns of the consumer's queue, and how received messages are stored."""
         self._bus = bus
+        # The bus with the archive to which an offset belongs.
+        self._here = f"{bus.where}, exchange {bus.event_exchange}"
         self._inbox = inbox
         self._name = inbox.rules.name
         self._patterns = tuple(patterns)
@@ -88,12 +90,13 @@ class Completeness:
             BusError, InboxUnavailableError: The consumer has not begun.
         """
         position = self._inbox.position()
-        bound = position.bound or self._patterns
+        is_elsewhere = position.bus not in (None, self._here)
+        bound = (None if is_elsewhere else position.bound) or self._patterns
         if self._reading is None:
             self._end, self._next_at = None, 0.0
             self.former = tuple(pattern for pattern in bound if pattern not in self._patterns)
-            if position.verified is None:
-                self._begin_new()
+            if position.verified is None or is_elsewhere:
+                self._begin_new(position.bus)
                 return True
             if set(self._patterns) <= set(bound):
                 return True
@@ -105,14 +108,20 @@ class Completeness:
         if not self._read_batch():
             return False
         logger.info("the consumer %r selects other events from now on", self._name)
-        self._inbox.store_position(verified=self._newest, bound=tuple(dict.fromkeys((*bound, *self._patterns))))
+        self._inbox.store_position(
+            verified=self._newest, bus=self._here, bound=tuple(dict.fromkeys((*bound, *self._patterns)))
+        )
         self._is_first = True
         return True
 
-    def _begin_new(self) -> None:
+    def _begin_new(self, former_bus: str | None) -> None:
         end = self._bus.archive_end(self._name)
         if end is None:
             return
+        if former_bus is not None:
+            logger.info(
+                "the consumer %r was compared with %s; it begins anew with %s", self._name, former_bus, self._here
+            )
         if end.waiting:
             logger.warning(
                 "the queue of the consumer %r holds %s already, and the inbox does not know it: they are compared with "
@@ -120,13 +129,14 @@ class Completeness:
                 self._name,
                 counted(end.waiting, "event"),
             )
-        self._inbox.store_position(verified=end.newest, bound=self._patterns)
+        self._inbox.store_position(verified=end.newest, bus=self._here, bound=self._patterns)
         self._is_first = True
 
     def note_bound(self) -> None:
         """Store by which patterns the queue is bound, if that has changed."""
         position = self._inbox.position()
-        if position.verified is not None and position.bound != self._patterns:
+        is_here = position.verified is not None and position.bus in (None, self._here)
+        if is_here and position.bound != self._patterns:
             self._inbox.store_position(bound=self._patterns)
 
     def is_due(self, received: int, *, is_quiet: bool = False) -> bool:
@@ -190,7 +200,7 @@ class Completeness:
                 self._name,
                 counted(self._missing, "event"),
             )
-        self._inbox.store_position(verified=self._newest)
+        self._inbox.store_position(verified=self._newest, bus=self._here)
         self._finish()
 
     def _finish(self) -> None:
@@ -227,7 +237,7 @@ class Completeness:
             if new := list(filter(self._is_new, older)):
                 self._missing += self._store(new).new
             if older:
-                self._inbox.store_position(verified=_offset(older[-1]))
+                self._inbox.store_position(verified=_offset(older[-1]), bus=self._here)
                 older[-1].acknowledge(with_earlier=True)
         except Exception:
             self.close()

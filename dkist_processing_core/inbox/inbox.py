@@ -102,15 +102,17 @@ class Inbox:
         with self._database.reading() as connection:
             return position_of(connection, self.rules.name)
 
-    def store_position(self, *, verified: int | None = None, bound: tuple[str, ...] | None = None) -> None:
+    def store_position(
+        self, *, verified: int | None = None, bus: str | None = None, bound: tuple[str, ...] | None = None
+    ) -> None:
         """
-        Store the offset in the archive up to which everything is stored, or the patterns by which the queue is bound.
+        Store the offset in a bus's archive up to which everything is stored, or the patterns that bind the queue.
 
         Raises:
             InboxUnavailableError: Nothing was stored; a retry may succeed.
         """
         with self._storing() as connection:
-            store_position(connection, self.rules.name, verified=verified, bound=bound)
+            store_position(connection, self.rules.name, verified=verified, bus=bus, bound=bound)
 
     def claim(self, limit: int) -> list[Row]:
         """

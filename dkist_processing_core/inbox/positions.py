@@ -19,6 +19,8 @@ class Position:
 
     verified: int | None = None
     """The offset in the archive up to which everything is stored; None if there is none yet."""
+    bus: str | None = None
+    """The bus with this archive; None if an earlier release has stored the offset."""
     bound: tuple[str, ...] | None = None
     """The patterns by which its queue may be bound; None if that is not known."""
     pruned_until: float | None = None
@@ -27,12 +29,12 @@ class Position:
 
 def position_of(connection: Connection, consumer: str) -> Position:
     """Return the place of a consumer."""
-    columns = select(consumers.c.verified, consumers.c.bound, consumers.c.pruned_until)
+    columns = select(consumers.c.verified, consumers.c.bus, consumers.c.bound, consumers.c.pruned_until)
     row = connection.execute(columns.where(consumers.c.name == consumer)).one_or_none()
     if row is None:
         return Position()
     bound = None if row.bound is None else msgspec.json.decode(row.bound, type=tuple[str, ...])
-    return Position(row.verified, bound, row.pruned_until)
+    return Position(row.verified, row.bus, bound, row.pruned_until)
 
 
 def store_position(
@@ -40,11 +42,12 @@ def store_position(
     consumer: str,
     *,
     verified: int | None = None,
+    bus: str | None = None,
     bound: tuple[str, ...] | None = None,
     pruned_until: float | None = None,
 ) -> None:
     """Store the given parts of the place of a consumer."""
-    values: dict[str, Any] = {"verified": verified, "pruned_until": pruned_until}
+    values: dict[str, Any] = {"verified": verified, "bus": bus, "pruned_until": pruned_until}
     values["bound"] = None if bound is None else msgspec.json.encode(bound).decode()
     values = {name: value for name, value in values.items() if value is not None}
     if values and not connection.execute(update(consumers).where(consumers.c.name == consumer).values(values)).rowcount:

@@ -28,7 +28,7 @@ from dkist_processing_core.testing import InMemoryBus
 from tests.consumer.effects import Effects
 from tests.facts import failed, progressed, started
 from tests.running import run_python
-from tests.services.broker import Broker
+from tests.services.broker import Broker, open_broker
 from tests.services.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -469,6 +469,42 @@ def test_an_archive_that_was_created_again_is_read_from_its_beginning(
 
     assert sorted(effects.events) == ["A", "B", "C", "D", "E"]
     assert "was created again; the consumer 'actor' reads it all" in caplog.text
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_on_another_broker_a_consumer_begins_anew(
+    broker: Broker, effects: Effects, use: Callable[[Broker], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Its place in the archive of the former one does not belong there, and one line states that.
+    """
+    caplog.set_level(logging.INFO)
+    consumer = consumer_of(effects)
+    published("A", "B")
+    consumer.run(until_idle=True)
+    with open_broker(broker.node) as other:
+        use(other)
+        published("C", "D", "E", "F")
+        consumer.run(until_idle=True)
+        consumer.run(until_idle=True)
+        lost(other, "Lost")
+        consumer.run(until_idle=True)
+
+    assert effects.events == ["Lost"]
+    assert lines_in(caplog, logging.WARNING) == [
+        "the queue of the consumer 'actor' has lost 1 event, which it took in from the archive"
+    ]
+    assert [line for line in lines_in(caplog) if "was compared" in line] == [
+        f"the consumer 'actor' was compared with {place_of(broker)}; it begins anew with {place_of(other)}"
+    ]
+
+
+def place_of(broker: Broker) -> str:
+    """
+    Return the place of a virtual host, as it is logged.
+    """
+    return f"RabbitMQ at {broker.host}:{broker.port}, virtual host {broker.vhost}, exchange workflow.events.x"
 
 
 @pytest.mark.usefixtures("owned")

@@ -290,11 +290,13 @@ def test_the_offset_in_the_archive_is_stored_with_the_rows(inboxes: Open) -> Non
     """
     inbox = inboxes()
     before = inbox.position().verified
-    inbox.store_position(verified=17)
-    first = inbox.position().verified
-    inbox.store_position(verified=23)
+    inbox.store_position(verified=17, bus="RabbitMQ at one")
+    first = inbox.position()
+    inbox.store_position(verified=23, bus="RabbitMQ at another")
 
-    assert (before, first, inboxes().position().verified) == (None, 17, 23)
+    last = inboxes().position()
+    assert (before, first.verified, last.verified) == (None, 17, 23)
+    assert (first.bus, last.bus) == ("RabbitMQ at one", "RabbitMQ at another")
 
 
 @pytest.mark.parametrize("restarts", [False, True])
