@@ -61,7 +61,8 @@ class Declaration:
                 which replaces it, or cancels it if it reports another end of the same attempt.
             provisional_after: After how many seconds such a report is handled if no firm one arrives.
             max_tries: After how many failures of its handlers an event is dead.
-            max_starts: After how many ends of the process during its handling an event is dead.
+            max_starts: After how many ends of the process during its handling an event is dead. With 1, each process
+                handles one event at a time, so that its end has one cause.
             first_pause: The pause before the second try, in seconds. Each further pause is longer.
             longest_pause: The limit of these pauses.
             settings: Read from the environment if they are not given.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.process.descriptors import OwnSockets
 from dkist_processing_core.text import show
 
 _LOOPBACK = "127.0.0.1"
@@ -63,6 +64,7 @@ def health_served(address: tuple[str, int], report: Callable[[], tuple[bool, Map
         msg = f"health cannot be served at {address[0]}:{address[1]}: {error.strerror or error}"
         raise ConfigurationError(msg) from error
     server.daemon_threads = True
+    sockets = OwnSockets([server.fileno()])
     thread = threading.Thread(target=server.serve_forever, name="dkist-core-health", daemon=True)
     thread.start()
     logger.info("the health of the consumer is at http://%s:%d/", *server.server_address[:2])
@@ -70,5 +72,6 @@ def health_served(address: tuple[str, int], report: Callable[[], tuple[bool, Map
         yield
     finally:
         server.shutdown()
+        del sockets
         server.server_close()
         thread.join()

@@ -114,13 +114,18 @@ def adopt(connection: Connection, seqs: Sequence[int], before: int, number: int)
     connection.execute(update(inbox).where(inbox.c.claim == before).values(claim=None, starts=inbox.c.starts - 1))
 
 
-def give_back(connection: Connection, seqs: Sequence[int], number: int) -> None:
-    """Undo claims of rows that were not handled: their starts do not count."""
-    connection.execute(
+def give_back(connection: Connection, seqs: Sequence[int], number: int) -> bool:
+    """
+    Undo claims of rows that were not handled: their starts do not count.
+
+    Return False if one of them is no longer claimed by this claimer.
+    """
+    given = connection.execute(
         update(inbox)
         .where(inbox.c.seq.in_(seqs), inbox.c.claim == number)
         .values(claim=None, starts=inbox.c.starts - 1)
     )
+    return given.rowcount == len(seqs)
 
 
 def next_due(connection: Connection, rules: Rules) -> float | None:

@@ -17,13 +17,14 @@ from typing import Any, Literal, Self, cast
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from dkist_processing_core.errors import ConfigurationError, InboxError, InboxLostError, InboxUnavailableError
 from dkist_processing_core.inbox.faults import converted, explained, is_passing, refusal
 from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SERVER, SEAL_ON_SQLITE
 from dkist_processing_core.inbox.migrating import migrate
 from dkist_processing_core.journal.place import INBOX_FILE, open_folder, place
-from dkist_processing_core.process.descriptors import HeldDescriptors
+from dkist_processing_core.process.descriptors import HeldDescriptors, OwnSockets
 from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
 from dkist_processing_core.settings.interface import Settings
 
@@ -64,6 +65,7 @@ class Database:
             event.listen(engine, "connect", _prepare)
             event.listen(engine, "before_cursor_execute", self._begin)
         else:
+            event.listen(engine, "connect", _leave_to_no_fork)
             event.listen(engine, "begin", _begin_on_server)
 
     @classmethod
@@ -312,6 +314,11 @@ def _prepare(connection: sqlite3.Connection, _: object) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         # A message is acknowledged after its commit, so the commit must survive a power cut.
         cursor.execute("PRAGMA synchronous=FULL")
+
+
+def _leave_to_no_fork(connection: Any, record: ConnectionPoolEntry) -> None:
+    """End the session on PostgreSQL, and with it its lock, when this process ends, also if a fork of it goes on."""
+    record.info["sockets"] = OwnSockets([connection.fileno()])
 
 
 def _begin_on_server(connection: Connection) -> None:

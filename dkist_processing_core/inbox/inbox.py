@@ -63,6 +63,8 @@ class Inbox:
             self._claimer = self._intake = LockedFile(database, rules.name)
         self._claiming = threading.Lock()
         self._number = 0
+        # Held while claims move from the number of a lost session to that of a new one.
+        self._moving = threading.Lock()
         # The claimed rows without an outcome, and the one of them beside which no other is claimed.
         self._held: set[int] = set()
         self._alone: int | None = None
@@ -154,8 +156,10 @@ class Inbox:
         rows: list[Row] = []
         gave_up = False
         for row in found:
-            if row["starts"] and (rows or (self._held and self._is_last_start(row["starts"]))):
-                # Its claimer has ended, perhaps because of this row: it is claimed alone.
+            is_last = self._is_last_start(row["starts"])
+            is_alone = row["starts"] > 0 or is_last
+            if (rows and is_alone) or (self._held and is_last):
+                # Its claimer has ended, perhaps because of this row, or its next end is the last one.
                 break
             event = self._event(connection, row)
             if event is None:
@@ -165,7 +169,7 @@ class Inbox:
                     break
                 continue
             rows.append(_row(row, event))
-            if row["starts"]:
+            if is_alone:
                 break
         if rows:
             claims.claim(connection, [row.seq for row in rows], self._number)
@@ -186,7 +190,7 @@ class Inbox:
 
     def _is_last_start(self, starts: int) -> bool:
         """Return True if a row that ends its claimer once more is dead: no other row may be the reason of that end."""
-        return starts > 0 and starts + 1 >= self.rules.max_starts
+        return starts + 1 >= self.rules.max_starts
 
     def _free_orphans(self, connection: Connection, now: float) -> int:
         self._freed_at = now
@@ -206,10 +210,22 @@ class Inbox:
         number = self._claimer.number
         if number is None:
             return False
-        if self._number not in (number, 0):
-            with explained(self._database.where), self._claimer.transaction() as connection:
-                claims.adopt(connection, list(self._held), self._number, number)
-        self._number = number
+        if self._number != number:
+            with self._moving:
+                if self._number:
+                    with explained(self._database.where), self._claimer.transaction() as connection:
+                        claims.adopt(connection, list(self._held), self._number, number)
+                self._number = number
+        return True
+
+    def _recorded(self, record: Callable[[int], bool]) -> bool:
+        """Record an outcome by the number of the claim; once more if the claims have moved to another meanwhile."""
+        number = self._number
+        while not record(number):
+            with self._moving:
+                if self._number == number:
+                    return False
+                number = self._number
         return True
 
     @contextmanager
@@ -242,7 +258,8 @@ class Inbox:
             return
         seqs = [row.seq for row in rows]
         with explained(self._database.where):
-            if not outcomes.mark_done(connection, seqs, self._number, self._clock()):
+            now = self._clock()
+            if not self._recorded(lambda number: outcomes.mark_done(connection, seqs, number, now)):
                 raise self._claim_lost(rows)
             if self.rules.ordered:
                 runs = [RunKey.of(row.event) for row in rows if row.may_hold_up]
@@ -259,15 +276,10 @@ class Inbox:
         due_at = None if tries >= self.rules.max_tries else now + self.rules.pause(tries, self._random)
         reason = None if due_at is not None else f"its handler failed {counted(tries, 'time')}"
         with explained(self._database.where), self._database.transaction() as connection:
-            is_ours = outcomes.mark_failed(
-                connection,
-                row.seq,
-                self._number,
-                error=error,
-                tries=tries,
-                now=now,
-                due_at=due_at,
-                reason=reason,
+            is_ours = self._recorded(
+                lambda number: outcomes.mark_failed(
+                    connection, row.seq, number, error=error, tries=tries, now=now, due_at=due_at, reason=reason
+                )
             )
         if not is_ours:
             raise self._claim_lost([row])
@@ -278,7 +290,8 @@ class Inbox:
         """Give rows back that were not handled: their start does not count."""
         if rows:
             with explained(self._database.where), self._database.transaction() as connection:
-                claims.give_back(connection, [row.seq for row in rows], self._number)
+                seqs = [row.seq for row in rows]
+                self._recorded(lambda number: claims.give_back(connection, seqs, number))
         self._forget(rows)
 
     def _forget(self, rows: Sequence[Row]) -> None:

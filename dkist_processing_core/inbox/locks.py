@@ -76,8 +76,10 @@ class AdvisoryLock:
                 session = self._database.engine.connect()
                 try:
                     with session.begin():
-                        session.execute(_PLAIN_PLANS)
                         is_held = session.scalar(text("SELECT pg_try_advisory_lock(:number)"), {"number": number})
+                        if is_held:
+                            # A session without the lock is used by handlers next, whose plans are not ours.
+                            session.execute(_PLAIN_PLANS)
                 except BaseException:
                     session.invalidate()
                     session.close()

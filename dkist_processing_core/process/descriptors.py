@@ -13,6 +13,7 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 
+from dkist_processing_core.process import forks
 from dkist_processing_core.process.trusted_files import Identity, close_if, identity_of
 
 # Few tasks have this many files open at once. Each opening of a journal occupies all lower numbers for a moment.
@@ -120,6 +121,29 @@ class HeldDescriptors:
         except OSError:
             return False
         return True
+
+
+class OwnSockets(HeldDescriptors):
+    """
+    Sockets of this process that its forks do not keep.
+
+    A connection, or a port that is listened on, is open until its last copy is closed, and a fork may outlive its
+    parent: the other side would take the parent for alive.
+    """
+
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
+        """Record the sockets, and put the null device in their place in each fork as long as this object exists."""
+        super().__init__(numbers)
+        forks.begin_in_forks(self)
+
+    def begin_in_fork(self) -> None:
+        """Replace the copies. Their numbers remain in use, since libraries hold them."""
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for number, identity in self.identities.items():
+                if identity is not None and identity == identity_of(number):
+                    os.dup2(null, number, inheritable=False)
+            os.close(null)
 
 
 def _mark(descriptor: int) -> int | None:

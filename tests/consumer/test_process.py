@@ -5,7 +5,10 @@ Not here: what it does with its transaction (test_acting), and the end of a proc
 """
 
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from dkist_processing_core.settings.reading import read_settings
 from tests.consumer.effects import Effects
 from tests.facts import failed
 from tests.running import command, run_command
+from tests.services.broker import Broker
+from tests.services.sockets import free_ports
 
 FORKING = """
 import os, threading, warnings
@@ -59,12 +64,14 @@ def publish(*names: str) -> None:
         publisher.publish(*map(failed, names))
 
 
-def consume(folder: Path, program: str, effects: Effects) -> "subprocess.CompletedProcess[str]":
+def consume(
+    folder: Path, program: str, effects: Effects, *options: str, since: str = "first"
+) -> "subprocess.CompletedProcess[str]":
     """
     Run a consumer as the command does, until it is idle or ends.
     """
     (folder / "actors.py").write_text(program)
-    options = ("--since", "first", "--until-idle")
+    options = ("--since", since, "--until-idle", *options)
     return run_command("consume", "actors", *options, cwd=folder, DKIST_CORE_INBOX=effects.url)
 
 
@@ -91,6 +98,60 @@ def test_a_fork_that_returns_from_a_handler_ends_and_its_parent_goes_on(tmp_path
     assert ran.stderr.count("has ended; handled: 3, failed tries: 0, dead: 0") == 1
     assert sorted(effects.events) == ["Exits", "Raises", "Returns"]
     assert ran.returncode == 0
+
+
+OUTLIVED = """
+import os, signal, warnings
+from pathlib import Path
+from sqlalchemy import text
+from dkist_processing_core import Consumer
+
+warnings.simplefilter("ignore", DeprecationWarning)
+consumer = Consumer("actor")
+
+@consumer.on("task.failed")
+def act(failure, transaction):
+    transaction.execute(text("INSERT INTO effect VALUES (1, 'run', :task)"), {"task": failure.task_name})
+    if failure.task_name == "Forks" and not Path("fork").exists():
+        pid = os.fork()
+        if pid == 0:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, 1), os.dup2(nothing, 2)
+            signal.pause()
+        Path("fork").write_text(str(pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    "bus", ["embedded", pytest.param("broker", marks=[pytest.mark.rabbitmq, pytest.mark.processes])]
+)
+def test_a_fork_that_outlives_its_consumer_keeps_nothing_of_it(
+    request: pytest.FixtureRequest, tmp_path: Path, effects: Effects, use: Callable[[Broker], None], bus: str
+) -> None:
+    """
+    The rows, the place of the receiver, its messages and the port of the health are free, as if there was no fork.
+    """
+    if bus == "broker":
+        use(request.getfixturevalue("broker"))
+    (port,) = free_ports(1)
+    publish("Forks", "A")
+
+    killed = consume(tmp_path, OUTLIVED, effects, "--health", str(port))
+    fork = int((tmp_path / "fork").read_text())
+    publish("B")
+    began = time.monotonic()
+    try:
+        ran = consume(tmp_path, OUTLIVED, effects, "--health", str(port))
+    finally:
+        os.kill(fork, signal.SIGKILL)
+    seconds = time.monotonic() - began
+
+    assert killed.returncode == -signal.SIGKILL
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(effects.events) == ["A", "B", "Forks"]
+    # A broker that misses heartbeats of the dead process keeps its messages for about twenty seconds.
+    assert seconds < 15
 
 
 CLOSING = """

@@ -11,7 +11,9 @@ from sqlalchemy import event, text
 
 from dkist_processing_core.errors import ClaimLostError, InboxUnavailableError
 from dkist_processing_core.inbox import Database, DeadLetters, Inbox, Rules
-from tests.inbox.parts import Clock, die, effects, failures, opened, take_effect
+from dkist_processing_core.inbox.locks import named_lock
+from tests.inbox.parts import Clock, die, effects, failures, locked, opened, take_effect
+from tests.waiting import wait_until
 
 Open = Callable[..., Inbox]
 
@@ -146,6 +148,83 @@ def test_a_claimer_that_lost_its_session_keeps_its_claims(
         assert [row.seq for row in rest] == [3]
         assert effects(database) == [1, 2]
         assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("outcome", ["done", "failed", "released"])
+def test_an_outcome_is_recorded_while_the_claims_move_to_a_new_session(
+    inbox_url: str, clock: Clock, outcome: str
+) -> None:
+    """
+    The statement of the outcome has the number of the lost session, and comes after the move.
+    """
+    with opened(inbox_url) as database, closing(Inbox(database, Rules("lost"), clock=clock)) as inbox:
+        inbox.store(failures(1))
+        (row,) = inbox.claim(1)
+        moves = [True]
+
+        @event.listens_for(database.engine, "before_cursor_execute")
+        def move(*of: object) -> None:
+            if moves and str(of[2]).startswith("UPDATE dkist_core_inbox SET"):
+                moves.clear()
+                with database.reading() as connection:
+                    connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype='advisory'"))
+                wait_until(lambda: locked(database) == [], every=0.001)
+                with pytest.raises(InboxUnavailableError):
+                    inbox.claim(1)
+                assert inbox.claim(1) == []
+
+        match outcome:
+            case "done":
+                inbox.mark_done([row])
+            case "failed":
+                inbox.fail(row, OSError("gone"))
+            case _:
+                inbox.release([row])
+
+        counts = inbox.counts()
+        assert (counts.claimed, counts.waiting) == (0, 0 if outcome == "done" else 1)
+
+
+def test_the_last_start_of_a_consumer_that_gives_up_at_once_has_no_other_row_beside_it(
+    inboxes: Open, database: Database
+) -> None:
+    """
+    With `max_starts=1` the first start is the last one: rows that its end finds beside it would be dead as well.
+    """
+    inbox = inboxes(max_starts=1)
+    inbox.store(failures(5))
+    (killer,) = inbox.claim(5)
+    assert inbox.claim(5) == []
+    die(inbox)
+    inbox = inboxes(max_starts=1)
+
+    done = []
+    while rows := inbox.claim(5):
+        inbox.mark_done(rows)
+        done.append([row.seq for row in rows])
+
+    assert [letter.seq for letter in DeadLetters(database).list()] == [killer.seq]
+    assert done == [[2], [3], [4], [5]]
+
+
+def test_a_session_without_the_lock_goes_back_as_it_was(inbox_url: str) -> None:
+    """
+    The statements of handlers run on it next, and the plans of the inbox are not theirs.
+    """
+    with opened(inbox_url) as database:
+        held, refused = named_lock(database, "one"), named_lock(database, "one")
+        try:
+            assert held.acquire()
+            assert not refused.acquire()
+            with held.transaction() as connection:
+                of_the_holder = connection.scalar(text("SHOW enable_seqscan"))
+        finally:
+            held.release()
+        with database.transaction() as first, database.transaction() as second:
+            of_others = [each.scalar(text("SHOW enable_seqscan")) for each in (first, second)]
+
+    assert of_the_holder == "off"
+    assert of_others == ["on", "on"]
 
 
 def test_a_row_that_another_process_has_claimed_meanwhile_is_lost(inboxes: Open) -> None:

@@ -26,7 +26,7 @@ from dkist_processing_core.bus.amqp.errors import CLOSED_HERE
 from dkist_processing_core.bus.amqp.frames import Frames
 from dkist_processing_core.bus.amqp.pika_logs import pika_silenced
 from dkist_processing_core.journal.message import APP_ID
-from dkist_processing_core.process.descriptors import HeldDescriptors, move_up
+from dkist_processing_core.process.descriptors import HeldDescriptors, OwnSockets, move_up
 from dkist_processing_core.settings.interface import Settings
 
 HEARTBEAT_SECONDS = 10
@@ -111,7 +111,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
         super().__init__(loop)
         # Private to pika: the loop has no public attribute for its poller.
         self.poller: _Poller = loop._poller  # noqa: SLF001
-        self.socket = HeldDescriptors()
+        self.socket = OwnSockets()
         self.connecting: socket.socket | None = None
 
     def getaddrinfo(self, host: str, port: int, on_done: Callable[[Any], None], **named: Any) -> Any:
@@ -133,7 +133,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
 
     def connect_socket(self, sock: socket.socket, resolved_addr: tuple[str, int], on_done: Callable[..., None]) -> Any:
         _move_up(sock)
-        self.socket, self.connecting = HeldDescriptors([sock.fileno()]), sock
+        self.socket, self.connecting = OwnSockets([sock.fileno()]), sock
         return super().connect_socket(sock, resolved_addr, on_done)
 
 
