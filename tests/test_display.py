@@ -2,6 +2,7 @@
 Tests of the display of a run: a table in a terminal, lines elsewhere (see also test_local).
 """
 
+import contextlib
 import io
 import itertools
 import logging
@@ -19,8 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.local._attempt_end import AttemptEnd, outcome_text
 from dkist_processing_core.local.live_table import LiveDisplay, _Row
@@ -216,6 +220,34 @@ def test_the_last_table_names_attempts_and_what_was_not_run() -> None:
     rows = ESCAPES.sub("", console.file.getvalue()).splitlines()[-2:]
     assert re.search(r"FitLimb +finished 2/2 +1.0 s", rows[0])
     assert re.search(r"Write +not run", rows[1])
+
+
+def test_the_table_shows_progress_as_soon_as_the_archive_can_be_read(
+    broker: Broker, use: Callable[[Broker], None]
+) -> None:
+    """
+    A broker refuses to be read while it creates its archive, as at the first run, or while it starts.
+    """
+    use(broker)
+    settings = DKISTProcessingCoreConfiguration.read()
+    display = LiveDisplay(Console(file=io.StringIO(), force_terminal=True, width=200), ["A"])
+    numbers = itertools.count(1)
+
+    def shows() -> bool:
+        with Publisher.open(settings) as publisher:
+            publisher.publish(progressed("A", next(numbers)))
+            assert publisher.flush(60)
+        return display._rows["A"].done is not None
+
+    shows()
+    with contextlib.ExitStack() as stack:
+        with broker.absent(ARCHIVE_QUEUE):
+            stack.enter_context(display.following(progressed("A", 0).run, settings))
+            with pytest.raises(BusUnreachableError, match="is not ready"):
+                open_bus(settings).subscribe(("#",))
+        wait_until(shows, every=0.2)
+
+    assert display._rows["A"].done
 
 
 def test_the_table_adds_no_line_about_an_outage_of_the_broker(

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.consumer import Selection, Subscription
-from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.errors import BusUnreachableError, DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.local._attempt_end import AttemptEnd, outcome_text
@@ -30,6 +30,7 @@ from dkist_processing_core.text.console import ATTENTION
 from dkist_processing_core.text.terminal import visible, visible_line
 
 _FOLLOW_SECONDS = 0.1
+_AGAIN_SECONDS = 0.5
 _MOST_SECONDS = 100
 # Lines kept free below the table: for the cursor, and for a line with the number of omitted tasks.
 _SPARE_LINES = 3
@@ -138,19 +139,18 @@ class LiveDisplay:
         """
         Show progress from the bus, as any other subscriber receives it; a thread reads it until the display ends.
 
-        If the bus does not answer, there are no progress bars, but no time is lost: nothing waits for the thread.
+        As long as the bus does not answer, there are no progress bars, but no time is lost: nothing waits for the
+        thread.
         """
         is_over = threading.Event()
 
         def follow() -> None:
-            selection = Selection(("task.progressed",), run.workflow_name)
             with contextlib.suppress(DKISTProcessingCoreError):
-                receiver = open_bus(settings).subscribe(selection.patterns, only_watches=True)
-                with Subscription(receiver, selection, timeout=_FOLLOW_SECONDS) as events:
-                    while not is_over.is_set():
-                        for event in events:
-                            if isinstance(event, TaskProgressed) and event.run_id == run.run_id:
-                                self.task_progressed(event)
+                while not is_over.is_set():
+                    # A broker may still be starting. At the first run, it creates its archive.
+                    with contextlib.suppress(BusUnreachableError):
+                        self._follow(run, settings, is_over)
+                    is_over.wait(_AGAIN_SECONDS)
 
         thread = threading.Thread(target=follow, name="dkist-core-display", daemon=True)
         thread.start()
@@ -159,6 +159,15 @@ class LiveDisplay:
         finally:
             is_over.set()
             thread.join(2 * _FOLLOW_SECONDS)
+
+    def _follow(self, run: Run, settings: Settings, is_over: threading.Event) -> None:
+        selection = Selection(("task.progressed",), run.workflow_name)
+        receiver = open_bus(settings).subscribe(selection.patterns, only_watches=True)
+        with Subscription(receiver, selection, timeout=_FOLLOW_SECONDS) as events:
+            while not is_over.is_set():
+                for event in events:
+                    if isinstance(event, TaskProgressed) and event.run_id == run.run_id:
+                        self.task_progressed(event)
 
     def task_progressed(self, event: TaskProgressed) -> None:
         """Show the progress that a task of the run reported."""

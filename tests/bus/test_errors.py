@@ -154,6 +154,17 @@ def test_a_queue_that_is_about_to_start_ends_nothing(settings: DKISTProcessingCo
     assert isinstance(explain(gone, settings), BusRefusedError)
 
 
+def test_a_stream_that_is_being_created_ends_nothing(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    The broker refuses its first readers for a moment, with the code of a contradiction.
+    """
+    said = "PRECONDITION_FAILED - queue 'queue 's' in vhost '/'' does not have a replica on the local node"
+    created = explain(pika.exceptions.ChannelClosedByBroker(406, said), settings)
+
+    assert isinstance(created, BusUnreachableError)
+    assert f"is not ready: {said} (406)" in str(created)
+
+
 def test_a_name_that_does_not_resolve_is_explained(state_dir: Path) -> None:
     """
     The error names MESH_CONFIG.

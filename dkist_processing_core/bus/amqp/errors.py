@@ -48,8 +48,8 @@ _REMEDIES = {
     NOT_FOUND: "; create the missing part (`dkist-core topology apply`)",
 }
 # RabbitMQ's texts for temporary reasons, which it sends with a code for a missing or forbidden resource: a consumer
-# that acknowledged too late (`consumer_timeout`), and a queue that is about to start or to move (rabbit_amqqueue.erl,
-# `priv_absent`, `with`).
+# that acknowledged too late (`consumer_timeout`), a queue that is about to start or to move (rabbit_amqqueue.erl,
+# `priv_absent`, `with`), and a stream that is being created (rabbit_stream_queue.erl, `consume`).
 _SIGNS_OF_A_TEMPORARY_REASON = (
     "delivery acknowledgement",
     "is down or inaccessible",
@@ -57,6 +57,7 @@ _SIGNS_OF_A_TEMPORARY_REASON = (
     "due to timeout",
     "has crashed",
     "may be stopping or being demoted",
+    "replica on the local node",
 )
 # RabbitMQ's text about a routing key that a topic permission refuses. Its text about an exchange is different.
 _SIGN_OF_A_KEY = "access to topic "
