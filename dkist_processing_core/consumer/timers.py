@@ -57,9 +57,7 @@ class Timers:
                 self._outage.end()
                 if wait <= 0:
                     wait = 0.0
-                    self.call = called.name
                     self._do(seconds, called)
-                    self.call = None
                 rest = min(rest, wait)
         except InboxUnavailableError as error:
             return self._outage.begin(error)
@@ -70,6 +68,7 @@ class Timers:
         turn: AbstractContextManager[object] = self._loop.transaction_turn if called.is_async else nullcontext()
         # On SQLite the transaction would keep all others waiting. One process of the consumer works at a time there.
         is_apart = not called.takes_transaction and self._database.dialect == "sqlite"
+        self.call = called.name
         try:
             with turn, self._rows.due(called.name, seconds) as connection:
                 is_due = connection is not None
@@ -77,8 +76,13 @@ class Timers:
                     called.call(transaction=connection, loop=self._loop)
             if is_due and is_apart:
                 called.call(transaction=None, loop=self._loop)
-        except (InboxUnavailableError, InboxLostError):
+        except InboxLostError:
             raise
-        except Exception as error:  # noqa: BLE001 - the author's, which ends no consumer
-            logger.warning("%s has failed: %s; it is tried again in %g s", called.name, line_of(error), seconds)
+        except Exception as error:
+            if isinstance(error, InboxUnavailableError) and called.takes_transaction:
+                raise
+            # In an outage this raises an error as well. Otherwise the failure is the author's, and ends no consumer.
             self._rows.postpone(called.name, seconds)
+            logger.warning("%s has failed: %s; it is tried again in %g s", called.name, line_of(error), seconds)
+        finally:
+            self.call = None

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from dkist_processing_core.errors import ConfigurationError, InboxError, InboxLostError, InboxUnavailableError
-from dkist_processing_core.inbox.faults import converted, explained, is_passing, refusal
+from dkist_processing_core.inbox.faults import converted, explained, is_outage, is_passing, refusal
 from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SERVER, SEAL_ON_SQLITE
 from dkist_processing_core.inbox.migrating import migrate
 from dkist_processing_core.journal.place import INBOX_FILE, open_folder, place
@@ -226,13 +226,15 @@ class Database:
 
     def _convert(self, context: ExceptionContext) -> InboxError | None:
         """
-        Convert errors of the database itself, in statements of handlers as well.
+        Convert errors of the database itself; in the transaction of a handler, only those of an outage.
 
         A handler may use other databases too: their errors are its own.
         """
         self.check()
-        error = context.sqlalchemy_exception
-        return converted(self.where, error) if error is not None and is_passing(error) else None
+        error, connection = context.sqlalchemy_exception, context.connection
+        is_lent = connection is not None and connection.get_execution_options().get(IS_LENT)
+        passes = is_outage if is_lent else is_passing
+        return converted(self.where, error) if error is not None and passes(error) else None
 
     def _begin(self, connection: Connection, cursor: Any, *_: object) -> None:
         """Begin the transaction on SQLite: the driver would do that later, and not for each kind of statement."""

@@ -6,7 +6,7 @@ Not here: failures of a handler (outcomes).
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -14,14 +14,15 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
 from dkist_processing_core.text import clean_line
 
-# Classes of SQLSTATE: connection, resources (as a full disk), operator intervention (as a shutdown), system.
-_PASSING = ("08", "53", "57P", "58")
+# SQLSTATE and its classes: connection, a server that is read-only after a failover, sessions that were idle too long,
+# resources (as a full disk), a lock, a statement that was cancelled, operator intervention (as a shutdown), system.
+_PASSING = ("08", "25006", "25P03", "25P04", "53", "55P03", "57014", "57P", "58")
 _CONFLICT = "40"
-_SQLITE_PASSING = {
+# A full disk, a shutdown, a crash of the server, its start.
+_OUTAGE = ("53100", "57P01", "57P02", "57P03")
+_SQLITE_OUTAGE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+_SQLITE_PASSING = _SQLITE_OUTAGE | {
     sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_READONLY,
@@ -36,18 +37,31 @@ _REFUSALS = re.compile(
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return True for an error of the database itself that a retry may not meet, such as a restart or a full disk."""
+    """Return True for an error of the inbox's own statement that a retry may not meet."""
+    return _is_among(error, _PASSING, _SQLITE_PASSING)
+
+
+def is_outage(error: BaseException) -> bool:
+    """
+    Return True for an error of a handler's statement that any statement would meet now: a lost connection, a full disk.
+
+    Others may be the statement's own, such as a file that is missing, and would be met again for ever.
+    """
+    return _is_among(error, _OUTAGE, _SQLITE_OUTAGE)
+
+
+def _is_among(error: BaseException, states: tuple[str, ...], codes: set[int]) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     original = error.orig
     if isinstance(original, sqlite3.Error):
         code = getattr(original, "sqlite_errorcode", None)
-        return code is not None and code & _PRIMARY in _SQLITE_PASSING
+        return code is not None and code & _PRIMARY in codes
     state = getattr(original, "sqlstate", None)
     if state is None:
         # The driver lost the connection, or got none.
         return error.connection_invalidated or isinstance(error, OperationalError)
-    return bool(state.startswith(_PASSING))
+    return bool(state.startswith(states))
 
 
 def refusal(error: BaseException) -> str | None:
@@ -60,20 +74,20 @@ def refusal(error: BaseException) -> str | None:
     return reason if _REFUSALS.search(reason) else None
 
 
-def converted(where: str, error: SQLAlchemyError) -> InboxError:
+def converted(where: str, error: SQLAlchemyError, passes: Callable[[BaseException], bool] = is_passing) -> InboxError:
     """Return the error that the inbox raises for one of SQLAlchemy."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     reason = clean_line(" ".join(str(original).split()))
     # Of two transactions that wait for each other, PostgreSQL ends one.
-    if is_passing(error) or (getattr(original, "sqlstate", None) or "").startswith(_CONFLICT):
+    if passes(error) or (getattr(original, "sqlstate", None) or "").startswith(_CONFLICT):
         return InboxUnavailableError(f"the inbox {where} cannot be used now: {reason}")
     return InboxError(f"the inbox {where} has refused a statement: {reason}")
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
+def explained(where: str, passes: Callable[[BaseException], bool] = is_passing) -> Iterator[None]:
     """
-    Run the inbox's own statements.
+    Run the inbox's own statements; in a handler's transaction, only errors that are an outage may pass.
 
     Raises:
         InboxUnavailableError: The database cannot be reached or written now.
@@ -82,4 +96,4 @@ def explained(where: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise converted(where, error) from error
+        raise converted(where, error, passes) from error

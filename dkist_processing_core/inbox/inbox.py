@@ -20,7 +20,7 @@ from dkist_processing_core.inbox import arrivals, claims, outcomes, pruning
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
 from dkist_processing_core.inbox.counts import Counts, count
 from dkist_processing_core.inbox.database import Database
-from dkist_processing_core.inbox.faults import explained
+from dkist_processing_core.inbox.faults import explained, is_outage
 from dkist_processing_core.inbox.lending import lent
 from dkist_processing_core.inbox.locks import AdvisoryLock, Lock, LockedFile, claimers_number, number_of
 from dkist_processing_core.inbox.order import RunKey, let_go_on
@@ -257,7 +257,7 @@ class Inbox:
         if not rows:
             return
         seqs = [row.seq for row in rows]
-        with explained(self._database.where):
+        with explained(self._database.where, is_outage):
             now = self._clock()
             if not self._recorded(lambda number: outcomes.mark_done(connection, seqs, number, now)):
                 raise self._claim_lost(rows)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from dkist_processing_core.errors import InboxError
-from dkist_processing_core.inbox.faults import explained
+from dkist_processing_core.inbox.faults import explained, is_outage
 
 IS_LENT = "dkist_core_is_lent"
 """The option of a connection whose transaction is lent."""
@@ -40,7 +40,7 @@ def lent(connection: Connection, where: str) -> Iterator[Connection]:
     """
     root = connection.get_transaction()
     connection.execution_options(**{IS_LENT: True})
-    with explained(where):
+    with explained(where, is_outage):
         changes = _sealed(connection)
     for name, refuse in _REFUSALS.items():
         setattr(connection, name, refuse)
@@ -52,7 +52,7 @@ def lent(connection: Connection, where: str) -> Iterator[Connection]:
     if root is None or not root.is_active or connection.get_transaction() is not root or connection.invalidated:
         msg = "the transaction of a handler was ended before the handler: everything in it is rolled back"
         raise InboxError(msg)
-    with explained(where):
+    with explained(where, is_outage):
         is_whole = _is_whole(connection, changes)
     if not is_whole:
         raise InboxError(ENDED)

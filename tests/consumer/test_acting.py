@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dkist_processing_core import Consumer
 from dkist_processing_core.consumer._consumer import Consumer as ConsumerClass
 from dkist_processing_core.consumer.service import ConsumerService
-from dkist_processing_core.errors import InboxError
+from dkist_processing_core.errors import InboxError, InboxUnavailableError
 from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.journal.message import Message, Properties
@@ -31,6 +31,7 @@ from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import InMemoryBus
 from tests.consumer.effects import Effects
 from tests.facts import failed, finished, progressed, started
+from tests.inbox.parts import Clock
 from tests.running import run_python
 from tests.waiting import wait_until
 
@@ -221,6 +222,78 @@ def test_a_handler_that_ignores_a_failed_statement_fails(
     assert bool(dead) == effects.url.startswith("postgresql")
 
 
+def use_a_file_that_is_missing(transaction: Connection) -> None:
+    """
+    Fail as a database whose file is lost does, by a statement of the handler alone.
+    """
+    if transaction.dialect.name == "postgresql":
+        transaction.execute(text("COPY effect FROM '/no/such/file'"))
+    else:
+        transaction.execute(text("SELECT 1 UNION SELECT 2")).fetchone()
+        transaction.execute(text("DROP TABLE effect"))
+
+
+def exceed_a_limit(transaction: Connection) -> None:
+    """
+    Fail as a server without resources, or with a lock of another process, does.
+    """
+    if transaction.dialect.name == "postgresql":
+        transaction.execute(text("SET LOCAL statement_timeout = 1"))
+        transaction.execute(text("SELECT pg_sleep(9)"))
+    else:
+        transaction.execute(text("VACUUM INTO '/no/such/folder/file'"))
+
+
+def use_another_inbox(_: Connection) -> None:
+    """
+    Fail as an inbox that the consumer does not have.
+    """
+    msg = "the inbox of another service cannot be used now"
+    raise InboxUnavailableError(msg)
+
+
+@pytest.mark.parametrize(
+    ("fail", "joins"),
+    [
+        (use_a_file_that_is_missing, True),
+        (use_a_file_that_is_missing, False),
+        (exceed_a_limit, True),
+        (exceed_a_limit, False),
+        (use_another_inbox, False),
+    ],
+)
+def test_a_statement_of_a_handler_that_cannot_succeed_is_a_failed_try_and_no_outage(
+    bus: InMemoryBus,
+    effects: Effects,
+    consumer_of: Callable[..., Consumer],
+    caplog: pytest.LogCaptureFixture,
+    fail: Callable[[Connection], None],
+    *,
+    joins: bool,
+) -> None:
+    """
+    Its event is dead after its tries and holds back no other, although an outage of the database has the same code.
+    """
+    consumer = consumer_of(max_tries=2)
+
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        if event.task_name == "Bad":
+            fail(transaction)
+        effects.take(transaction, event)
+
+    def act_apart(event: TaskFailed) -> None:
+        with closing(Database.open(effects.url, read_settings())) as other, other.transaction() as transaction:
+            act(event, transaction)
+
+    consumer.on("task.failed")(act if joins else act_apart)
+    bus.publish(failed("Bad"), failed("A"), failed("B"))
+    run(consumer)
+
+    assert sorted(effects.events) == ["A", "B"]
+    assert effects.of_state("dead") == [("Bad", 2, "its handler failed 2 times")]
+    assert "tries again" not in caplog.text
+
+
 def test_a_part_of_an_effect_may_fail_in_a_nested_transaction(
     bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
 ) -> None:
@@ -330,6 +403,27 @@ def test_timed_work_that_ends_its_transaction_has_failed(
     consumer.run()
 
     assert "work has failed: InboxError: a handler has ended its transaction" in caplog.text
+
+
+def test_timed_work_that_meets_an_outage_is_not_named_as_what_a_consumer_waits_for(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    It has returned.
+    """
+    consumer = consumer_of()
+
+    @consumer.every(1.0)
+    def work(transaction: Connection) -> None:
+        use_another_inbox(transaction)
+
+    database, clock = Database.open(effects.url, read_settings()), Clock()
+    with closing(ConsumerService(consumer, bus, database, clock=clock)) as service:
+        service.timers.step()
+        clock.now += 2.0
+        service.timers.step()
+
+        assert (service.outage.is_going_on, service.timers.call) == (True, None)
 
 
 def test_what_a_handler_writes_by_the_driver_itself_is_a_part_of_the_transaction_or_refused(

@@ -498,6 +498,31 @@ def until_available(use: Callable[[], Any]) -> Any:
     return use()
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("default_transaction_read_only=on", "read-only transaction"),
+        ("statement_timeout=200", "statement timeout"),
+        ("lock_timeout=50", "lock timeout"),
+    ],
+)
+def test_a_server_that_refuses_statements_for_a_while_ends_no_consumer(
+    inbox_url: str, option: str, reason: str
+) -> None:
+    """
+    As after a failover, or beside a long lock.
+    """
+    with (
+        opened(inbox_url) as database,
+        closing(Database.open(f"{inbox_url}?options=-c {option}", read_settings())) as limited,
+    ):
+        inbox = Inbox(limited, Rules("a"))
+        with database.transaction() as transaction:
+            transaction.execute(text("LOCK TABLE dkist_core_inbox IN ACCESS EXCLUSIVE MODE"))
+            with pytest.raises(InboxUnavailableError, match=f"cannot be used now: .*{reason}"):
+                inbox.store(failures(1))
+
+
 def test_a_full_disk_is_one_sentence_and_nothing_is_stored_by_half() -> None:
     """
     The messages stay on the bus until there is space again.
