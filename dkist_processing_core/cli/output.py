@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dkist_processing_core.text.redaction import redact
+from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.text.terminal import write_line
 
 READER_ENDED = 128 + signal.SIGPIPE
@@ -44,7 +44,7 @@ def report(error: OSError) -> int:
     """Write one sentence about an error of a file or of the output, and return the exit status."""
     # The error stream may be the one that cannot be written to.
     with contextlib.suppress(OSError):
-        write_line(redact(f"error: {_sentence(error)}"), err=True)
+        write_line(without_secrets(f"error: {_sentence(error)}", None), err=True)
     return 1
 
 

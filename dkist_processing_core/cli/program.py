@@ -24,13 +24,13 @@ from dkist_processing_core.cli.doctor.commands import doctor
 from dkist_processing_core.cli.environments.commands import environments_app
 from dkist_processing_core.cli.events.commands import events_app
 from dkist_processing_core.cli.outbox.commands import outbox_app
+from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.runs.commands import run, timeline
 from dkist_processing_core.cli.store.commands import collect, failures, runs_app, top
 from dkist_processing_core.cli.topology.commands import topology_app
 from dkist_processing_core.cli.workflows.commands import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.process.exit_status import fill_standard_descriptors
-from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.text.terminal import interrupt_ends, visible, write_line
 
 _INTERRUPTED = 130
@@ -44,7 +44,7 @@ def _shown(error: Any) -> Any:
     """Return a usage error with its message redacted, escaped and folded: typer shows the user's input unchanged."""
     from dkist_processing_core.text.console import folded_text  # noqa: PLC0415 - the other commands start without it
 
-    error.message = visible(redact(str(error.message)))
+    error.message = visible(without_secrets(str(error.message), None))
     before = "Error: "
     shown = folded_text(f"{before}{error.format_message()}", err=True).removeprefix(before)
     error.format_message = lambda: shown
@@ -80,7 +80,7 @@ class _Commands(TyperGroup):
                 raise
             from dkist_processing_core.text.console import print_text  # noqa: PLC0415 - as above
 
-            print_text(redact(f"error: {error}"), err=True)
+            print_text(without_secrets(f"error: {error}", None), err=True)
             raise typer.Exit(1) from None
 
 
@@ -140,7 +140,7 @@ def main() -> None:
             output.report(error)
         else:
             with contextlib.suppress(OSError):
-                write_line(redact(traceback.format_exc().rstrip()), err=True)
+                write_line(without_secrets(traceback.format_exc().rstrip(), None), err=True)
     sys.exit(output.end_output(status))
 
 

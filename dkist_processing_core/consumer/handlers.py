@@ -6,7 +6,7 @@ Not here: when they are called, and what becomes of their errors (worker, timers
 
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -40,18 +40,18 @@ class Called:
         """The name of the function, for logs."""
         return name_of(self.function)
 
-    def call(self, *values: object, transaction: object, loop: EventLoop) -> None:
+    def call(self, *values: object, transaction: object, loop: EventLoop, secrets: Iterable[str] = ()) -> None:
         """
-        Call the function, an `async` one on the loop, and wait for its end.
+        Call the function, an `async` one on the loop, and wait for its end; a log of its failure has no secrets.
 
         Raises:
             TypeError: The function has only begun its work, and returned an object that is to be awaited.
         """
         named = {TRANSACTION: transaction} if self.takes_transaction else {}
         if self.is_async:
-            loop.run(self._awaited(self.function(*values, **named)))
+            loop.run(self._awaited(self.function(*values, **named), secrets))
             return
-        with _left_by_its_process(self.name):
+        with _left_by_its_process(self.name, secrets):
             result = self.function(*values, **named)
         if inspect.isawaitable(result):
             if inspect.iscoroutine(result):
@@ -61,13 +61,13 @@ class Called:
             )
             raise TypeError(msg)
 
-    async def _awaited(self, work: Awaitable[object]) -> None:
-        with _left_by_its_process(self.name):
+    async def _awaited(self, work: Awaitable[object], secrets: Iterable[str]) -> None:
+        with _left_by_its_process(self.name, secrets):
             await work
 
 
 @contextmanager
-def _left_by_its_process(name: str) -> Iterator[None]:
+def _left_by_its_process(name: str, secrets: Iterable[str]) -> Iterator[None]:
     """End a fork that leaves the block: it would go on as a second worker, on the connections of its parent."""
     process, status = os.getpid(), 0
     try:
@@ -81,7 +81,7 @@ def _left_by_its_process(name: str) -> Iterator[None]:
             status = 1
             # The locks of the log and of the streams may be those of threads that do not exist here.
             with suppress(OSError):
-                os.write(2, f"{name} has failed in a fork of the consumer: {line_of(error)}\n".encode())
+                os.write(2, f"{name} has failed in a fork of the consumer: {line_of(error, secrets)}\n".encode())
     finally:
         if os.getpid() != process:
             os._exit(status & 0xFF)
@@ -100,11 +100,11 @@ def name_of(function: Callable[..., Any]) -> str:
     return str(getattr(_plain(function), "__qualname__", None) or type(function).__qualname__)
 
 
-def line_of(error: BaseException) -> str:
-    """Return an exception as one line for a log, without secrets, in at most 1,000 characters."""
+def line_of(error: BaseException, secrets: Iterable[str]) -> str:
+    """Return an exception as one line for a log, in at most 1,000 characters: without these and other secrets."""
     text = ": ".join(part for part in (class_name(type(error)), message_of(error)) if part)
     # Redacted before it is cut: a part of a secret would not be recognised.
-    line = redact(clean_line(text[: 2 * _LONGEST_LINE]))
+    line = redact(clean_line(text[: 2 * _LONGEST_LINE]), also=secrets)
     return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…"
 
 

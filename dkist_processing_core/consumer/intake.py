@@ -25,6 +25,7 @@ from dkist_processing_core.errors import (
 )
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Arrival, Inbox, Stored
+from dkist_processing_core.text import redact
 
 RECEIVE_SECONDS = 0.25
 """How long one step waits for a message."""
@@ -52,6 +53,7 @@ class Intake:
         on_stored: Callable[[], None],
         steps: Callable[[str], None],
         since: datetime | bool | None = None,
+        secrets: Sequence[str] = (),
     ) -> None:
         """
         Store the parts. Nothing is opened yet.
@@ -65,6 +67,7 @@ class Intake:
             on_stored: It is called when there are new rows.
             steps: It is called with the name of each step.
             since: The start of past events to take in; True for all.
+            secrets: What the reason of a dead letter may not show.
         """
         self._bus = bus
         self._inbox = inbox
@@ -77,6 +80,7 @@ class Intake:
         self._on_stored = on_stored
         self._steps = steps
         self._since = since
+        self._secrets = secrets
         self._receiver: Receiver | None = None
         self._past: Past | None = None
         # How many of the next messages may be repetitions: those that were received and not acknowledged before.
@@ -264,7 +268,8 @@ class Intake:
             return None
         content_type, headers = message.properties.content_type, message.properties.headers
         if isinstance(event, Exception):
-            return Arrival(None, message.body, content_type, headers, reason=str(event) or type(event).__name__)
+            reason = redact(str(event) or type(event).__name__, also=self._secrets)
+            return Arrival(None, message.body, content_type, headers, reason=reason)
         is_wanted = self._wants(event)
         # A binding compares whole words only, and delivers events of other names as well.
         return None if is_wanted is None else Arrival(event, message.body, content_type, headers, is_wanted=is_wanted)

@@ -101,6 +101,7 @@ class ConsumerService:
                 on_stored=self._arrived.ring,
                 steps=steps,
                 since=since,
+                secrets=database.secrets,
             )
             if consumer.handlers
             else None
@@ -114,6 +115,7 @@ class ConsumerService:
                 handled=self.handled,
                 steps=steps,
                 loop=self._loop,
+                secrets=database.secrets,
             )
             for _ in range(workers or consumer.workers)
         ]

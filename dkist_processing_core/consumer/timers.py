@@ -73,9 +73,9 @@ class Timers:
             with turn, self._rows.due(called.name, seconds) as connection:
                 is_due = connection is not None
                 if is_due and not is_apart:
-                    called.call(transaction=connection, loop=self._loop)
+                    called.call(transaction=connection, loop=self._loop, secrets=self._database.secrets)
             if is_due and is_apart:
-                called.call(transaction=None, loop=self._loop)
+                called.call(transaction=None, loop=self._loop, secrets=self._database.secrets)
         except InboxLostError:
             raise
         except Exception as error:
@@ -83,6 +83,7 @@ class Timers:
                 raise
             # In an outage this raises an error as well. Otherwise the failure is the author's, and ends no consumer.
             self._rows.postpone(called.name, seconds)
-            logger.warning("%s has failed: %s; it is tried again in %g s", called.name, line_of(error), seconds)
+            line = line_of(error, self._database.secrets)
+            logger.warning("%s has failed: %s; it is tried again in %g s", called.name, line, seconds)
         finally:
             self.call = None

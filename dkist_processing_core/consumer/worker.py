@@ -62,8 +62,9 @@ class Worker:
         handled: Handled,
         steps: Callable[[str], None],
         loop: EventLoop,
+        secrets: Sequence[str],
     ) -> None:
-        """Store the inbox, and the choice of the handlers of an event."""
+        """Store the inbox, the choice of the handlers of an event, and what a log of their failures may not show."""
         self._inbox = inbox
         self._wanting = wanting
         self._batch_size = batch_size
@@ -71,6 +72,7 @@ class Worker:
         self._handled = handled
         self._steps = steps
         self._loop = loop
+        self._secrets = secrets
         self._limit = _FEWEST
         self._claimed_at = 0.0
         self._claimed = 0
@@ -188,7 +190,7 @@ class Worker:
         for called in handlers:
             self._calls = called, event
             try:
-                called.call(event, transaction=connection, loop=self._loop)
+                called.call(event, transaction=connection, loop=self._loop, secrets=self._secrets)
             except Exception as error:
                 raise _HandlerFailedError(row, called, error) from error
             except BaseException:
@@ -209,7 +211,7 @@ class Worker:
             logger.info("%s; its failure is not recorded", lost)
             self._let_go([row])
             return
-        what = f"{name} has failed for {row.event.name} {row.event.subject}: {line_of(error)}"
+        what = f"{name} has failed for {row.event.name} {row.event.subject}: {line_of(error, self._secrets)}"
         if failed.due_at is None:
             self._handled.dead += 1
             logger.error("%s; the event is a dead letter after %d tries", what, failed.tries)

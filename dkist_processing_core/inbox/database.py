@@ -27,6 +27,8 @@ from dkist_processing_core.journal.place import INBOX_FILE, open_folder, place
 from dkist_processing_core.process.descriptors import HeldDescriptors, OwnSockets
 from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import secrets_in
+from dkist_processing_core.text.redaction import secrets_of
 
 # How long a transaction on SQLite waits for one of another process.
 _BUSY_SECONDS = 30.0
@@ -54,6 +56,8 @@ class Database:
         self.where = where
         """The address, without the password."""
         self.file = file
+        self.secrets: tuple[str, ...] = ()
+        """What no text of a failure may show: the secrets of the settings, and the password of the address."""
         # Code that closes descriptors by number, as a daemon does at its start, closes this one as well.
         self._descriptor = os.open("/", os.O_PATH | os.O_CLOEXEC)
         self._held = HeldDescriptors([self._descriptor])
@@ -87,6 +91,7 @@ class Database:
         address = url or settings.dkist_core_inbox
         try:
             database = cls._of(address) if address else cls._at(open_folder(place(settings)) / INBOX_FILE, is_ours=True)
+            database.secrets = (*secrets_in(settings), *_secrets_of(address))
         except ConfigurationError as error:
             if address == url:
                 raise
@@ -284,6 +289,12 @@ class Database:
         else:
             # Its connections would close descriptors that may now belong to other files, also at the exit of Python.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.engine))
+
+
+def _secrets_of(address: str | None) -> list[str]:
+    url = make_url(address or "sqlite://")
+    options = {name: value for name, value in url.query.items() if isinstance(value, str)}
+    return secrets_of({"password": url.password or "", **options})
 
 
 def _file_of(url: URL) -> Path:

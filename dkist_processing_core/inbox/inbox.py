@@ -28,7 +28,7 @@ from dkist_processing_core.inbox.outcomes import Failed
 from dkist_processing_core.inbox.positions import Position, position_of, store_position
 from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
-from dkist_processing_core.text import counted
+from dkist_processing_core.text import counted, redact
 
 # How often the rows of claimers that have ended are looked for, while others can be claimed.
 _ORPHAN_SECONDS = 1.0
@@ -183,7 +183,7 @@ class Inbox:
             try:
                 return claims.event_of(row)
             except DecodeError as error:
-                reason, family = str(error), "undecodable"
+                reason, family = redact(str(error), also=self._database.secrets), "undecodable"
         outcomes.mark_dead(connection, row["seq"], reason=reason, family=family, now=self._clock())
         logger.error("consumer %r: event %d is a dead letter: %s", self.rules.name, row["seq"], reason)
         return None
@@ -278,7 +278,15 @@ class Inbox:
         with explained(self._database.where), self._database.transaction() as connection:
             is_ours = self._recorded(
                 lambda number: outcomes.mark_failed(
-                    connection, row.seq, number, error=error, tries=tries, now=now, due_at=due_at, reason=reason
+                    connection,
+                    row.seq,
+                    number,
+                    error=error,
+                    tries=tries,
+                    now=now,
+                    due_at=due_at,
+                    reason=reason,
+                    secrets=self._database.secrets,
                 )
             )
         if not is_ours:

@@ -4,7 +4,7 @@ Outcomes of claimed rows: done, tried again later, or dead.
 Not here: the handlers that lead to them (consumer), and what an operator does with a dead row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, update
@@ -57,6 +57,7 @@ def mark_failed(
     now: float,
     due_at: float | None,
     reason: str | None,
+    secrets: Iterable[str],
 ) -> bool:
     """Record a failure of a claimed row, and return False if it is no longer claimed by this claimer."""
     failure = describe(error)
@@ -71,9 +72,9 @@ def mark_failed(
             due_at=now if due_at is None else due_at,
             first_failed_at=func.coalesce(inbox.c.first_failed_at, now),
             last_failed_at=now,
-            error_type=_shortened(failure["error_type"], _LONGEST_MESSAGE),
-            error_message=_shortened(failure["message"], _LONGEST_MESSAGE),
-            stack=_shortened(failure["stack"], _LONGEST_STACK, keep_end=True),
+            error_type=_shortened(failure["error_type"], _LONGEST_MESSAGE, secrets),
+            error_message=_shortened(failure["message"], _LONGEST_MESSAGE, secrets),
+            stack=_shortened(failure["stack"], _LONGEST_STACK, secrets, keep_end=True),
             family=family_of(error),
             reason=reason,
         )
@@ -81,9 +82,9 @@ def mark_failed(
     return bool(done.rowcount)
 
 
-def _shortened(text: str, longest: int, *, keep_end: bool = False) -> str:
+def _shortened(text: str, longest: int, secrets: Iterable[str], *, keep_end: bool = False) -> str:
     """Return a text without secrets, and cut afterwards: a part of a secret would not be recognised."""
-    return clip(clean(redact(text)), lambda part: len(part) <= longest, keep_end=keep_end)
+    return clip(clean(redact(text, also=secrets)), lambda part: len(part) <= longest, keep_end=keep_end)
 
 
 def mark_dead(connection: Connection, seq: int, *, reason: str, family: str, now: float) -> None:

@@ -45,6 +45,15 @@ class Effects:
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(query, {"state": state})]
 
+    @property
+    def failures(self) -> str:
+        """
+        All that the rows of failed events state about their failures.
+        """
+        query = text("SELECT error_type, error_message, stack, reason FROM dkist_core_inbox WHERE tries > 0")
+        with self._engine.connect() as connection:
+            return "\n".join(str(part) for row in connection.execute(query) for part in row)
+
     def execute(self, statement: str) -> None:
         """
         Execute a statement.

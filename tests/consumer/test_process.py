@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.settings.reading import read_settings
@@ -152,6 +153,57 @@ def test_a_fork_that_outlives_its_consumer_keeps_nothing_of_it(
     assert sorted(effects.events) == ["A", "B", "Forks"]
     # A broker that misses heartbeats of the dead process keeps its messages for about twenty seconds.
     assert seconds < 15
+
+
+SECRET = "a secret of the file"
+SHOWING = """
+import os
+from dkist_processing_core import Consumer
+
+consumer, fails = Consumer("actor", max_tries=1), []
+
+@consumer.on("task.failed", task="InTheConsumer")
+def act(failure, transaction):
+    show()
+
+@consumer.on("task.failed", task="InAFork")
+def act_in_a_fork(failure):
+    if os.fork() == 0:
+        show()
+    os.wait()
+
+@consumer.every(0.001)
+def work():
+    if not fails:
+        fails.append(True)
+        show()
+
+def show():
+    password = os.environ["DKIST_CORE_INBOX"].rpartition("@")[0].rpartition(":")[2]
+    raise RuntimeError(f"{open('.env').read()!r} and {password} are wrong")
+"""
+
+
+@pytest.mark.parametrize("effects", [pytest.param("postgresql", marks=pytest.mark.processes)], indirect=True)
+def test_neither_a_log_nor_a_row_shows_a_secret_of_the_settings_or_of_the_inbox(
+    tmp_path: Path, effects: Effects
+) -> None:
+    """
+    A handler may show what the environment does not hold: an entry of the file `.env`, a part of an address.
+    """
+    (tmp_path / ".env").write_text(f"ISB_PASSWORD={SECRET}\n")
+    (tmp_path / ".env").chmod(0o600)
+    password = make_url(effects.url).password or ""
+    publish("InTheConsumer", "InAFork", SECRET)
+
+    ran = consume(tmp_path, SHOWING, effects)
+    refused = run_command("consume", SECRET, cwd=tmp_path)
+
+    shown = f"{ran.stdout}{ran.stderr}{effects.failures}{refused.stdout}{refused.stderr}"
+    line = r"'ISB_PASSWORD=[redacted]\n' and [redacted] are wrong"
+    assert (ran.stderr.count(line), effects.failures.count(line), refused.returncode) == (3, 2, 2), shown
+    assert SECRET not in shown
+    assert password not in shown
 
 
 CLOSING = """

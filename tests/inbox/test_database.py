@@ -499,15 +499,15 @@ def until_available(use: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("option", "reason"),
+    ("option", "mode", "reason"),
     [
-        ("default_transaction_read_only=on", "read-only transaction"),
-        ("statement_timeout=200", "statement timeout"),
-        ("lock_timeout=50", "lock timeout"),
+        ("default_transaction_read_only=on", "ACCESS SHARE", "read-only transaction"),
+        ("statement_timeout=200", "ACCESS EXCLUSIVE", "statement timeout"),
+        ("lock_timeout=50", "ACCESS EXCLUSIVE", "lock timeout"),
     ],
 )
 def test_a_server_that_refuses_statements_for_a_while_ends_no_consumer(
-    inbox_url: str, option: str, reason: str
+    inbox_url: str, option: str, mode: str, reason: str
 ) -> None:
     """
     As after a failover, or beside a long lock.
@@ -518,7 +518,7 @@ def test_a_server_that_refuses_statements_for_a_while_ends_no_consumer(
     ):
         inbox = Inbox(limited, Rules("a"))
         with database.transaction() as transaction:
-            transaction.execute(text("LOCK TABLE dkist_core_inbox IN ACCESS EXCLUSIVE MODE"))
+            transaction.execute(text(f"LOCK TABLE dkist_core_inbox IN {mode} MODE"))
             with pytest.raises(InboxUnavailableError, match=f"cannot be used now: .*{reason}"):
                 inbox.store(failures(1))
 
