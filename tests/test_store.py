@@ -3,6 +3,8 @@ The store of runs: it depends only on the set of reports, and answers questions 
 """
 
 import json
+import random
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -158,6 +160,23 @@ def test_any_event_can_be_stored(engine: Engine, received: list[Event]) -> None:
     assert len(json.loads("".join(written))["runs"]) == len(
         {(e.workflow_name, e.workflow_version, e.run_id) for e in received}
     )
+
+
+@pytest.mark.parametrize("name", ["workflow_name", "workflow_version", "run_id", "task_name", "fingerprint"])
+def test_texts_of_any_length_are_stored_and_distinguished(connection: Connection, name: str) -> None:
+    """An index of PostgreSQL refuses long ones; each is found again, whole."""
+    # PostgreSQL compresses texts, but not this one.
+    long = "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=9000))
+    facts = [{"task_name": "A", "run_id": "long"} | {name: f"{long}{end}"} for end in "12"]
+    fill(connection, [[failed(**each) for each in facts], [started(**each) for each in facts if name != "fingerprint"]])
+    found = [
+        each for each in Questions(connection).runs(Choice()) if each.run.run_id not in (RUNNING, ENDED, YESTERDAY)
+    ]
+    failures = [each for run in found for each in run.failures]
+
+    assert len(found) == (1 if name in ("task_name", "fingerprint") else 2)
+    assert len(failures) == (1 if name == "fingerprint" else 2)
+    assert {len(each.family) for each in Questions(connection).families(Choice())} == {16}
 
 
 @given(received=reports())

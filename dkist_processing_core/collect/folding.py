@@ -6,6 +6,7 @@ all reports that have arrived in between. Not here: the tables (tables), the der
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -45,6 +46,7 @@ class Store:
             "workflow_name": report.workflow_name,
             "workflow_version": report.workflow_version,
             "run_id": report.run_id,
+            "identity": _identity_of(report),
             "characters": characters,
             "ending": characters[-ENDING:],
             "digest": digest_of(body),
@@ -125,12 +127,16 @@ def event_in(body: bytes) -> Event | None:
 
 
 def digest_of(body: bytes) -> bytes:
-    """Return the digest by which a repeated report is recognised; the body has its event's id and its reporter."""
+    """Return the digest by which a report is recognised, whose body has its event's id and its reporter, or a run."""
     return hashlib.sha256(body).digest()[:_DIGEST_BYTES]
 
 
-_IDENTITY = ("workflow_name", "workflow_version", "run_id")
-_OF_RUN = (*_IDENTITY, "characters", "ending", "received_at")
+def _identity_of(report: Event) -> bytes:
+    """Return the digest by which the store knows a report's run."""
+    return digest_of(json.dumps((report.workflow_name, report.workflow_version, report.run_id)).encode())
+
+
+_OF_RUN = ("workflow_name", "workflow_version", "run_id", "identity", "characters", "ending", "received_at")
 _OF_REPORT = ("digest", "body", "received_at")
 
 
@@ -142,7 +148,7 @@ def _additions(dialect: str) -> tuple[Any, Any]:
     They are made once, since making a statement takes longer than executing it.
     """
     insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
-    number = select(RUNS.c.number).where(*(RUNS.c[name] == bindparam(name) for name in _IDENTITY)).scalar_subquery()
+    number = select(RUNS.c.number).where(RUNS.c.identity == bindparam("identity")).scalar_subquery()
     of_report = {"run": number, "is_folded": False} | {name: bindparam(name) for name in _OF_REPORT}
     return (
         insert(RUNS).values({name: bindparam(name) for name in _OF_RUN}).on_conflict_do_nothing(),

@@ -53,7 +53,9 @@ RUNS = Table(
     Column("ended_at", Double),
     Column("last_sign_at", Double, index=True),
     Column("received_at", Double, nullable=False, index=True),
-    UniqueConstraint("workflow_name", "workflow_version", "run_id", name="dkist_core_run_identity"),
+    # The digest of workflow, version and run_id, which may be too long for an index.
+    Column("identity", LargeBinary, nullable=False),
+    UniqueConstraint("identity", name="dkist_core_run_identity"),
 )
 
 TASKS = Table(

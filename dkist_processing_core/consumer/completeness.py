@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from dkist_processing_core.bus import MOST_AHEAD, ArchiveEnd, Bus, Offset, ReceivedMessage, Receiver
 from dkist_processing_core.consumer.past import receive_connected
+from dkist_processing_core.events import attribute_headers
 from dkist_processing_core.inbox import Inbox, Stored
 from dkist_processing_core.text import counted
 
@@ -60,10 +61,10 @@ class Completeness:
         """Remember messages that the inbox has, so that their copies in the archive are not decoded again."""
         if len(self._stored) > _REMEMBERED:
             self._stored_before, self._stored = self._stored, set()
-        self._stored.update(hash(received.message.body) for received in batch)
+        self._stored.update(map(_hash, batch))
 
     def _is_new(self, received: ReceivedMessage) -> bool:
-        found = hash(received.message.body)
+        found = _hash(received)
         return found not in self._stored and found not in self._stored_before
 
     @property
@@ -252,6 +253,13 @@ class Completeness:
         if self._reading is not None:
             self._reading.close()
             self._reading = None
+
+
+def _hash(received: ReceivedMessage) -> int:
+    """Return a number by which a message and its copy are recognised; equal bodies may belong to different events."""
+    message, properties = received.message, received.message.properties
+    attributes = attribute_headers(properties.content_type, properties.headers)
+    return hash((message.body, repr(sorted(attributes.items())) if attributes else ""))
 
 
 def _offset(received: ReceivedMessage) -> int:

@@ -10,6 +10,7 @@ from dkist_processing_core.events._kinds import Cause, Reporter
 from dkist_processing_core.events.codec import (
     CONTENT_TYPE,
     MAX_BODY_BYTES,
+    attribute_headers,
     check_size,
     data_of,
     decode,
@@ -65,6 +66,7 @@ __all__ = [
     "WorkflowFailed",
     "WorkflowFinished",
     "WorkflowStarted",
+    "attribute_headers",
     "check_size",
     "data_of",
     "decode",

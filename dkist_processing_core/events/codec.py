@@ -29,6 +29,7 @@ MAX_BODY_BYTES = 1024 * 1024
 _BY_TYPE = {TYPE_PREFIX + event_class.name: event_class for event_class in EVENT_CLASSES}
 # The binding uses "cloudEvents:"; "cloudEvents_" is its spelling for brokers and libraries that mangle the colon.
 _BINARY_PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
+_LOWER_PREFIXES = tuple(map(str.lower, _BINARY_PREFIXES))
 # The attributes of a CloudEvent that are fields of an event.
 _ATTRIBUTES = {"time": "time", "reportedby": "reported_by", "traceparent": "traceparent", "tracestate": "tracestate"}
 # Names under our prefix, the form of all types, including those that newer releases add.
@@ -168,8 +169,7 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
         DecodeError: The message is too large, no CloudEvent, no event of ours, or its id does not match its facts.
     """
     check_size(len(body))
-    is_structured = (content_type or "").strip().lower().startswith("application/cloudevents")
-    binary = _binary_attributes(headers) if headers and not is_structured else {}
+    binary = _binary_attributes(attribute_headers(content_type, headers))
     if not binary:
         event = _decode_quickly(body)
         if event is not None:
@@ -216,12 +216,23 @@ def check_size(size: int) -> None:
         raise DecodeError(msg)
 
 
+def attribute_headers(content_type: str | None, headers: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return those headers of a message that hold attributes of an event, in binary mode; in structured mode, none."""
+    if not headers or (content_type or "").strip().lower().startswith("application/cloudevents"):
+        return {}
+    return {
+        name: value
+        for name, value in headers.items()
+        if isinstance(name, str) and name.lower().startswith(_LOWER_PREFIXES)
+    }
+
+
 def _binary_attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
     for prefix in _BINARY_PREFIXES:
         attributes = {
             name[len(prefix) :].lower(): value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             for name, value in headers.items()
-            if isinstance(name, str) and name.lower().startswith(prefix.lower())
+            if name.lower().startswith(prefix.lower())
         }
         if "specversion" in attributes:
             return attributes

@@ -30,6 +30,8 @@ SEQUENCE = about(
     "The number of the event among those of this type about one attempt, from 0; with gaps if several processes report."
 )
 
+# A fingerprint of ours has 16.
+_LONGEST_FAMILY = 100
 _DURATION = (
     "The duration of the run, or of the attempt, in seconds. That of an attempt is without the preparation of its "
     "environment: from the start of its process until the task publishes its end, or until the process ends if the "
@@ -210,8 +212,13 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
 
     @property
     def family(self) -> str:
-        """Equal for equal failures: the fingerprint, or without one derived from task, cause, exit code and signal."""
-        return self.fingerprint or family_by(self.task_name, self.cause, self.exit_code, self.signal, self.error_type)
+        """
+        Equal for equal failures: the fingerprint, or without one derived from task, cause, exit code and signal.
+
+        Other publishers may have fingerprints of any length; it is at most 100 characters long, for an index.
+        """
+        family = self.fingerprint or family_by(self.task_name, self.cause, self.exit_code, self.signal, self.error_type)
+        return family if len(family) <= _LONGEST_FAMILY else family_by(family)
 
     @property
     def summary(self) -> str:

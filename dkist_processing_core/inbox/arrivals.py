@@ -1,31 +1,34 @@
 """
 Arrivals: received messages become rows, each key once, before they are acknowledged to the bus.
 
-Not here: receiving them (consumer).
+It is long because each database has its own insertion, and a firm report and a provisional one have each an effect on
+the other. Not here: receiving them (consumer).
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Connection,
     Double,
-    Integer,
     LargeBinary,
+    RowMapping,
     Text,
     bindparam,
     text,
+    update,
 )
 
-from dkist_processing_core.events import Event, TaskEnd, TaskEvent, TaskFailed
+from dkist_processing_core.events import Event, TaskEnd, TaskEvent, TaskFailed, attribute_headers
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.rules import Rules
-from dkist_processing_core.inbox.tables import State, inbox
+from dkist_processing_core.inbox.tables import State, inbox, indexed
 from dkist_processing_core.text import clean, clean_line
 
 _STRUCTURED = "application/cloudevents"
@@ -42,6 +45,12 @@ class Arrival(NamedTuple):
     """Why the message is no event; it is stored as a dead letter."""
     is_wanted: bool = True
     """Whether a handler wants the event; another one is stored only if it may contradict a provisional report."""
+    family: str = "undecodable"
+    """The kind of the reason."""
+
+    def refused(self, reason: str) -> "Arrival":
+        """Return the message as one that the database refuses as an event."""
+        return self._replace(event=None, reason=reason, family="refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +68,27 @@ class Stored:
 def store(connection: Connection, rules: Rules, arrivals: Sequence[Arrival], now: float) -> Stored:
     """Store arrivals in their order."""
     rows = [row for arrival in arrivals if (row := _row(arrival, rules, now)) is not None]
-    ends = [] if rules.every_report else [row for row in rows if row.is_end]
-    if firm := [row for row in ends if row.state == _WAITING and not row.provisional]:
-        connection.execute(_withdrawal, {"consumer": rules.name, "keys": [row.key for row in firm]})
-    new = _insert(connection, rows) if rows else 0
-    if ends:
-        values = {"consumer": rules.name, "runs": list({row.run_id for row in ends})}
-        changed = 0
-        if new < len(rows):
-            provisional = set(connection.scalars(_provisional, values))
-            changed = sum(_replace(connection, row) for row in firm if row.key in provisional)
-        changed += connection.execute(_cancellation, values | {"now": now}).rowcount
-        if changed and rules.ordered:
-            let_go_on(connection, rules.name, [RunKey(str(r.run_id), str(r.workflow), str(r.version)) for r in ends])
-    return Stored(new, len(rows) - new, sum(row.state == State.DEAD for row in rows))
+    return _store(connection, rules, rows, now, _insert)
+
+
+def identify(connection: Connection, rules: Rules, row: RowMapping, event: Event, now: float) -> None:
+    """Store the event of a row that was none when it arrived: in that row, or nowhere if the event's key is known."""
+    new = _row(Arrival(event, row["body"], row["content_type"]), rules, now)
+    assert new is not None, "it is wanted"
+
+    def put(connection: Connection, _: Sequence[_New]) -> int:
+        if not _insert(connection, [new]):
+            connection.execute(_repetition, {"seq": row["seq"], "now": now})
+            return 0
+        # No other process can insert this key until the end of the transaction.
+        connection.execute(_removal, {"consumer": new.consumer, "key": new.key})
+        values = {name: getattr(new, name) for name in _IDENTIFIED} | {
+            name: bool(getattr(new, name)) for name in _TRUTHS
+        }
+        connection.execute(update(inbox).where(inbox.c.seq == row["seq"]).values(values))
+        return 1
+
+    _store(connection, rules, [new], now, put)
 
 
 class _New(NamedTuple):
@@ -105,6 +121,29 @@ class _New(NamedTuple):
     done_at: float | None = None
 
 
+def _store(
+    connection: Connection,
+    rules: Rules,
+    rows: Sequence[_New],
+    now: float,
+    insert: Callable[[Connection, Sequence[_New]], int],
+) -> Stored:
+    ends = [] if rules.every_report else [row for row in rows if row.is_end]
+    if firm := [row for row in ends if row.state == _WAITING and not row.provisional]:
+        connection.execute(_withdrawal, {"consumer": rules.name, "keys": [row.key for row in firm]})
+    new = insert(connection, rows) if rows else 0
+    if ends:
+        values = {"consumer": rules.name, "runs": list({row.run_id for row in ends})}
+        changed = 0
+        if new < len(rows):
+            provisional = set(connection.scalars(_provisional, values))
+            changed = sum(_replace(connection, row) for row in firm if row.key in provisional)
+        changed += connection.execute(_cancellation, values | {"now": now}).rowcount
+        if changed and rules.ordered:
+            let_go_on(connection, rules.name, [RunKey(str(r.run_id), str(r.workflow), str(r.version)) for r in ends])
+    return Stored(new, len(rows) - new, sum(row.state == State.DEAD for row in rows))
+
+
 def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
     """Return the row of an arrival; None for an event that needs none."""
     event, body = arrival.event, arrival.body
@@ -114,7 +153,7 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
     is_end = isinstance(event, TaskEnd)
     is_final = is_end and (not isinstance(event, TaskFailed) or event.final is True)
     is_provisional = isinstance(event, TaskEnd) and event.provisional
-    state, due_at = _WAITING, now
+    state, due_at = _WAITING, _AT_ONCE
     if not arrival.is_wanted:
         if is_provisional or not is_end:
             return None
@@ -130,8 +169,8 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
         event.name,
         event.workflow_name,
         event.workflow_version,
-        event.run_id,
-        task,
+        indexed(event.run_id),
+        None if task is None else indexed(task),
         attempt,
         event.reported_by.value,
         int(is_provisional),
@@ -150,7 +189,7 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
 def _undecodable(arrival: Arrival, rules: Rules, now: float, content_type: str | None) -> _New:
     return _New(
         rules.name,
-        f"undecodable {hashlib.sha256(arrival.body).hexdigest()}",
+        f"undecodable {_digest(arrival)}",
         name=None,
         workflow=None,
         version=None,
@@ -166,12 +205,18 @@ def _undecodable(arrival: Arrival, rules: Rules, now: float, content_type: str |
         headers=_to_json(arrival.headers),
         received_at=now,
         state=State.DEAD.value,
-        due_at=now,
+        due_at=_AT_ONCE,
         first_failed_at=now,
         last_failed_at=now,
-        family="undecodable",
+        family=arrival.family,
         reason=clean(arrival.reason or "the message is no event"),
     )
+
+
+def _digest(arrival: Arrival) -> str:
+    """Return the digest of a message: in binary mode, messages with equal bodies differ in their headers."""
+    attributes = attribute_headers(arrival.content_type, arrival.headers)
+    return hashlib.sha256(arrival.body + (_to_json(attributes) or "").encode()).hexdigest()
 
 
 def key_of(event: Event, body: bytes, rules: Rules) -> str:
@@ -193,8 +238,9 @@ def _plain(value: object) -> object:
 
 
 _WAITING, _UNWANTED = State.WAITING.value, State.UNWANTED.value
+_AT_ONCE = 0.0
 _USUAL = _New._fields[: _New._fields.index("first_failed_at")]
-_TYPES = {Text: "text", Boolean: "integer", Double: "float8", Integer: "integer", LargeBinary: "bytea"}
+_TYPES = {Text: "text", Boolean: "integer", Double: "float8", BigInteger: "bigint", LargeBinary: "bytea"}
 
 
 def _insert(connection: Connection, rows: Sequence[_New]) -> int:
@@ -234,6 +280,12 @@ _withdrawal = text(
     DELETE FROM dkist_core_inbox WHERE consumer = :consumer AND key IN :keys AND state IN ('cancelled', 'unwanted')
     """
 ).bindparams(bindparam("keys", expanding=True))
+_removal = text("DELETE FROM dkist_core_inbox WHERE consumer = :consumer AND key = :key")
+_TRUTHS = ("provisional", "is_end", "is_final")
+_IDENTIFIED = ("key", "name", "workflow", "version", "run_id", "task", "attempt", "reporter", "due_at", *_TRUTHS)
+_repetition = text(
+    "UPDATE dkist_core_inbox SET state = 'done', body = NULL, headers = NULL, done_at = :now WHERE seq = :seq"
+)
 _provisional = text(
     """
     SELECT key FROM dkist_core_inbox

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, select, text, update
+from sqlalchemy import Connection, RowMapping, func, or_, select, text, update
 
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import Event, decode
@@ -24,6 +24,8 @@ _IS_FREE = text("dkist_core_inbox.claim IS NULL")
 _IS_CLAIMED = text("dkist_core_inbox.claim IS NOT NULL")
 _COLUMNS = (
     inbox.c.seq,
+    # It has none if the message was no event when it arrived.
+    inbox.c.name,
     inbox.c.body,
     inbox.c.content_type,
     inbox.c.headers,
@@ -46,13 +48,21 @@ _LIVE = text(
 _from_json = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def due(connection: Connection, rules: Rules, limit: int, now: float) -> list[RowMapping]:
-    """Return up to `limit` rows that are due and may be handled, oldest first; their rows are locked."""
+def due(
+    connection: Connection, rules: Rules, limit: int, now: float, *, only_delayed: bool = False
+) -> list[RowMapping]:
+    """
+    Return up to `limit` rows that are due and may be handled; their rows are locked.
+
+    Those that were due at once come first, in order of arrival. `only_delayed` leaves them out.
+    """
     query = (
         select(*_COLUMNS)
         .where(inbox.c.consumer == rules.name, _IS_WAITING, _IS_FREE, inbox.c.due_at <= now)
         .with_for_update(skip_locked=True)
     )
+    if only_delayed:
+        query = query.where(inbox.c.due_at > 0)
     oldest = query.order_by(inbox.c.due_at, inbox.c.seq)
     if not rules.ordered:
         return list(connection.execute(oldest.limit(limit)).mappings())
@@ -60,7 +70,8 @@ def due(connection: Connection, rules: Rules, limit: int, now: float) -> list[Ro
     def lock(seqs: Sequence[int]) -> Sequence[RowMapping]:
         return connection.execute(query.where(inbox.c.seq.in_(seqs))).mappings().all()
 
-    of_free_runs = oldest.where(inbox.c.run_id.not_in(_busy_runs(connection, rules))).limit(max(limit, _SCANNED))
+    is_free = or_(inbox.c.run_id.is_(None), inbox.c.run_id.not_in(_busy_runs(connection, rules)))
+    of_free_runs = oldest.where(is_free).limit(max(limit, _SCANNED))
     while found := connection.execute(of_free_runs).mappings().all():
         kept, parked = first_of_their_runs(connection, rules, found, now, lock)
         if kept or not parked:
@@ -96,8 +107,7 @@ def free_orphans(connection: Connection, rules: Rules, number: int) -> int:
 _MAKE_DUE = text(
     """
     UPDATE dkist_core_inbox SET due_at = :now
-    WHERE consumer = :consumer AND state = 'waiting' AND claim IS NULL AND due_at > :now
-    AND (due_at > :latest OR (tries = 0 AND NOT provisional))
+    WHERE consumer = :consumer AND state = 'waiting' AND claim IS NULL AND due_at > :latest
     """
 )
 

@@ -11,16 +11,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, replace
 
 from sqlalchemy import Connection, RowMapping
+from sqlalchemy.exc import DBAPIError
 
-from dkist_processing_core.errors import ClaimLostError, DecodeError
+from dkist_processing_core.errors import (
+    ClaimLostError,
+    DecodeError,
+    InboxError,
+    InboxLostError,
+    InboxUnavailableError,
+)
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import arrivals, claims, outcomes, pruning
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
 from dkist_processing_core.inbox.counts import Counts, count
 from dkist_processing_core.inbox.database import Database
-from dkist_processing_core.inbox.faults import explained, is_outage
+from dkist_processing_core.inbox.faults import converted, explained, is_outage
 from dkist_processing_core.inbox.lending import lent
 from dkist_processing_core.inbox.locks import AdvisoryLock, Lock, LockedFile, claimers_number, number_of
 from dkist_processing_core.inbox.order import RunKey, let_go_on
@@ -30,8 +38,8 @@ from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.text import counted, redact
 
-# How often the rows of claimers that have ended are looked for, while others can be claimed.
-_ORPHAN_SECONDS = 1.0
+# How often it looks for rows of claimers that have ended, and for delayed ones, while others can be claimed.
+_LOOK_SECONDS = 1.0
 # A clock that loses more than this in comparison was set back.
 _CLOCK_SECONDS = 1.0
 _KILLER = "its consumer ended {starts} times while it handled this event"
@@ -87,9 +95,25 @@ class Inbox:
 
         The intake stores on the session of its lock, so that no two processes store at a time.
 
+        If the database refuses one of them, they are stored one by one, and that one becomes a dead letter.
+
         Raises:
-            InboxUnavailableError: Nothing was stored; a retry may succeed.
+            InboxUnavailableError: Not all are known to be stored; a retry may succeed.
         """
+        try:
+            return self._store(arrived)
+        except (InboxUnavailableError, InboxLostError):
+            raise
+        except InboxError as error:
+            if len(arrived) > 1:
+                each = [self.store([arrival]) for arrival in arrived]
+                return Stored(*map(sum, zip(*map(astuple, each), strict=True)))
+            reason = redact(str(error), also=self._database.secrets)
+            logger.error("consumer %r: a message is a dead letter: %s", self.rules.name, reason)  # noqa: TRY400 - one sentence
+            stored = self._store([arrival.refused(reason) for arrival in arrived])
+            return replace(stored, dead=0)
+
+    def _store(self, arrived: Sequence[Arrival]) -> Stored:
         with self._storing() as connection:
             return arrivals.store(connection, self.rules, arrived, self._clock())
 
@@ -142,17 +166,18 @@ class Inbox:
             return rows
 
     def _claim(self, connection: Connection, limit: int) -> list[Row] | None:
-        """Claim rows; None if all that were found are dead now, so that there may be others."""
+        """Claim rows; None if all that were found have changed instead, so that there may be others."""
         now = self._clock()
         ahead = now - time.monotonic()
         if ahead < self._ahead - _CLOCK_SECONDS:
             claims.make_due(connection, self.rules, now)
         self._ahead = ahead
-        if not 0 <= now - self._freed_at < _ORPHAN_SECONDS:
-            self._free_orphans(connection, now)
-        found = claims.due(connection, self.rules, limit, now)
-        if not found and self._freed_at != now and self._free_orphans(connection, now):
-            found = claims.due(connection, self.rules, limit, now)
+        found = self._due(connection, limit, now)
+        if unknown := [row for row in found if row["name"] is None]:
+            # They were no events when they arrived. They are found again, as events that have just arrived.
+            for row in unknown:
+                self._identify(connection, row)
+            return None
         rows: list[Row] = []
         gave_up = False
         for row in found:
@@ -168,12 +193,24 @@ class Inbox:
                     # The dead row holds up the later ones of its run.
                     break
                 continue
-            rows.append(_row(row, event))
+            rows.append(Row.of(row, event))
             if is_alone:
                 break
         if rows:
             claims.claim(connection, [row.seq for row in rows], self._number)
         return None if gave_up and not rows else rows
+
+    def _due(self, connection: Connection, limit: int, now: float) -> list[RowMapping]:
+        """Return rows that are due, those of claimers that have ended among them."""
+        if looks := not 0 <= now - self._freed_at < _LOOK_SECONDS:
+            self._free_orphans(connection, now)
+        found = claims.due(connection, self.rules, limit, now)
+        if looks and len(found) == limit:
+            # Otherwise new rows could hold delayed ones up for ever.
+            return claims.due(connection, self.rules, limit, now, only_delayed=True) or found
+        if not found and self._freed_at != now and self._free_orphans(connection, now):
+            return claims.due(connection, self.rules, limit, now)
+        return found
 
     def _event(self, connection: Connection, row: RowMapping) -> Event | None:
         """Return the event of a row, or give the row up if it ends its consumers or is no event."""
@@ -183,10 +220,27 @@ class Inbox:
             try:
                 return claims.event_of(row)
             except DecodeError as error:
-                reason, family = redact(str(error), also=self._database.secrets), "undecodable"
+                reason, family = str(error), "undecodable"
+        self._give_up(connection, row, reason, family)
+        return None
+
+    def _give_up(self, connection: Connection, row: RowMapping, reason: str, family: str) -> None:
+        reason = redact(reason, also=self._database.secrets)
         outcomes.mark_dead(connection, row["seq"], reason=reason, family=family, now=self._clock())
         logger.error("consumer %r: event %d is a dead letter: %s", self.rules.name, row["seq"], reason)
-        return None
+
+    def _identify(self, connection: Connection, row: RowMapping) -> None:
+        """Give a row the place of its event, or give it up if it still is no event, or is refused by the database."""
+        if (event := self._event(connection, row)) is None:
+            return
+        try:
+            with connection.begin_nested():
+                arrivals.identify(connection, self.rules, row, event, self._clock())
+        except DBAPIError as error:
+            refusal = converted(self._database.where, error)
+            if isinstance(refusal, InboxUnavailableError):
+                raise
+            self._give_up(connection, row, str(refusal), "refused")
 
     def _is_last_start(self, starts: int) -> bool:
         """Return True if a row that ends its claimer once more is dead: no other row may be the reason of that end."""
@@ -333,15 +387,3 @@ class Inbox:
         self._intake.release()
         self._held.clear()
         self._alone = None
-
-
-def _row(row: RowMapping, event: Event) -> Row:
-    return Row(
-        row["seq"],
-        event,
-        row["body"],
-        row["starts"] + 1,
-        row["tries"],
-        row["received_at"],
-        bool(row["tries"] or row["history"] or getattr(event, "provisional", False)),
-    )

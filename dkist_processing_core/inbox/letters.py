@@ -156,7 +156,7 @@ class DeadLetters:
 
         def change(connection: Connection, rows: Sequence[RowMapping]) -> None:
             failure = dict.fromkeys(["family", *(each.name for each in fields(Failure))])
-            reset = failure | {"state": State.WAITING, "due_at": now, "tries": 0, "starts": 0}
+            reset = failure | {"state": State.WAITING, "due_at": 0.0, "tries": 0, "starts": 0}
             histories = [{"of_seq": row["seq"], "new_history": _history_with(row, now)} for row in rows]
             query = update(inbox).where(inbox.c.seq == bindparam("of_seq"))
             connection.execute(query.values(reset | {"history": bindparam("new_history")}), histories)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from dkist_processing_core.errors import InboxVersionError
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision of this release."""
 VERSION_TABLE = "dkist_core_version"
 _SCRIPTS = Path(__file__).with_name("migrations")
@@ -33,7 +33,7 @@ def migrate(engine: Engine, where: str, transaction: Callable[[], AbstractContex
     with transaction() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        _upgrade(connection, where)
+        upgrade(connection, where)
 
 
 def _version(connection: Connection) -> str | None:
@@ -43,7 +43,13 @@ def _version(connection: Connection) -> str | None:
     return found
 
 
-def _upgrade(connection: Connection, where: str) -> None:
+def upgrade(connection: Connection, where: str, revision: str = HEAD) -> None:
+    """
+    Make or migrate the tables up to a revision.
+
+    Raises:
+        InboxVersionError: A newer release has migrated them; they are not changed.
+    """
     # The import takes a tenth of a second, and most starts find the tables as they should be.
     from alembic.operations import Operations  # noqa: PLC0415
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
@@ -62,7 +68,7 @@ def _upgrade(connection: Connection, where: str) -> None:
         opts={
             "version_table": VERSION_TABLE,
             "transactional_ddl": True,
-            "fn": lambda revision, _: scripts._upgrade_revs(HEAD, revision),  # noqa: SLF001 - as alembic.command does
+            "fn": lambda found, _: scripts._upgrade_revs(revision, found),  # noqa: SLF001 - as alembic.command does
         },
     )
     with Operations.context(context):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, text
 
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox.rules import Rules
-from dkist_processing_core.inbox.tables import UNFINISHED, State
+from dkist_processing_core.inbox.tables import UNFINISHED, State, indexed
 
 
 class RunKey(NamedTuple):
@@ -27,7 +27,7 @@ class RunKey(NamedTuple):
     @classmethod
     def of(cls, event: Event) -> Self:
         """Return the run of an event."""
-        return cls(event.run_id, event.workflow_name, event.workflow_version)
+        return cls(indexed(event.run_id), event.workflow_name, event.workflow_version)
 
 
 def run_of(row: RowMapping) -> RunKey:

@@ -5,6 +5,9 @@ Not here: the other columns (tables).
 """
 
 from dataclasses import dataclass, field
+from typing import Self
+
+from sqlalchemy import RowMapping
 
 from dkist_processing_core.events import Event
 
@@ -25,3 +28,16 @@ class Row:
     """When it was stored, in seconds since 1970."""
     may_hold_up: bool = False
     """Whether later rows of its run may be parked because of it."""
+
+    @classmethod
+    def of(cls, row: RowMapping, event: Event) -> Self:
+        """Return a row that is claimed now."""
+        return cls(
+            row["seq"],
+            event,
+            row["body"],
+            row["starts"] + 1,
+            row["tries"],
+            row["received_at"],
+            bool(row["tries"] or row["history"] or getattr(event, "provisional", False)),
+        )

@@ -4,6 +4,7 @@ The tables of the inbox. Their names begin with `dkist_core_`, since they may be
 Times are seconds since 1970, UTC. Not here: how existing tables are changed (migrations).
 """
 
+import hashlib
 from enum import StrEnum
 from typing import Any
 
@@ -46,7 +47,9 @@ class State(StrEnum):
 
 metadata = MetaData()
 ROW_NUMBER = BigInteger().with_variant(Integer, "sqlite")
-"""The type of a column whose values the database chooses: SQLite does that only for this type."""
+"""A whole number of 64 bits, which the database may choose: SQLite does that only for this type."""
+# PostgreSQL refuses a row of an index with more than 2,704 bytes: two such texts and a consumer's name are shorter.
+_LONGEST, _KEPT = 250, 185
 
 inbox = Table(
     "dkist_core_inbox",
@@ -58,9 +61,10 @@ inbox = Table(
     Column("name", Text),
     Column("workflow", Text),
     Column("version", Text),
+    # These two as `indexed` gives them.
     Column("run_id", Text),
     Column("task", Text),
-    Column("attempt", Integer),
+    Column("attempt", ROW_NUMBER),
     Column("reporter", Text),
     Column("provisional", Boolean, nullable=False),
     Column("is_end", Boolean, nullable=False),
@@ -71,6 +75,7 @@ inbox = Table(
     Column("headers", Text),
     Column("received_at", Double, nullable=False),
     Column("state", Text, nullable=False),
+    # 0 if it is due at once, whatever the clocks of its processes show.
     Column("due_at", Double, nullable=False),
     # The number of the claimer that handles the row.
     Column("claim", BigInteger),
@@ -88,6 +93,14 @@ inbox = Table(
     Index("dkist_core_inbox_key", "consumer", "key", unique=True),
     sqlite_autoincrement=True,
 )
+
+
+def indexed(text: str) -> str:
+    """Return the text by which an index knows a text of any length: a long one by its beginning and its digest."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_KEPT]} {hashlib.sha256(text.encode()).hexdigest()}"
+
 
 UNFINISHED = "state IN ('waiting', 'parked', 'dead', 'archived')"
 """The condition of rows that hold up their run."""

@@ -4,6 +4,7 @@ A broker or a database that is killed and started again, a full disk, and a queu
 Not here: a consumer that is killed itself (test_kills).
 """
 
+import json
 import logging
 import re
 import sqlite3
@@ -13,6 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pika
 import pytest
 from sqlalchemy import Connection
 
@@ -22,11 +24,11 @@ from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalVersionError
-from dkist_processing_core.events import Event
+from dkist_processing_core.events import Event, WorkflowFailed, WorkflowFinished, encode
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import InMemoryBus
 from tests.consumer.effects import Effects
-from tests.facts import failed, progressed, started
+from tests.facts import failed, make, progressed, started
 from tests.running import run_python
 from tests.services.broker import Broker, open_broker
 from tests.services.postgres import PostgresServer
@@ -254,6 +256,36 @@ def test_what_the_queue_has_lost_is_taken_in_from_the_archive(
     assert lines_in(caplog, logging.WARNING) == [
         "the queue of the consumer 'actor' has lost 2 events, which it took in from the archive"
     ]
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_lost_event_with_the_body_of_another_one_is_taken_in_from_the_archive(
+    broker: Broker, effects: Effects
+) -> None:
+    """
+    In the binary mode of CloudEvents, the headers alone may distinguish them.
+    """
+    seen: list[Event] = []
+    consumer = Consumer("actor", inbox=effects.url)
+    consumer.on("workflow.*")(seen.append)
+    consumer.run(until_idle=True)
+    kept, missing = make(WorkflowFinished), make(WorkflowFailed)
+    with broker.connect() as connection:
+        channel = connection.channel()
+        for event in (kept, missing):
+            if event is missing:
+                channel.queue_unbind("actor", "workflow.events.x", consumer.patterns[0])
+            envelope = json.loads(encode(event))
+            body = json.dumps(envelope.pop("data")).encode()
+            headers = {f"cloudEvents:{name}": value for name, value in envelope.items()}
+            properties = pika.BasicProperties("application/json", headers=headers)
+            channel.confirm_delivery()
+            channel.basic_publish("workflow.events.x", f"{event.name}.W", body, properties)
+
+    consumer.run(until_idle=True)
+
+    assert seen == [kept, missing]
 
 
 @pytest.mark.usefixtures("owned")

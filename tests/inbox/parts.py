@@ -109,6 +109,16 @@ def failures(count: int, **facts: Any) -> list[Arrival]:
     return [arrival(failed(f"Task{number}", **facts)) for number in range(count)]
 
 
+def bury(inbox: Inbox, count: int, error: Exception) -> list[int]:
+    """
+    Have as many rows die of an error, and return their numbers.
+    """
+    rows = inbox.claim(count)
+    for row in rows:
+        inbox.fail(row, error)
+    return [row.seq for row in rows]
+
+
 def take_effect(transaction: Connection, row: Row) -> None:
     """
     Write the effect of a row.

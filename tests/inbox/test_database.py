@@ -17,20 +17,23 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
 
+from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.errors import (
     ConfigurationError,
     InboxError,
     InboxUnavailableError,
     InboxVersionError,
 )
+from dkist_processing_core.events import CONTENT_TYPE, encode
 from dkist_processing_core.inbox import Database, Inbox, Rules
-from dkist_processing_core.inbox.migrating import HEAD, VERSION_TABLE
+from dkist_processing_core.inbox.migrating import HEAD, VERSION_TABLE, upgrade
 from dkist_processing_core.inbox.tables import metadata
 from dkist_processing_core.settings.reading import read_settings
-from tests.inbox.parts import Clock, effects, failures, opened, take_effect
+from tests.facts import failed, finished
+from tests.inbox.parts import Clock, arrival, effects, failures, opened, take_effect
 from tests.running import status_of_fork
 from tests.services.postgres import PostgresServer
 
@@ -243,6 +246,50 @@ def test_a_newer_schema_is_refused_untouched(empty: str | None) -> None:
         Database.open(empty, read_settings())
 
 
+def test_rows_of_an_earlier_release_are_found_by_this_one(empty: str | None) -> None:
+    """
+    A row that was due at once is, whatever the clock shows now, and texts of any length are known by their digests.
+    """
+    long = "r" * 300
+    lost = failed("T" * 300, run_id=long, cause="lost", reported_by="engine", provisional=True)
+    inserted = "INSERT INTO dkist_core_inbox (consumer, key, name, workflow, version, run_id, task, attempt, reporter, "
+    inserted += (
+        "provisional, is_end, is_final, body, content_type, received_at, state, due_at) VALUES ('consumer', :id, "
+    )
+    inserted += ":name, 'W', '1', :run, :task, 1, 'task', :provisional, TRUE, TRUE, :body, :type, 0, 'waiting', 1e12)"
+    run = "INSERT INTO dkist_core_run (workflow_name, workflow_version, run_id, characters, ending, received_at) "
+    run += "VALUES ('W', '1', :run, 'r', 'r', 0)"
+    # The migrations of an earlier release, on a database that has no tables.
+    database = (
+        Database._of(empty)
+        if empty
+        else Database._at(Path(os.environ["DKIST_CORE_STATE_DIR"], "inbox.db"), is_ours=True)
+    )
+    with closing(database), database.transaction() as transaction:
+        upgrade(transaction, database.where, "0003")
+        for event in (failed("A"), lost):
+            values: dict[str, Any] = {"id": event.id, "name": event.name, "run": event.run_id, "task": event.task_name}
+            values |= {"provisional": event.provisional, "body": encode(event), "type": CONTENT_TYPE}
+            transaction.execute(text(inserted), values)
+        transaction.execute(text(run), {"run": long})
+
+    with (
+        closing(Database.open(empty, read_settings())) as database,
+        closing(Inbox(database, Rules("consumer"))) as inbox,
+    ):
+        stored = inbox.store([arrival(finished(lost.task_name, run_id=long), is_wanted=False)])
+        rows = inbox.claim(9)
+        with database.transaction() as transaction:
+            Store().add(transaction, lost)
+            runs = transaction.execute(text("SELECT run_id FROM dkist_core_run")).all()
+            unique = inspect(transaction).get_unique_constraints("dkist_core_run")
+
+    assert stored.new == 1
+    assert [row.event for row in rows] == [failed("A")]
+    assert runs == [(long,)]
+    assert [each["column_names"] for each in unique] == [["identity"]]
+
+
 def test_processes_that_start_together_make_the_tables_once(empty: str | None) -> None:
     """
     The others wait for the first one.
@@ -289,11 +336,11 @@ Database.open(sys.argv[1] or None, read_settings())
 """
     killed = [
         subprocess.run([sys.executable, "-c", program, empty or "", str(number)], check=False).returncode
-        for number in (1, 5, 13)
+        for number in (1, 5, 13, 37)
     ]
 
     with opened(empty) as database, closing(Inbox(database, Rules("a"))) as inbox:
-        assert killed == [-9, -9, -9]
+        assert killed == [-9, -9, -9, -9]
         assert inbox.store(failures(1)).new == 1
 
 

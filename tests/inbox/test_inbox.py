@@ -333,3 +333,34 @@ def test_a_clock_that_is_set_forward_makes_rows_due_early(inboxes: Open, clock: 
 
     assert [row.tries for row in inbox.claim(9)] == [1]
     assert inbox.claim(9) == []
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_a_row_that_is_due_at_once_is_claimed_whatever_the_clock_of_another_host_shows(
+    inboxes: Open, clock: Clock, skew: float
+) -> None:
+    """
+    The processes of a consumer may run on several hosts.
+    """
+    storing, claiming = inboxes(), inboxes()
+    before = claiming.claim(9)
+    clock.now += skew
+    storing.store(failures(2))
+    clock.now -= skew
+
+    assert before == []
+    assert [row.seq for row in claiming.claim(9)] == [1, 2]
+
+
+def test_new_rows_do_not_hold_up_one_whose_pause_has_ended(inboxes: Open, clock: Clock) -> None:
+    """
+    It is handled within a second, however many rows wait.
+    """
+    inbox = inboxes(first_pause=1.0)
+    inbox.store(failures(9))
+    inbox.fail(inbox.claim(1)[0], OSError("gone"))
+    inbox.release(inbox.claim(2))
+    clock.now += 1.5
+
+    assert [row.seq for row in inbox.claim(2)] == [1]
+    assert [row.seq for row in inbox.claim(2)] == [2, 3]

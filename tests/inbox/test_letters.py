@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Arrival, Database, DeadLetters, Inbox, Life
-from tests.facts import failed
-from tests.inbox.parts import Clock, arrival, failures
+from tests.facts import failed, finished
+from tests.inbox.parts import Clock, arrival, bury, failures
 
 Open = Callable[..., Inbox]
 
@@ -19,16 +20,6 @@ def letters(database: Database, clock: Clock) -> DeadLetters:
     The dead letters of the database.
     """
     return DeadLetters(database, clock=clock)
-
-
-def bury(inbox: Inbox, count: int, error: Exception) -> list[int]:
-    """
-    Have as many rows die of an error, and return their numbers.
-    """
-    rows = inbox.claim(count)
-    for row in rows:
-        inbox.fail(row, error)
-    return [row.seq for row in rows]
 
 
 def test_letters_are_grouped_by_consumer_and_kind_of_failure(inboxes: Open, letters: DeadLetters, clock: Clock) -> None:
@@ -171,3 +162,88 @@ def test_a_change_needs_a_selection(letters: DeadLetters, selection: dict[str, o
     """
     with pytest.raises(ValueError, match="expected numbers, or a family, or every=True"):
         letters.discard(**selection)  # type: ignore[arg-type]
+
+
+def undecodable(event: Event) -> Arrival:
+    """
+    Return the message of an event that an earlier release could not decode.
+    """
+    return arrival(event)._replace(event=None, reason="unknown")
+
+
+def test_the_effect_of_an_event_that_can_be_decoded_now_happens_once(inboxes: Open, letters: DeadLetters) -> None:
+    """
+    A retry after an update gives the row the key of its event; a row whose key is known is a repetition.
+    """
+    inbox = inboxes()
+    inbox.store([undecodable(failed(task)) for task in "ABC"])
+    inbox.store([arrival(failed("A"))])
+    before = inbox.claim(9)
+    letters.retry(every=True)
+    rows = inbox.claim(9)
+    inbox.mark_done([*before, *rows])
+
+    again = inbox.store([arrival(failed(task)) for task in "ABC"])
+
+    assert [row.event for row in before] == [failed("A")]
+    assert [(row.seq, row.event) for row in rows] == [(2, failed("B")), (3, failed("C"))]
+    assert (again.new, inbox.claim(9), letters.list()) == (0, [], [])
+
+
+def test_an_event_that_can_be_decoded_now_has_its_place_in_its_run(inboxes: Open, letters: DeadLetters) -> None:
+    """
+    It is handled before later rows of its run, also while another run is busy, and keeps its history.
+    """
+    inbox = inboxes(ordered=True, max_tries=1)
+    inbox.store([arrival(failed("A", run_id="busy"))])
+    held = inbox.claim(9)
+    inbox.store([undecodable(failed("A")), arrival(failed("B")), arrival(failed("C"))])
+    letters.retry(every=True)
+
+    (seq,) = bury(inbox, 1, KeyError("missing"))
+    held_up = inbox.claim(9)
+    letter = letters.show(seq)
+    letters.retry(seq)
+    rows = inbox.claim(9)
+    inbox.mark_done(rows)
+
+    assert len(held) == 1
+    assert held_up == []
+    assert letter is not None
+    assert (letter.event, [life.reason for life in letter.history]) == (failed("A"), ["unknown"])
+    assert [row.seq for row in rows] == [seq] == [2]
+    assert [row.seq for row in inbox.claim(9)] == [3, 4]
+
+
+def test_a_firm_report_that_can_be_decoded_now_replaces_a_provisional_one(inboxes: Open, letters: DeadLetters) -> None:
+    """
+    As one that has just arrived.
+    """
+    inbox = inboxes()
+    inbox.store([undecodable(failed("A", cause="out_of_memory")), undecodable(finished("B"))])
+    inbox.store(
+        [arrival(failed(task, cause="lost", reported_by="engine", provisional=True)) for task in ("A", "B", "C")]
+    )
+
+    letters.retry(every=True)
+
+    assert [row.event for row in inbox.claim(9)] == [finished("B"), failed("A", cause="out_of_memory")]
+    assert inbox.counts().waiting == 1
+
+
+def test_messages_with_equal_bodies_and_other_attributes_are_separate_letters(
+    inboxes: Open, letters: DeadLetters
+) -> None:
+    """
+    In binary mode the headers hold the event's id; what a broker adds to them makes no difference.
+    """
+    messages = [
+        Arrival(None, b"{}", "application/json", {"cloudEvents:id": number, **of_broker}, reason="no type")
+        for number in "12"
+        for of_broker in ({}, {"x-stream-offset": 7})
+    ]
+
+    stored = inboxes().store(messages)
+
+    assert (stored.new, stored.repeated) == (2, 2)
+    assert {letter.headers["cloudEvents:id"] for letter in letters.list()} == {"1", "2"}
