@@ -169,8 +169,12 @@ class InboxLostError(InboxError):
     """Other code of this process has closed the descriptors of the inbox; a new process can use it."""
 
 
+class InboxMissingError(InboxError):
+    """There is no inbox in a database that is only looked at; none is made."""
+
+
 class InboxVersionError(InboxError):
-    """A newer release has migrated the inbox's tables; they are not changed."""
+    """The inbox's tables are those of another release, and cannot be used; they are not changed."""
 
 
 class ClaimLostError(InboxError):

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import termios
 from abc import ABC, abstractmethod
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from pika import BasicProperties
 from rich.cells import cell_len
+from sqlalchemy import create_engine, inspect, text
 from typer.testing import CliRunner, Result
 
 from dkist_processing_core.bus import Bus, open_bus
@@ -28,6 +30,7 @@ from dkist_processing_core.cli import app
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, TaskEvent, decode, encode
 from dkist_processing_core.inbox import Arrival, Database, Inbox, Rules
+from dkist_processing_core.inbox.migrating import HEAD, VERSION_TABLE
 from dkist_processing_core.journal.letters import letters
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.journal.retention import HostTime, keep
@@ -408,6 +411,76 @@ def test_the_inbox_of_the_settings_or_of_an_option_is_looked_at(
     assert missing.exit_code == (0 if is_setting else 1)
     assert ("no dead letters" if is_setting else f"there is no inbox {tmp_path}/own.db") in missing.output
     assert "the body is not JSON" in found.output
+
+
+@pytest.fixture(params=["sqlite", "sqlite+pysqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """
+    The address of an inbox that is not made yet: a file without tables, or one that is missing, or a new database.
+    """
+    if request.param != "postgresql":
+        file = tmp_path / "own.db"
+        if request.param == "sqlite":
+            with closing(sqlite3.connect(file)) as connection:
+                connection.execute("CREATE TABLE other (value)")
+        yield f"{request.param}:///{file}"
+        return
+    server = request.getfixturevalue("postgres")
+    server.create_database("fresh")
+    yield server.url("fresh", driver="psycopg")
+    server.drop_database("fresh")
+
+
+def version_of(url: str, *, becomes: str | None = None) -> str | None:
+    """
+    Return the version of the tables in a database, if it has some, and change it if requested.
+    """
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            if not inspect(connection).has_table(VERSION_TABLE):
+                return None
+            if becomes is not None:
+                connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '{becomes}'"))
+            return str(connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")))
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("is_setting", [True, False])
+def test_a_look_makes_no_inbox(
+    fresh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_setting: bool
+) -> None:
+    """
+    A missing file stays missing, and a database of something else as it is. Only an option must name an inbox.
+    """
+    file = tmp_path / "own.db"
+    before = file.read_bytes() if file.exists() else None
+    monkeypatch.setenv("DKIST_CORE_INBOX", fresh) if is_setting else None
+
+    found = run("list", *(() if is_setting else ("--inbox", fresh)))
+
+    assert ("no dead letters" if is_setting else "there is no inbox ") in found.output
+    assert found.exit_code == (0 if is_setting else 1)
+    if fresh.startswith("sqlite"):
+        assert (file.read_bytes() if file.exists() else None) == before
+    else:
+        assert version_of(fresh) is None
+
+
+@pytest.mark.parametrize("found", ["0001", "9999"])
+def test_a_look_leaves_the_tables_of_another_release_as_they_are(fresh: str, found: str) -> None:
+    """
+    A service of that release may use them. One sentence names both versions.
+    """
+    Database.open(fresh, read_settings()).close()
+    version_of(fresh, becomes=found)
+
+    listed = run("list", "--inbox", fresh)
+
+    assert listed.exit_code == 1
+    assert f"have the version {found}, expected {HEAD}" in " ".join(listed.output.split())
+    assert version_of(fresh) == found
 
 
 # RabbitMQ

@@ -598,6 +598,7 @@ def test_a_selection_of_nothing_is_one_sentence(tmp_path: Path) -> None:
     [
         ("soak", [], ["soak"]),
         ("soak rabbitmq", ["install_packages.sh"], ["soak"]),
+        ("soak rabbitmq versions", ["install_packages.sh", "fetch_rabbitmq.sh sid"], ["soak", "soak and versions"]),
         ("soak airflow", ["install_packages.sh", "make .venv-airflow/.stamp-airflow"], ["soak"]),
         ("rabbitmq", ["install_packages.sh", "fetch_rabbitmq.sh sid"], [WITH_A_BROKER]),
         ("rabbitmq airflow", [], []),

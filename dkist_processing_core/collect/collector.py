@@ -23,13 +23,12 @@ from dkist_processing_core.collect.reading import snapshot
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
 from dkist_processing_core.consumer.replay import replayed
-from dkist_processing_core.errors import BusError, DKISTProcessingCoreError
+from dkist_processing_core.errors import BusError, DKISTProcessingCoreError, InboxMissingError
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.identity import Run
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.inbox.locks import named_lock
 from dkist_processing_core.inbox.tables import consumers, inbox
-from dkist_processing_core.journal.place import INBOX_FILE, place
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import counted
 
@@ -285,8 +284,10 @@ def latest_families(settings: Settings, limit: int) -> list[Family]:
 @contextmanager
 def _as_it_is(settings: Settings) -> Iterator[Questions | None]:
     """Yield the questions to the store; None if there is none."""
-    if settings.dkist_core_inbox is None and not (place(settings).folder / INBOX_FILE).exists():
+    try:
+        database = Database.open_existing(None, settings)
+    except InboxMissingError:
         yield None
         return
-    with closing(Database.open(None, settings)) as database, snapshot(database) as connection:
+    with closing(database), snapshot(database) as connection:
         yield Questions(connection)

@@ -7,17 +7,14 @@ Not here: what can be done with the letters (place).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.dead_letters.in_journal import JournalLetters
 from dkist_processing_core.dead_letters.in_queue import QueueLetters
 from dkist_processing_core.dead_letters.place import Place
-from dkist_processing_core.errors import ExtraMissingError, InboxUnavailableError
+from dkist_processing_core.errors import ExtraMissingError, InboxMissingError
 from dkist_processing_core.journal.place import INBOX_FILE, place
 from dkist_processing_core.settings.interface import Settings
-
-_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +38,8 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
     Raises:
         DKISTProcessingCoreError: A place exists and cannot be used.
     """
-    address = inbox or settings.dkist_core_inbox
-    file = _file_of(settings, address)
-    if file is not None and not file.exists():
-        if inbox is not None:
-            msg = f"there is no inbox {file}"
-            raise InboxUnavailableError(msg)
+    if not (inbox or settings.dkist_core_inbox or (place(settings).folder / INBOX_FILE).exists()):
+        # The library of databases may not be installed.
         yield Places(*_of_bus(settings, consumers, ()))
         return
     try:
@@ -54,20 +47,19 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
         from dkist_processing_core.inbox import Database  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise ExtraMissingError("consumer", "an inbox is read", str(error.name)) from None
-    database = Database.open(address, settings)
+    try:
+        database = Database.open_existing(inbox, settings)
+    except InboxMissingError:
+        if inbox is not None:
+            raise
+        yield Places(*_of_bus(settings, consumers, ()))
+        return
     try:
         rows = InboxLetters(database, consumers)
         found, remarks = _of_bus(settings, consumers, rows.consumers())
         yield Places([rows, *found], remarks)
     finally:
         database.close()
-
-
-def _file_of(settings: Settings, address: str | None) -> Path | None:
-    """Return the file of an inbox in SQLite: opening it would create it."""
-    if address is None:
-        return place(settings).folder / INBOX_FILE
-    return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
 
 
 def _of_bus(settings: Settings, consumers: Sequence[str], known: Sequence[str]) -> tuple[list[Place], list[str]]:

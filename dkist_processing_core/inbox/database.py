@@ -1,7 +1,8 @@
 """
 The database of inboxes: SQLite beside the journals by default, PostgreSQL by its URL.
 
-Not here: its tables (tables), and how they are made and changed (migrating).
+It is long because it has the addresses, connections and transactions of both kinds. Not here: its tables
+(tables), and how they are made and changed (migrating).
 """
 
 import ctypes
@@ -19,10 +20,16 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from dkist_processing_core.errors import ConfigurationError, InboxError, InboxLostError, InboxUnavailableError
+from dkist_processing_core.errors import (
+    ConfigurationError,
+    InboxError,
+    InboxLostError,
+    InboxMissingError,
+    InboxUnavailableError,
+)
 from dkist_processing_core.inbox.faults import converted, explained, is_outage, is_passing, refusal
 from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SERVER, SEAL_ON_SQLITE
-from dkist_processing_core.inbox.migrating import migrate
+from dkist_processing_core.inbox.migrating import check, migrate
 from dkist_processing_core.journal.place import INBOX_FILE, open_folder, place
 from dkist_processing_core.process.descriptors import HeldDescriptors, OwnSockets
 from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
@@ -66,7 +73,7 @@ class Database:
         self._writer: Connection | None = None
         event.listen(engine, "handle_error", self._convert, retval=True)
         if file is not None:
-            event.listen(engine, "connect", _prepare)
+            event.listen(engine, "connect", _be_durable)
             event.listen(engine, "before_cursor_execute", self._begin)
         else:
             event.listen(engine, "connect", _leave_to_no_fork)
@@ -88,31 +95,60 @@ class Database:
             InboxVersionError: A newer release has migrated the tables.
             JournalFolderError: There is no folder for journals.
         """
-        address = url or settings.dkist_core_inbox
+        database = cls._named(url, settings, is_made=True)
+        with database._opening():  # noqa: SLF001 - of this class
+            migrate(database.engine, database.where, database.transaction)
+        return database
+
+    @classmethod
+    def open_existing(cls, url: str | None, settings: Settings) -> Self:
+        """
+        Return a database to look at, whose tables are neither made nor migrated: see `open`.
+
+        Raises:
+            InboxMissingError: There is no such file, or no inbox in it.
+            InboxVersionError: The tables are those of another release.
+        """
+        database = cls._named(url, settings, is_made=False)
+        with database._opening():  # noqa: SLF001 - of this class
+            check(database.engine, database.where)
+        return database
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Run the first statements on the database, which is closed if they fail."""
         try:
-            database = cls._of(address) if address else cls._at(open_folder(place(settings)) / INBOX_FILE, is_ours=True)
-            database.secrets = (*secrets_in(settings), *_secrets_of(address))
-        except ConfigurationError as error:
-            if address == url:
-                raise
-            msg = f"{error}; it comes from the setting DKIST_CORE_INBOX"
-            raise ConfigurationError(msg) from error
-        try:
-            with explained(database.where):
-                migrate(database.engine, database.where, database.transaction)
+            with explained(self.where):
+                yield
         except BaseException as error:
-            database.close()
-            if isinstance(error, InboxError) and database.file is None and (reason := refusal(error)):
+            self.close()
+            if isinstance(error, InboxError) and self.file is None and (reason := refusal(error)):
                 msg = (
-                    f"the inbox {database.where} cannot be used: {reason}; expected a database that exists, and a role "
+                    f"the inbox {self.where} cannot be used: {reason}; expected a database that exists, and a role "
                     "that may use it, as in postgresql://USER:PASSWORD@HOST/DATABASE"
                 )
                 raise ConfigurationError(msg) from error
             raise
+
+    @classmethod
+    def _named(cls, url: str | None, settings: Settings, *, is_made: bool) -> Self:
+        address = url or settings.dkist_core_inbox
+        try:
+            if address:
+                database = cls._of(address, is_made=is_made)
+            else:
+                folder = open_folder(place(settings)) if is_made else place(settings).folder
+                database = cls._at(folder / INBOX_FILE, is_ours=True, is_made=is_made)
+        except ConfigurationError as error:
+            if not address or address == url:
+                raise
+            msg = f"{error}; it comes from the setting DKIST_CORE_INBOX"
+            raise ConfigurationError(msg) from error
+        database.secrets = (*secrets_in(settings), *_secrets_of(address))
         return database
 
     @classmethod
-    def _of(cls, address: str) -> Self:
+    def _of(cls, address: str, *, is_made: bool = True) -> Self:
         try:
             url = make_url(address)
         except (ArgumentError, ValueError):
@@ -121,15 +157,18 @@ class Database:
             raise ConfigurationError(msg) from None
         match url.drivername.lower():
             case "sqlite" | "sqlite+pysqlite":
-                return cls._at(_file_of(url), is_ours=False)
+                return cls._at(_file_of(url), is_ours=False, is_made=is_made)
             case "postgresql" | "postgres" | "postgresql+psycopg":
                 return cls._on_server(url.set(drivername="postgresql+psycopg"))
         msg = f"the inbox's address begins with {url.drivername!r}, {_EXPECTED}"
         raise ConfigurationError(msg)
 
     @classmethod
-    def _at(cls, file: Path, *, is_ours: bool) -> Self:
+    def _at(cls, file: Path, *, is_ours: bool, is_made: bool = True) -> Self:
         where = f"sqlite:///{file}"
+        if not is_made and not file.exists():
+            msg = f"there is no inbox {file}"
+            raise InboxMissingError(msg)
         try:
             # Only its path is opened: closing another descriptor would release the locks that SQLite holds for other
             # connections of this process, and the last process would remove the log under them.
@@ -156,6 +195,8 @@ class Database:
             max_overflow=-1,
             hide_parameters=True,
         )
+        if is_made:
+            event.listen(engine, "connect", _use_log)
         return cls(engine, where, file)
 
     @classmethod
@@ -321,11 +362,15 @@ def _check_access(file: Path) -> None:
             raise PermissionError(errno.EACCES, f"this user may not read and write {path}")
 
 
-def _prepare(connection: sqlite3.Connection, _: object) -> None:
-    """Prepare a new connection to SQLite."""
+def _use_log(connection: sqlite3.Connection, _: object) -> None:
+    """Let readers and a writer of a file not wait for each other. The file keeps this mode."""
     with closing(connection.cursor()) as cursor:
         cursor.execute("PRAGMA journal_mode=WAL")
-        # A message is acknowledged after its commit, so the commit must survive a power cut.
+
+
+def _be_durable(connection: sqlite3.Connection, _: object) -> None:
+    """Make a commit survive a power cut: a message is acknowledged after its commit."""
+    with closing(connection.cursor()) as cursor:
         cursor.execute("PRAGMA synchronous=FULL")
 
 

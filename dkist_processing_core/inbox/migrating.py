@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from dkist_processing_core.errors import InboxVersionError
+from dkist_processing_core.errors import InboxMissingError, InboxVersionError
 
 HEAD = "0005"
 """The newest revision of this release."""
@@ -34,6 +34,27 @@ def migrate(engine: Engine, where: str, transaction: Callable[[], AbstractContex
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         upgrade(connection, where)
+
+
+def check(engine: Engine, where: str) -> None:
+    """
+    Check that the tables are those of this release. Nothing is changed.
+
+    Raises:
+        InboxMissingError: There are none.
+        InboxVersionError: They are those of another release, whose consumers may use them now.
+    """
+    with engine.connect() as connection:
+        found = _version(connection.execution_options(is_reading=True))
+    if found is None:
+        msg = f"there is no inbox {where}"
+        raise InboxMissingError(msg)
+    if found != HEAD:
+        msg = (
+            f"the tables of the inbox {where} have the version {found}, expected {HEAD}: nothing was changed; use the "
+            "release of the consumers. The next start of a consumer of this release migrates tables of an earlier one"
+        )
+        raise InboxVersionError(msg)
 
 
 def _version(connection: Connection) -> str | None:

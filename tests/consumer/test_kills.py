@@ -25,6 +25,8 @@ from tests.running import ROOT
 from tests.services.broker import Broker
 
 SEED_VARIABLE = "KILL_SEED"
+# How many kills each of the long tests makes, if not a thousand.
+KILLS_VARIABLE = "KILLS"
 RUNS = 20
 SECONDS = 100.0
 # The broker is a fixture that only these cases request.
@@ -172,7 +174,11 @@ def check(actor: Actor, count: int, tell: Callable[[str], None]) -> None:
 
     actor.run()
 
-    assert actor.faults == {"missed": [], "doubled": [], "inverted": []}
+    faults = actor.faults
+    if not actor.plan.ordered:
+        # Two of a run are handled at the same time.
+        del faults["inverted"]
+    assert [kind for kind, found in faults.items() if found] == []
     assert actor.rows("dead") == []
 
 
@@ -214,20 +220,22 @@ def test_an_event_that_kills_its_consumer_is_dead_and_all_others_are_handled(
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    ("bus", "kind", "processes"),
+    ("bus", "kind", "plan"),
     [
-        ("embedded", "sqlite", 2),
-        ("embedded", "postgresql", 1),
-        pytest.param("classic", "sqlite", 1, marks=ON_A_BROKER),
-        pytest.param("classic", "postgresql", 2, marks=ON_A_BROKER),
-        pytest.param("quorum", "sqlite", 2, marks=ON_A_BROKER),
-        pytest.param("quorum", "postgresql", 1, marks=ON_A_BROKER),
+        ("embedded", "sqlite", {"processes": 2}),
+        ("embedded", "postgresql", {}),
+        pytest.param("classic", "sqlite", {}, marks=ON_A_BROKER),
+        pytest.param("classic", "postgresql", {"processes": 2}, marks=ON_A_BROKER),
+        pytest.param("quorum", "sqlite", {"processes": 2}, marks=ON_A_BROKER),
+        pytest.param("quorum", "postgresql", {}, marks=ON_A_BROKER),
+        pytest.param("classic", "postgresql", {"processes": 2, "ordered": False}, marks=ON_A_BROKER),
     ],
 )
 def test_a_thousand_kills_neither_lose_nor_double_an_effect(
-    actor_of: Callable[..., Actor], tell: Callable[[str], None], bus: str, kind: str, processes: int
+    actor_of: Callable[..., Actor], tell: Callable[[str], None], bus: str, kind: str, plan: dict[str, int]
 ) -> None:
     """
     The same with more kills, on each combination of bus and database, with one process or two.
     """
-    check(actor_of(bus, kind, processes=processes, kills=1000), 1500, tell)
+    kills = int(os.environ.get(KILLS_VARIABLE) or 1000)
+    check(actor_of(bus, kind, kills=kills, **plan), kills * 3 // 2, tell)
