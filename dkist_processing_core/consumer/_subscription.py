@@ -176,6 +176,8 @@ class Subscription:
 def event_of(message: Message) -> Event | Exception:
     """Return the event that a message carries, or the exception that explains why there is none."""
     try:
+        if message.refusal is not None:
+            return DecodeError(message.refusal)
         if message.full_size is not None:
             check_size(message.full_size)
         return decode(message.body, message.properties.content_type, message.properties.headers)

@@ -11,19 +11,22 @@ from typing import Any, Self
 
 import msgspec
 
+from dkist_processing_core.errors import UnknownEventError
 from dkist_processing_core.events import (
     CONTENT_TYPE,
     MAX_BODY_BYTES,
+    MAX_ENCODED_BYTES,
     Event,
     RecipeRunFailureMessage,
     TaskEvent,
+    decode,
     encode_to_fit,
 )
 from dkist_processing_core.text import redact
 
 APP_ID = "dkist-processing-core"
 EXCERPT_BYTES = 16 * 1024
-"""How many bytes are kept of a body that is too large to be read."""
+"""How many bytes are kept of a body that is too large to be read, or to be kept without an event in it."""
 # The longest short string of AMQP, in bytes.
 _MAX_SHORT_BYTES = 255
 _MAX_WORD_BYTES = 100
@@ -66,7 +69,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     properties: Properties
     full_size: int | None = None
-    """The size of the whole body in bytes, if it is too large to be read and `body` is an excerpt; otherwise None."""
+    """The size of the whole body in bytes, if `body` is an excerpt; otherwise None."""
+    refusal: str | None = None
+    """Why the whole body is no event, if that was found when the excerpt was made."""
 
     @classmethod
     def received(cls, exchange: str, routing_key: str, body: bytes, properties: Properties) -> Self:
@@ -74,6 +79,21 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         if len(body) <= MAX_BODY_BYTES:
             return cls(exchange, routing_key, body, properties)
         return cls(exchange, routing_key, body[:EXCERPT_BYTES], properties, len(body))
+
+
+def without_needless_bytes(message: Message) -> Message:
+    """Return a message, with an excerpt of a body that is larger than an event has to be and holds none."""
+    size, properties = len(message.body), message.properties
+    if size <= MAX_ENCODED_BYTES or message.full_size is not None:
+        return message
+    try:
+        decode(message.body, properties.content_type, properties.headers)
+    except UnknownEventError:
+        return message
+    except Exception as error:  # noqa: BLE001 - no error of a foreign message may end a consumer
+        reason = f"{error}; the body has {size:,} bytes, of which the first {EXCERPT_BYTES:,} are kept"
+        return msgspec.structs.replace(message, body=message.body[:EXCERPT_BYTES], full_size=size, refusal=reason)
+    return message
 
 
 def word(name: str) -> str:

@@ -16,15 +16,17 @@ from pathlib import Path
 
 import pika
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from dkist_processing_core import Consumer
-from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus import ReceivedMessage, open_bus
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalVersionError
 from dkist_processing_core.events import Event, WorkflowFailed, WorkflowFinished, encode
+from dkist_processing_core.inbox import Database
+from dkist_processing_core.inbox.tables import inbox
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import InMemoryBus
 from tests.consumer.effects import Effects
@@ -388,15 +390,39 @@ def test_a_consumer_ends_on_request_while_the_archive_is_read(broker: Broker, ef
 
 
 @pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_large_messages_that_are_no_events_do_not_fill_the_memory(broker: Broker, effects: Effects) -> None:
+    """
+    An excerpt is kept of each, and of those that an event follows nothing is lost.
+    """
+    half = 512 * 1024
+    with open_bus(read_settings()).subscribe(("#",), name="actor", in_batches=True) as receiver:
+        with broker.connect() as connection:
+            for _ in range(12):
+                connection.channel().basic_publish("workflow.events.x", "task.failed.W.T", bytes(half))
+        received: list[ReceivedMessage] = []
+        while len(received) < 12:
+            received += receiver.receive_batch(500, 5.0)
+    published("A")
+    consumer_of(effects).run(until_idle=True)
+    with closing(Database.open(effects.url, read_settings())) as database, database.reading() as connection:
+        (reason,) = connection.scalars(select(inbox.c.reason).where(inbox.c.reason.is_not(None)))
+
+    assert {(len(each.message.body), each.message.full_size) for each in received} == {(16 * 1024, half)}
+    assert effects.events == ["A"]
+    assert "the body has 524,288 bytes, of which the first 16,384 are kept" in reason
+
+
+@pytest.mark.usefixtures("owned")
 def test_a_batch_of_large_messages_has_fewer(broker: Broker) -> None:
     """
     Storing a batch takes a multiple of its size in memory.
     """
-    megabyte = 1024 * 1024
+    body = encode(failed("T")).ljust(1024 * 1024)
     with open_bus(read_settings()).subscribe(("#",), name="actor", in_batches=True) as receiver:
         with broker.connect() as connection:
             for _ in range(12):
-                connection.channel().basic_publish("workflow.events.x", "task.failed.W.T", bytes(megabyte))
+                connection.channel().basic_publish("workflow.events.x", "task.failed.W.T", body)
         sizes: list[int] = []
         while sum(sizes) < 12:
             batch = receiver.receive_batch(500, 5.0)

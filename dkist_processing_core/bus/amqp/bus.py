@@ -173,9 +173,9 @@ class AmqpBus:
         if name is None:
             prefetch = ARCHIVE_BATCH_PREFETCH if in_batches else ARCHIVE_PREFETCH
             archive = Archive(self, patterns, replay=replay, prefetch=prefetch)
-            return AmqpReceiver(self, archive, only_watches=only_watches)
+            return AmqpReceiver(self, archive, in_batches=in_batches, only_watches=only_watches)
         queue = NamedQueue(self, name, patterns, former=former) if in_batches else CountedQueue(self, name, patterns)
-        return AmqpReceiver(self, queue)
+        return AmqpReceiver(self, queue, in_batches=in_batches)
 
     def archive_end(self, name: str, *, after: int | None = None) -> ArchiveEnd:
         """Return the end of the archive, and the number of messages that the queue of a name holds."""

@@ -70,7 +70,7 @@ class Source(Protocol):
 class ConsumerThread:
     """The thread of a receiver, and the state that it shares with other threads."""
 
-    def __init__(self, bus: "AmqpBus", source: Source, *, only_watches: bool = False) -> None:
+    def __init__(self, bus: "AmqpBus", source: Source, *, in_batches: bool = False, only_watches: bool = False) -> None:
         """
         Connect, attach the source, and start the thread; see `Bus.subscribe`.
 
@@ -80,6 +80,7 @@ class ConsumerThread:
         self.source = source
         self.messages: queue.SimpleQueue[AmqpReceivedMessage | BusError] = queue.SimpleQueue()
         self._bus = bus
+        self._in_batches = in_batches
         self._level_of_outages = logging.INFO if only_watches else logging.WARNING
         self._requests: queue.SimpleQueue[Callable[[AmqpLink | None], None]] = queue.SimpleQueue()
         # A flag without a lock, because the garbage collector may close this in any thread, at any instruction.
@@ -114,6 +115,7 @@ class ConsumerThread:
 
     def _connect(self) -> "AmqpLink":
         link = self._bus.connect()
+        link.keeps_excerpts = self._in_batches
         try:
             self.source.attach(link)
             # The broker attaches a consumer to a stream only after it has confirmed the subscription.

@@ -15,7 +15,7 @@ import pika.spec
 
 from dkist_processing_core.bus.amqp.deliveries import Delivery, text_of
 from dkist_processing_core.bus.amqp.session import RPC_SECONDS, Session
-from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.journal.message import Message, Properties, without_needless_bytes
 
 CLOCK_MARGIN = timedelta(seconds=5)
 """By how much the clocks of this host and of the broker may differ."""
@@ -47,6 +47,8 @@ class Consuming(Session):
         """Store the arguments of a session. No connection is opened."""
         super().__init__(*values, **named)
         self._received: deque[TaggedMessage] = deque()
+        self.keeps_excerpts = False
+        """Whether an excerpt is kept of large messages that are no events: many messages may wait to be stored."""
 
     def consume(self, queue: str, *, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
         """
@@ -134,15 +136,18 @@ class Consuming(Session):
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
 
     def _on_deliveries(self, delivered: Iterable[Delivery]) -> None:
-        self._received.extend(TaggedMessage(each.tag, each.message) for each in delivered)
+        self._received.extend(TaggedMessage(each.tag, self._kept(each.message)) for each in delivered)
         self._stop_loop()
 
     def _on_message(
         self, _: object, method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes
     ) -> None:
         # A message that pika has decoded.
-        self._received.append(TaggedMessage(method.delivery_tag, message_of(method, properties, body)))
+        self._received.append(TaggedMessage(method.delivery_tag, self._kept(message_of(method, properties, body))))
         self._stop_loop()
+
+    def _kept(self, message: Message) -> Message:
+        return without_needless_bytes(message) if self.keeps_excerpts else message
 
 
 def message_of(method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes) -> Message:

@@ -27,9 +27,9 @@ class AmqpReceiver:
     a reference.
     """
 
-    def __init__(self, bus: "AmqpBus", source: Source, *, only_watches: bool = False) -> None:
+    def __init__(self, bus: "AmqpBus", source: Source, *, in_batches: bool = False, only_watches: bool = False) -> None:
         """Connect, declare and bind; events that are published from now on are received."""
-        self._thread = ConsumerThread(bus, source, only_watches=only_watches)
+        self._thread = ConsumerThread(bus, source, in_batches=in_batches, only_watches=only_watches)
         self._finalizer = forks.finalize(self, self._thread.close)
 
     @property
