@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +16,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from dkist_processing_core import subscribe
+from dkist_processing_core import Consumer, subscribe
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
-from tests.facts import started
+from tests.facts import failed, started
 from tests.running import run_command
 from tests.services.broker import Broker
 from tests.services.otlp import OtlpReceiver
@@ -668,6 +669,49 @@ def test_the_span_of_the_archive_is_told(
         assert detail == "305 messages; oldest event 2026-11-22 12:00:00, newest 2026-11-24 12:00:00 (2 d 0 h)"
     else:
         assert detail.startswith(f"301 messages; oldest event {datetime.now(UTC):%Y-%m-%d} ")
+
+
+def test_the_queue_of_a_consumer_that_nothing_reads_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    The queue of a former name fills until it expires. A consumer that has read everything is no finding.
+    """
+    name_broker(monkeypatch, broker)
+    for name in ("former", "present"):
+        consumer = Consumer(name)
+        consumer.on("task.failed")(lambda _: None)
+        consumer.run(until_idle=True)
+    before = findings()
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(failed("A"), failed("B"))
+        assert publisher.flush(SECONDS)
+    consumer.run(until_idle=True)
+    (check,) = [each for each in json.loads(doctor("--json").stdout)["checks"] if each["name"] == "consumers"]
+
+    assert "consumers" not in before
+    assert check["status"] == "skipped"
+    assert check["detail"] == "the queue of the consumer 'former' holds 2 events, and nothing reads it"
+    assert f"`rabbitmqctl --vhost {broker.vhost} delete_queue former` removes its queue" in check["advice"]
+
+
+def test_a_name_that_was_not_used_for_a_day_is_told() -> None:
+    """
+    The embedded journal keeps events for it. A name that is in use, or has read everything, is no finding.
+    """
+    for name in ("former", "present"):
+        subscribe("task.failed", name=name).close()
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(failed("A"))
+        assert publisher.flush(SECONDS)
+    before = findings()
+    with closing(sqlite3.connect(open_bus(DKISTProcessingCoreConfiguration.read()).journal_path)) as connection:
+        connection.execute("UPDATE subscription SET used = used - 2 * 86400 WHERE name = 'former'")
+        connection.commit()
+
+    assert "consumers" not in before
+    assert findings()["consumers"] == (
+        "skipped",
+        "the journal has events that 'former' has not read, and it was last used 2 d 0 h ago",
+    )
 
 
 def test_an_account_that_may_not_read_the_archive_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:

@@ -22,6 +22,11 @@ _REMEMBERED = 100_000
 logger = logging.getLogger("dkist_processing_core.consumer")
 
 
+def archive_of(bus: Bus) -> str:
+    """Return the text by which an offset belongs to the archive of a bus."""
+    return f"{bus.where}, exchange {bus.event_exchange}"
+
+
 class Completeness:
     """
     Knows up to which offset of the archive everything is in the inbox, and verifies the rest.
@@ -38,7 +43,7 @@ class Completeness:
         """Store the bus, the inbox, the patterns of the consumer's queue, and how received messages are stored."""
         self._bus = bus
         # The bus with the archive to which an offset belongs.
-        self._here = f"{bus.where}, exchange {bus.event_exchange}"
+        self._here = archive_of(bus)
         self._inbox = inbox
         self._name = inbox.rules.name
         self._patterns = tuple(patterns)

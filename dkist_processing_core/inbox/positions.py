@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, or_, select, update
 
 from dkist_processing_core.inbox.tables import consumers
 
@@ -35,6 +35,13 @@ def position_of(connection: Connection, consumer: str) -> Position:
         return Position()
     bound = None if row.bound is None else msgspec.json.decode(row.bound, type=tuple[str, ...])
     return Position(row.verified, row.bus, bound, row.pruned_until)
+
+
+def consumers_of(connection: Connection, bus: str) -> list[str]:
+    """Return the names of the consumers with an offset in the archive of a bus, or of one that is not known."""
+    is_of_bus = or_(consumers.c.bus == bus, consumers.c.bus.is_(None))
+    query = select(consumers.c.name).where(consumers.c.verified.is_not(None), is_of_bus)
+    return list(connection.scalars(query.order_by(consumers.c.name)))
 
 
 def store_position(

@@ -20,6 +20,7 @@ from dkist_processing_core.bus.topology import (
 )
 from dkist_processing_core.cli.doctor.archive import check_archive_of_broker
 from dkist_processing_core.cli.doctor.check import Check, Status, ok, skipped, wrong
+from dkist_processing_core.cli.doctor.consumers import check_consumers
 from dkist_processing_core.errors import BusError, BusRefusedError, ConfigurationError
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.settings.interface import Settings
@@ -55,6 +56,7 @@ def _answers(settings: Settings) -> Iterator[Check]:
         yield _check_subscribing(settings, link)
     # A request that the broker has refused may have ended the link.
     yield check_archive_of_broker(settings, _CONNECT_SECONDS)
+    yield from check_consumers(settings, _CONNECT_SECONDS)
 
 
 def _accepted(settings: Settings, up_to: int) -> Iterator[Check]:

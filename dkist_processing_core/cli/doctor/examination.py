@@ -1,7 +1,7 @@
 """
 `dkist-core doctor`: check whether events can leave this host, and advise if they cannot.
 
-Not here: the single checks (doctor.journal, doctor.archive, doctor.broker, doctor.collectors).
+Not here: the single checks (doctor.journal, doctor.archive, doctor.broker, doctor.consumers, doctor.collectors).
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from dkist_processing_core.bus import open_bus, reason_for_bus
 from dkist_processing_core.cli.doctor.archive import check_archive_of_journal
 from dkist_processing_core.cli.doctor.check import Check, Status, ok, skipped, wrong
 from dkist_processing_core.cli.doctor.collectors import check_collectors
+from dkist_processing_core.cli.doctor.consumers import check_subscriptions
 from dkist_processing_core.cli.doctor.journal import check_journal
 from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.redaction import without_secrets
@@ -79,6 +80,7 @@ def _unredacted(settings: Settings | None, problem: str) -> Iterator[Check]:
         yield from check_broker(settings)
     else:
         yield from check_archive_of_journal(open_bus(settings))
+        yield from check_subscriptions(open_bus(settings))
         yield from _unused_account(settings)
     yield from check_collectors(settings)
 
