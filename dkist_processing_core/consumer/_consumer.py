@@ -65,8 +65,9 @@ class Consumer(Declaration):
             ValueError: `since` is no time, or `health` is no port.
             RuntimeError: Another thread runs it, or one of its own handlers calls this.
             ExtraMissingError: A module that the extra `consumer` installs is missing.
-            ConfigurationError, BusError, JournalError, InboxError: There is no handler, the settings are wrong, or
-                broker or database refuse the consumer.
+            ConfigurationError, BusError, JournalError, InboxError: There is no handler, the settings are wrong,
+                broker or database refuse the consumer, or another process of its name receives, so that `since` with
+                `until_idle` has taken in no past events.
         """
         if not self.handlers and not self.timers:
             msg = f"the consumer {self.name!r} has no handler; add one by @consumer.on(…)"

@@ -54,6 +54,7 @@ class Intake:
         steps: Callable[[str], None],
         since: datetime | bool | None = None,
         secrets: Sequence[str] = (),
+        is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Store the parts. Nothing is opened yet.
@@ -68,6 +69,7 @@ class Intake:
             steps: It is called with the name of each step.
             since: The start of past events to take in; True for all.
             secrets: What the reason of a dead letter may not show.
+            is_ending: Whether the consumer is to end, so that it reads no further.
         """
         self._bus = bus
         self._inbox = inbox
@@ -80,7 +82,9 @@ class Intake:
         self._on_stored = on_stored
         self._steps = steps
         self._since = since
+        self._is_past_remarked = False
         self._secrets = secrets
+        self._is_ending = is_ending
         self._receiver: Receiver | None = None
         self._past: Past | None = None
         # How many of the next messages may be repetitions: those that were received and not acknowledged before.
@@ -107,6 +111,11 @@ class Intake:
         return self._receiver is not None and self._past is None and self._since is None
 
     @property
+    def has_past_left(self) -> bool:
+        """Whether past events were requested that are not stored."""
+        return self._since is not None
+
+    @property
     def is_disturbed(self) -> bool:
         """Whether the bus cannot be used now."""
         return self._broker.is_going_on or (self._receiver is not None and not self._receiver.is_connected)
@@ -123,6 +132,7 @@ class Intake:
                 # Its messages will be delivered to the process that receives now.
                 self._close_receivers()
                 self._broker.end()
+                self._remark_past()
                 self._be_quiet()
                 return _ELSEWHERE_SECONDS
             if self._receiver is None:
@@ -139,6 +149,15 @@ class Intake:
             self.quiet_at = None
             return self._pause_after(error)
         return 0.0
+
+    def _remark_past(self) -> None:
+        """Log once that past events are left: among those that another process stores, they would be out of order."""
+        if self.has_past_left and not self._is_past_remarked:
+            self._is_past_remarked = True
+            logger.warning(
+                "another process receives for the consumer %r: the past events are taken in when this one receives",
+                self._inbox.rules.name,
+            )
 
     def _pause_after(self, error: Exception) -> float:
         """Return how long to wait after an error of the bus, and log it if no receiver does that."""
@@ -163,7 +182,9 @@ class Intake:
         try:
             self._completeness.note_bound()
             if self._since is not None:
-                self._past = Past.open(self._bus, self._inbox, self._patterns, since=self._since)
+                self._past = Past.open(
+                    self._bus, self._inbox, self._patterns, since=self._since, is_ending=self._is_ending
+                )
         except BaseException:
             receiver.close()
             raise

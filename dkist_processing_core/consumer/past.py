@@ -7,7 +7,7 @@ Not here: storing them, and the events after them (intake).
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -40,9 +40,17 @@ class Past:
         self._passed_over = 0
 
     @classmethod
-    def open(cls, bus: Bus, inbox: Inbox, patterns: Sequence[str], *, since: datetime | bool) -> Self:
+    def open(
+        cls,
+        bus: Bus,
+        inbox: Inbox,
+        patterns: Sequence[str],
+        *,
+        since: datetime | bool,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> Self:
         """
-        Begin to read the events from a time on; True for all.
+        Begin to read the events from a time on; True for all. If the consumer is ending, all are passed over.
 
         Raises:
             BusError, InboxUnavailableError: They cannot be read now.
@@ -51,7 +59,7 @@ class Past:
         if pruned_until is not None:
             until = datetime.fromtimestamp(pruned_until, UTC) + _MARGIN
             if not isinstance(since, datetime) or since < until:
-                first = _first_position(bus, patterns, until)
+                first = _first_position(bus, patterns, until, is_ending)
         receiver = bus.subscribe(patterns, replay=since, in_batches=True)
         return cls(receiver, inbox.rules.name, first, until)
 
@@ -74,14 +82,14 @@ class Past:
             )
 
 
-def _first_position(bus: Bus, patterns: Sequence[str], moment: datetime) -> float:
-    """Return the position of the first past event since a time; infinity without one."""
+def _first_position(bus: Bus, patterns: Sequence[str], moment: datetime, is_ending: Callable[[], bool]) -> float:
+    """Return the position of the first past event since a time; infinity without one, or at the consumer's end."""
     asked = time.monotonic()
     with bus.subscribe(patterns, replay=moment, in_batches=True) as receiver:
         while True:
             for received in receive_connected(receiver, 1, bus.where):
                 return math.inf if received.position is None else received.position
-            if receiver.has_caught_up(asked):
+            if receiver.has_caught_up(asked) or is_ending():
                 return math.inf
 
 

@@ -102,6 +102,7 @@ class ConsumerService:
                 steps=steps,
                 since=since,
                 secrets=database.secrets,
+                is_ending=self._is_ending,
             )
             if consumer.handlers
             else None
@@ -124,6 +125,7 @@ class ConsumerService:
             consumer.name,
             consumer.timers,
             may_work=self.inbox.become_claimer,
+            is_ending=self._is_ending,
             outage=self.outage,
             clock=clock,
             loop=self._loop,
@@ -156,6 +158,9 @@ class ConsumerService:
 
     def _wanting(self, event: Event) -> list[Called]:
         return wanting(self.consumer.handlers, event)
+
+    def _is_ending(self) -> bool:
+        return self._end.is_raised
 
     def stop(self) -> None:
         """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
@@ -190,6 +195,7 @@ class ConsumerService:
                 stack.callback(self._ring_end)
                 while not self._end.wait(_IDLE_LOOK_SECONDS if until_idle else None):
                     if until_idle and self._is_idle(began):
+                        self._note_past_left()
                         break
         finally:
             self.close()
@@ -230,7 +236,15 @@ class ConsumerService:
         """Wait for the end of a thread, and log once what keeps the consumer from its end."""
         thread.join(0.0 if self._has_waited else _LONG_SECONDS)
         calls = [call for call in (*(worker.call for worker in self.workers), self.timers.call) if call is not None]
-        if thread.is_alive() and calls and not self._has_waited:
+        if thread.is_alive() and not self._has_waited and not calls:
+            self._has_waited = True
+            logger.warning(
+                "the consumer %r ends when %s or the inbox has answered; another signal ends it at once, and no event "
+                "is lost",
+                self.consumer.name,
+                self.bus.where,
+            )
+        elif thread.is_alive() and not self._has_waited:
             self._has_waited = True
             logger.warning(
                 "the consumer %r ends when its functions have returned: %s; another signal ends it at once, and they "
@@ -285,6 +299,14 @@ class ConsumerService:
                     self._end.raise_()
                 pause = min(pause, _LOOK_SECONDS)
             self._arrived_pause(pause)
+
+    def _note_past_left(self) -> None:
+        if self.intake is not None and self.intake.has_past_left:
+            msg = (
+                f"another process receives for the consumer {self.consumer.name!r}, and the past events were not taken "
+                "in; end that process, or try again when it has ended"
+            )
+            self._errors.append(InboxError(msg))
 
     def _is_idle(self, began: float) -> bool:
         """Return True if nothing was left to take in, and workers and timers have looked for work after that."""

@@ -31,15 +31,17 @@ class Timers:
         timers: Sequence[tuple[float, Called]],
         *,
         may_work: Callable[[], bool],
+        is_ending: Callable[[], bool] = lambda: False,
         outage: Outage,
         loop: EventLoop,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Store the work, each with its interval in seconds, and whether this process may do it now."""
+        """Store the work, each with its interval in seconds, and whether this process may do it now, and begin more."""
         self._database = database
         self._rows = TimerRows(database, consumer, clock=clock)
         self._timers = tuple(timers)
         self._may_work = may_work
+        self._is_ending = is_ending
         self._outage = outage
         self._clock = clock
         self._loop = loop
@@ -53,6 +55,8 @@ class Timers:
         began, rest = time.monotonic(), _LOOK_SECONDS
         try:
             for seconds, called in self._timers if self._may_work() else ():
+                if self._is_ending():
+                    return 0.0
                 wait = self._rows.next_at(called.name, seconds) - self._clock()
                 self._outage.end()
                 if wait <= 0:

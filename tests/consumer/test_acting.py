@@ -977,3 +977,85 @@ def test_the_past_ends_on_a_bus_that_is_never_quiet(
     run(consumer)
 
     assert effects.events == published
+
+
+def test_past_events_beside_a_process_that_receives_are_left_with_an_error_and_taken_in_later(
+    bus: InMemoryBus,
+    effects: Effects,
+    consumer_of: Callable[..., Consumer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    Among the events that the other process stores they would be out of order. A service takes them in when it receives.
+    """
+    first, second = consumer_of(), consumer_of()
+    for consumer in (first, second):
+        consumer.on("task.failed")(take(effects))
+    bus.publish(failed("Past"))
+    with closing(ConsumerService(first, bus, Database.open(effects.url, read_settings()))) as service:
+        assert service.intake is not None
+        service.intake.step(0.0)
+
+        with pytest.raises(InboxError, match="the past events were not taken in; end that process"):
+            run(second)
+        thread = threading.Thread(target=lambda: second.run(since="first"))
+        thread.start()
+        wait_until(lambda: caplog.text.count("another process receives for the consumer 'actor'") == 2)
+        assert effects.events == []
+    wait_until(lambda: effects.events == ["Past"])
+    second.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def take(effects: Effects) -> Callable[[Event, Connection], None]:
+    """
+    Return a handler that takes the effect of an event.
+    """
+
+    def act(event: Event, transaction: Connection) -> None:
+        effects.take(transaction, event)
+
+    return act
+
+
+class SilentBus(InMemoryBus):
+    """
+    A bus that gives no answer until the test allows it.
+    """
+
+    def __init__(self) -> None:
+        """
+        Nothing was asked.
+        """
+        super().__init__()
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    def archive_end(self, name: str, *, after: int | None = None) -> None:
+        """
+        Wait for the test.
+        """
+        self.is_asked.set()
+        self.may_answer.wait(20)
+        super().archive_end(name, after=after)
+
+
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_consumer_that_ends_names_a_bus_that_does_not_answer(
+    consumer_of: Callable[..., Consumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Otherwise its manager would kill it, and its log would not have the reason.
+    """
+    consumer = consumer_of()
+    consumer.on("task.failed")(print)
+    with SilentBus() as bus:
+        thread = threading.Thread(target=consumer.run)
+        thread.start()
+        assert bus.is_asked.wait(20)
+        consumer.stop()
+        wait_until(lambda: f"the consumer 'actor' ends when {bus.where} or the inbox has answered" in caplog.text)
+        bus.may_answer.set()
+        thread.join(20)
+
+    assert not thread.is_alive()

@@ -5,13 +5,16 @@ Not here: the forms of a start in the past (tests of subscriptions), and a broke
 """
 
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any, Self
 
 import pytest
 
 from dkist_processing_core import Consumer
+from dkist_processing_core.bus import ReceivedMessage, Receiver
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.inbox import Database
@@ -140,3 +143,81 @@ def test_keys_are_not_deleted_while_what_was_not_acknowledged_may_come_again(lif
     life.clock.advance(8 * DAY)
 
     assert life.run() == []
+
+
+class UnreadBus(InMemoryBus):
+    """
+    A bus whose events since a time are long in coming, as those of a broker with a large archive of other events.
+    """
+
+    is_asked = threading.Event()
+
+    def subscribe(self, patterns: Iterable[str], **given: Any) -> Any:
+        """
+        Return a receiver; one for a time has received nothing yet.
+        """
+        receiver = super().subscribe(patterns, **given)
+        return Unread(receiver, self.is_asked) if isinstance(given.get("replay"), datetime) else receiver
+
+
+class Unread:
+    """
+    A receiver that has received nothing yet.
+    """
+
+    is_connected = True
+
+    def __init__(self, receiver: Receiver, is_asked: threading.Event) -> None:
+        """
+        Store the receiver that it replaces.
+        """
+        self._is_asked, self.close = is_asked, receiver.close
+
+    def receive_batch(self, _most: int, timeout: float) -> Sequence[ReceivedMessage]:
+        """
+        Wait in vain.
+        """
+        self._is_asked.set()
+        threading.Event().wait(timeout)
+        return ()
+
+    def has_caught_up(self, _since: float) -> bool:
+        """
+        Return False: there may be more.
+        """
+        return False
+
+    def __enter__(self) -> Self:
+        """
+        Return the receiver itself.
+        """
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """
+        Close the receiver.
+        """
+        self.close()
+
+
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_a_consumer_ends_on_request_while_it_looks_for_the_first_past_event(effects: Effects) -> None:
+    """
+    A large archive may take minutes.
+    """
+    life = Life(effects)
+    life.bus = bus = UnreadBus(clock=life.clock)
+    with bus:
+        life.bus.publish(failed("A"))
+        life.run(since=True)
+        life.clock.advance(8 * DAY)
+        life.run()
+        database = Database.open(life.consumer.inbox, read_settings())
+        service = ConsumerService(life.consumer, life.bus, database, clock=life.clock, since=True)
+        thread = threading.Thread(target=service.run)
+        thread.start()
+        assert bus.is_asked.wait(20)
+        service.stop()
+        thread.join(10)
+
+        assert not thread.is_alive()
