@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, create_engine, select, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, select
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.collect.answers import Choice
@@ -26,8 +26,7 @@ from dkist_processing_core.collect.tables import ATTEMPTS, METADATA, REPORTS, RU
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Database
-from dkist_processing_core.inbox.migrating import VERSION_TABLE
-from dkist_processing_core.inbox.tables import consumers
+from dkist_processing_core.inbox.migrating import upgrade
 from dkist_processing_core.runs import RunState, State, kept_reports, run_view
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import NOON, failed, finished, progressed, started
@@ -427,16 +426,20 @@ def test_the_migrations_make_the_tables_of_this_release(engine: Engine) -> None:
 
 def test_a_store_of_an_earlier_release_is_derived_again() -> None:
     """Such a store has the first report of a run as its start, whether the start was reported or not."""
-    with closing(Database.open(None, read_settings())) as database, database.transaction() as transaction:
-        fill(transaction, [[*ended_run(), finished("A", run_id="late")]])
-        transaction.execute(text(f"ALTER TABLE {RUNS.name} DROP COLUMN is_start_known"))
-        transaction.execute(text(f"ALTER TABLE {consumers.name} DROP COLUMN bus"))
-        transaction.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0003'"))
-    with closing(Database.open(None, read_settings())) as database, database.transaction() as transaction:
-        count = Store(clock=NOW.timestamp).fold(transaction, 10)
-        known = {run.run.run_id: run.is_start_known for run in Questions(transaction).runs(Choice())}
+    earlier = create_engine("sqlite://", poolclass=StaticPool)
+    with empty() as store, store.begin() as present, earlier.begin() as former:
+        fill(present, [[*ended_run(), finished("A", run_id="late")]])
+        upgrade(former, "in memory", "0003")
+        for table in (RUNS, REPORTS):
+            known = {column["name"] for column in inspect(former).get_columns(table.name)}
+            rows = present.execute(select(*(column for column in table.columns if column.name in known))).mappings()
+            former.execute(table.insert(), [dict(row) for row in rows])
+        upgrade(former, "in memory")
+        count = Store(clock=NOW.timestamp).fold(former, 10)
+        known_starts = {run.run.run_id: run.is_start_known for run in Questions(former).runs(Choice())}
+    earlier.dispose()
 
-    assert (count, known) == (2, {ENDED: True, "late": False})
+    assert (count, known_starts) == (2, {ENDED: True, "late": False})
 
 
 def compared(engine: Engine) -> list[Any]:
