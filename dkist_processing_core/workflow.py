@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core.author_checks.calls import author_call
+from dkist_processing_core.author_calls import author_call
 from dkist_processing_core.author_checks.names import (
     dag_name,
     name_and_tags,

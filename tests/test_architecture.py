@@ -36,7 +36,7 @@ LAYERS = (
     {"bus", "inbox"},
     {"journal", "tracing"},
     {"config", "events", "semconv"},
-    {"identity", "settings"},
+    {"author_calls", "identity", "settings"},
     {"budget", "errors", "process", "resource_queue", "text"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}

@@ -773,7 +773,7 @@ def test_one_line_of_the_library_follows_the_author_s_own_line(call: Callable[[]
 
     shown = "".join(traceback.format_exception(mistake.value))
     files = [Path(frame.filename).name for frame in traceback.extract_tb(mistake.value.__traceback__)]
-    assert files == ["test_author_errors.py", "test_author_errors.py", "calls.py"]
+    assert files == ["test_author_errors.py", "test_author_errors.py", "author_calls.py"]
     assert shown.count("Traceback (most recent call last)") == 1
 
 

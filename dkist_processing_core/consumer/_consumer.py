@@ -7,7 +7,8 @@ Not here: its rules and handlers (declaration), receiving and handling (service)
 from datetime import datetime, timedelta
 from typing import Any
 
-from dkist_processing_core.consumer.declaration import Declaration, check_number
+from dkist_processing_core.author_calls import author_call
+from dkist_processing_core.consumer.declaration import Declaration, check_workers
 from dkist_processing_core.consumer.health import address_of
 from dkist_processing_core.consumer.signals import signals_raise
 from dkist_processing_core.consumer.since import moment_of
@@ -38,6 +39,7 @@ class Consumer(Declaration):
     _is_stopped = False
     _intake: Any = None
 
+    @author_call("consumer.run(since='2h', until_idle=True)", until="until_idle", port="health")
     def run(
         self,
         *,
@@ -62,7 +64,7 @@ class Consumer(Declaration):
                 `"0.0.0.0:8080"`. The status is 200, or 503 while the bus or the database cannot be used.
 
         Raises:
-            ValueError: `since` is no time, or `health` is no port.
+            ValueError: `since` is no time, `health` is no port, or `workers` is no number of threads.
             RuntimeError: Another thread runs it, or one of its own handlers calls this.
             ExtraMissingError: A module that the extra `consumer` installs is missing.
             ConfigurationError, BusError, JournalError, InboxError: There is no handler, the settings are wrong,
@@ -75,7 +77,7 @@ class Consumer(Declaration):
         address = None if health is None else address_of(health)
         begin = None if since is None else moment_of(since) or True
         if workers is not None:
-            check_number("workers", workers, 1, int)
+            check_workers(workers)
         service_class = _service_class()
         if self._end is not None:
             msg = f"the consumer {self.name!r} runs already, expected one run at a time; for threads, use workers=N"

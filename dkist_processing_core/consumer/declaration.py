@@ -10,23 +10,29 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
+from dkist_processing_core.author_calls import author_call
 from dkist_processing_core.consumer._names import check_name
 from dkist_processing_core.consumer._selection import Selection, matches
 from dkist_processing_core.consumer.handlers import Called, Handler, called_with, name_of
 from dkist_processing_core.events import Event, TaskFailed, TaskFinished
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import show
+from dkist_processing_core.text.exception_text import class_name
 
 # Python 3.12 has a syntax for this.
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # The events that an engine may report before those with better information do.
 _PROVISIONAL = (TaskFailed.name, TaskFinished.name)
 _SHORTEST_SECONDS = 0.001
+_MOST_WORKERS = 1000
 
 
 class Declaration:
     """The declaration of a consumer, to which an author adds functions by decorators."""
 
+    @author_call(
+        'Consumer("announcer", workers=2)', url="inbox", batch="batch_size", order="ordered", retries="max_tries"
+    )
     def __init__(
         self,
         name: str,
@@ -69,11 +75,12 @@ class Declaration:
 
         Raises:
             ValueError: A value cannot be used; the message names it.
+            TypeError: There is no such argument, or `name` is missing.
         """
         check_name(name)
-        for value, least, what in ((workers, 1, "workers"), (batch_size, 1, "batch_size"), (max_tries, 1, "max_tries")):
-            check_number(what, value, least, int)
-        check_number("max_starts", max_starts, 1, int)
+        check_workers(workers)
+        for value, what in ((batch_size, "batch_size"), (max_tries, "max_tries"), (max_starts, "max_starts")):
+            check_number(what, value, 1, int)
         for pause, what in ((first_pause, "first_pause"), (longest_pause, "longest_pause")):
             check_number(what, pause, 0, float)
         check_number("provisional_after", provisional_after, 0, float)
@@ -87,6 +94,11 @@ class Declaration:
             raise ValueError(msg)
         if ordered not in (None, "run"):
             msg = f"ordered is {show(ordered)}, expected 'run' or None"
+            raise ValueError(msg)
+        if settings is not None and (inspect.isclass(settings) or not hasattr(settings, "dkist_core_inbox")):
+            # It may hold a password, and is not shown.
+            kind = "a class" if inspect.isclass(settings) else f"a value of the type {class_name(type(settings))}"
+            msg = f"settings is {kind}, expected a DKISTProcessingCoreConfiguration; None reads the environment"
             raise ValueError(msg)
         self.name = name
         self.inbox = inbox
@@ -111,6 +123,7 @@ class Declaration:
         """Return the name; the address of the inbox may hold a password."""
         return f"Consumer({self.name!r})"
 
+    @author_call("@consumer.on('task.failed', workflow='l0_to_l1_*')", name="names without a keyword")
     def on(
         self,
         *names: str,
@@ -135,7 +148,7 @@ class Declaration:
         Raises:
             ValueError: No event can match, the function is registered for these events already, or another handler of
                 an event disagrees about provisional reports.
-            TypeError: The function takes other parameters.
+            TypeError: There is no such argument, or the function takes other parameters.
         """
         if any(not isinstance(name, str) for name in names):
             found = next(name for name in names if not isinstance(name, str))
@@ -166,6 +179,7 @@ class Declaration:
 
         return register
 
+    @author_call("@consumer.every(60)", minutes="seconds", hours="seconds")
     def every(self, seconds: float) -> Callable[[_Function], _Function]:
         """
         Call the decorated function every so many seconds, in one process of the consumer at a time.
@@ -217,6 +231,14 @@ class Declaration:
 
 def _wants(selection: Selection, name: str) -> bool:
     return any(matches(each, name) for each in selection.names)
+
+
+def check_workers(value: object) -> None:
+    """Raise a ValueError for a value that is no number of threads."""
+    check_number("workers", value, 1, int)
+    if isinstance(value, int) and value > _MOST_WORKERS:
+        msg = f"workers is {show(value)}, expected a whole number from 1 to {_MOST_WORKERS}: each is a thread"
+        raise ValueError(msg)
 
 
 def check_number(what: str, value: object, least: float, kind: type) -> None:

@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from dkist_processing_core import Consumer
 from dkist_processing_core.consumer.health import health_served
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.settings.reading import read_settings
@@ -198,6 +199,19 @@ def test_a_module_without_a_usable_consumer_is_one_sentence(
 
     assert ran.returncode == code
     assert message.format(file=file) in " ".join(ran.stderr.split())
+
+
+def test_more_threads_than_a_consumer_may_have_are_refused(tmp_path: Path) -> None:
+    """
+    The command has the limit of the class.
+    """
+    with pytest.raises(ValueError, match="workers is 1001, expected a whole number from 1 to 1000"):
+        Consumer("announcer", workers=1001)
+
+    ran = run_command("consume", "wrong", "--workers", "1001", cwd=tmp_path)
+
+    assert ran.returncode == 2
+    assert "1001 is not in the range 1<=x<=1000" in " ".join(ran.stderr.split())
 
 
 def test_a_service_waits_for_a_function_that_has_not_returned_until_another_signal(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dkist_processing_core import Consumer
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer.handlers import called_with, wanting
 from tests.facts import failed
 
@@ -132,6 +133,10 @@ def test_timed_work_needs_an_interval(seconds: Any) -> None:
         ({"name": ""}, "name is '', expected one or more printable characters"),
         ({"workers": 0}, "workers is 0, expected a whole number from 1 on"),
         ({"workers": True}, "workers is True, expected a whole number"),
+        ({"workers": 10**9}, "workers is 1000000000, expected a whole number from 1 to 1000: each is a thread"),
+        ({"settings": 5}, "settings is a value of the type int, expected a DKISTProcessingCoreConfiguration; None"),
+        ({"settings": {"isb_password": "secret"}}, "settings is a value of the type dict, expected"),
+        ({"settings": DKISTProcessingCoreConfiguration}, "settings is a class, expected a DKIST"),
         ({"batch_size": 1.5}, "batch_size is 1.5, expected a whole number from 1 on"),
         ({"max_tries": "3"}, "max_tries is '3', expected a whole number"),
         ({"max_starts": 0}, "max_starts is 0, expected"),
@@ -153,6 +158,45 @@ def test_a_value_that_a_consumer_cannot_have_is_refused(values: dict[str, Any], 
     """
     with pytest.raises(ValueError, match=message):
         Consumer(**{"name": "announcer"} | values)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda consumer: consumer.on(worklow="l0_*"),
+            r"^Consumer\.on: found the argument 'worklow', expected workflow; ",
+        ),
+        (
+            lambda consumer: consumer.on(event="task.failed"),
+            "expected one of workflow, task, provisional; for example: @",
+        ),
+        (
+            lambda consumer: consumer.on(name="task.failed"),
+            "found the argument 'name', expected names without a keyword;",
+        ),
+        (lambda consumer: consumer.every(second=60), "^Consumer.every: found the argument 'second', expected seconds;"),
+        (lambda consumer: consumer.every(), r"^Consumer\.every needs seconds; for example: @consumer\.every\(60\)$"),
+        (
+            lambda consumer: consumer.run(untilidle=True),
+            "^Consumer.run: found the argument 'untilidle', expected until_idle",
+        ),
+        (lambda consumer: consumer.run("2h"), "^Consumer.run: found '2h' without a name, expected name=value"),
+        (
+            lambda _: Consumer("announcer", worker=2),  # type: ignore[call-arg]
+            "^Consumer: found the argument 'worker', expected workers; for example",
+        ),
+        (lambda _: Consumer(), "^Consumer needs name; for example: Consumer"),  # type: ignore[call-arg]
+    ],
+)
+def test_an_argument_that_does_not_exist_is_one_sentence_with_the_right_one(
+    call: Callable[[Consumer], object], message: str
+) -> None:
+    """
+    As for workflows, with an example of a right call.
+    """
+    with pytest.raises(TypeError, match=message):
+        call(Consumer("announcer"))
 
 
 def test_a_decorator_without_parentheses_is_noticed() -> None:

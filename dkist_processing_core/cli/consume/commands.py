@@ -55,7 +55,12 @@ def consume(
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="The number of threads that call handlers, instead of the consumer's."),
+        typer.Option(
+            min=1,
+            max=1000,
+            metavar="N",
+            help="The number of threads that call handlers, instead of the consumer's.",
+        ),
     ] = None,
     health: Annotated[
         str | None,
