@@ -5,19 +5,27 @@ Objects of one process in its forks: finalizers, locks, and the progress that se
 import gc
 import multiprocessing
 import os
+import signal
+import sqlite3
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from multiprocessing.context import BaseContext
+from pathlib import Path
 
 import pytest
 
 from dkist_processing_core import TaskBase
 from dkist_processing_core.attempt import lifecycle
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.consumer import subscribe
-from dkist_processing_core.events import TaskProgressed
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.events import TaskFailed, TaskProgressed
 from dkist_processing_core.process import forks
 from dkist_processing_core.runs import RunState
-from tests.running import status_of_fork
+from dkist_processing_core.settings.reading import read_settings
+from tests.facts import failed
+from tests.running import run_python, status_of_fork
 
 
 class Owner:
@@ -75,6 +83,70 @@ def test_a_lock_that_a_thread_holds_is_free_in_a_fork() -> None:
     assert in_fork == 0
     assert not had_lock
     assert has_lock.is_set()
+
+
+def test_a_fork_beside_the_sqlite_of_other_threads_ends(tmp_path: Path) -> None:
+    """
+    A thread that is inside SQLite during the fork holds SQLite's own locks, and does not exist in the fork.
+    """
+    is_over = threading.Event()
+
+    def use(file: Path) -> None:
+        while not is_over.is_set():
+            with closing(sqlite3.connect(file)) as connection:
+                connection.execute("SELECT * FROM sqlite_master").fetchall()
+
+    threads = [threading.Thread(target=use, args=(tmp_path / f"{number}.db",)) for number in range(3)]
+    with open_bus(read_settings()).open_journal():
+        for thread in threads:
+            thread.start()
+        try:
+            ends = [status_of_fork(lambda: None) for _ in range(60)]
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join()
+
+    assert ends == [0] * 60
+
+
+KILLED = """
+import os, signal
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.settings.reading import read_settings
+from tests.facts import failed
+
+Publisher.open(read_settings()).publish(failed("Killed"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_fork_removes_no_log_that_a_later_process_has_left() -> None:
+    """
+    The last connection to a file removes its log by its path, and that of the fork is older than the log.
+    """
+    bus = open_bus(read_settings())
+    read, write = os.pipe()
+    with bus.open_journal():
+        fork = os.fork()
+        if fork == 0:
+            try:
+                os.read(read, 1)
+                with Publisher.open(read_settings()) as publisher:
+                    publisher.publish(failed("Fork"))
+            finally:
+                os._exit(0)
+    killed = run_python(KILLED, {})
+    os.write(write, b".")
+    os.waitpid(fork, 0)
+    os.close(read)
+    os.close(write)
+    with Publisher.open(read_settings()):
+        pass
+
+    assert killed.returncode == -signal.SIGKILL
+    with subscribe(replay=True, timeout=0) as events:
+        assert {event.task_name for event in events if isinstance(event, TaskFailed)} == {"Killed", "Fork"}
 
 
 class Counting:

@@ -94,6 +94,12 @@ class Connections:
                     return True
         return False
 
+    @property
+    def has_other_log(self) -> bool:
+        """Whether another log is at the path of this file's log, which SQLite would remove with the last connection."""
+        at_path = _identity_at(self._path, _LOG)
+        return at_path is not None and self._names.get(at_path) != _LOG
+
     def open(self, database: str, *, uri: bool = False) -> sqlite3.Connection:
         """Return a new connection; the caller must run the first action on it by `use_first`."""
         with low_numbers_taken():
@@ -210,13 +216,11 @@ class Connections:
 
     def _abandon(self) -> None:
         self.is_lost = True
-        connections, self._connections = self._connections, []
         restored: list[int] = []
         if not all(self._is_restored(number, restored) for number in self._held.identities):
-            _lost.update(self._names)
-            for connection in connections:
-                _leave_open(connection)
+            self.leave_open()
             return
+        connections, self._connections = self._connections, []
         for connection in connections:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
@@ -224,6 +228,14 @@ class Connections:
             # A number that no connection used, as when the author's code had opened the file itself.
             close_if(number, self._held.identities[number])
         self._forget()
+
+    def leave_open(self) -> None:
+        """Leave all connections open until this process ends, which does not use the file any more."""
+        self.is_lost = True
+        _lost.update(self._names)
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            _leave_open(connection)
 
     def _is_restored(self, number: int, restored: list[int]) -> bool:
         """Open the original file under its number again; return True if the number refers to that file."""

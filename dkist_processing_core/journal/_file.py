@@ -18,7 +18,7 @@ from dkist_processing_core.journal._connections import Connections
 from dkist_processing_core.journal._opened_file_check import OpenedFileCheck
 from dkist_processing_core.journal._queue import Wait
 from dkist_processing_core.journal.faults import explained, is_busy
-from dkist_processing_core.journal.locks import close_in_forks, in_use, watch_forks
+from dkist_processing_core.journal.locks import close_before_use_in_forks, in_use, watch_forks
 from dkist_processing_core.process import forks
 
 BUSY_SECONDS = 2.0
@@ -60,7 +60,7 @@ class JournalFile:
         self._contended_until = 0.0
         self.file = _file_at(path)
         """The identity of the open file: device and inode number. Another file of the same name has another one."""
-        close_in_forks(self)
+        close_before_use_in_forks(self)
 
     @classmethod
     def connect(cls, path: Path, uri: str | None = None, *, make: bool = False, patience: float = BUSY_SECONDS) -> Self:
@@ -231,9 +231,15 @@ class JournalFile:
         return self._connections.is_lost
 
     def close(self) -> None:
-        """Close the file; a fork calls this for its copy of the open file."""
+        """Close the file."""
         if self._closing.detach() is not None:
             _close(self._connections, self._connection)
+
+    def close_inherited(self) -> None:
+        """Close the copy of the open file that a fork has; its parent may have ended since."""
+        if self._closing.alive and self._connections.has_other_log:
+            self._connections.leave_open()
+        self.close()
 
     def discard(self) -> None:
         """Close a file that is about to be removed, without waiting for the disk."""

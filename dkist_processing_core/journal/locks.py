@@ -147,45 +147,86 @@ class FileLock:
 
 
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
-# Held while a thread is inside SQLite, and during every fork. Otherwise a child would inherit SQLite's internal locks
-# in the state of that instant, held by a thread that does not exist in the child. The lock is reentrant, so
-# that a fork never waits for its own thread.
-in_use = threading.RLock()
 
 
-class _Connected(Protocol):
+class _Closable(Protocol):
     def close(self) -> None: ...
 
 
-_connected: "weakref.WeakSet[_Connected]" = weakref.WeakSet()
+class _Inherited(Protocol):
+    def close_inherited(self) -> None: ...
 
 
-def close_in_forks(connected: _Connected) -> None:
+class InUse:
     """
-    Register an SQLite connection, so that forks close their copies of it; it is idle whenever a process forks.
+    The lock that a thread holds while it is inside a journal's SQLite, and that a process holds during every fork.
+
+    Without it, a fork might inherit a connection in the middle of a statement. It is reentrant, so that a fork never
+    waits for its own thread.
+    """
+
+    def __init__(self, lock: threading.RLock) -> None:
+        """Store the lock. Nothing is inherited yet."""
+        self.lock = lock
+        self.inherited: list[_Inherited] = []
+        """The connections of the parent process that this fork has not closed yet."""
+
+    def __enter__(self) -> None:
+        """Wait for the lock; in a fork, first close the connections of its parent."""
+        self.lock.acquire()
+        if self.inherited:
+            try:
+                inherited, self.inherited = self.inherited, []
+                for each in inherited:
+                    each.close_inherited()
+            except BaseException:
+                self.lock.release()
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        """Release the lock."""
+        self.lock.release()
+
+
+in_use = InUse(threading.RLock())
+_descriptors: "weakref.WeakSet[_Closable]" = weakref.WeakSet()
+_connections: "weakref.WeakSet[_Inherited]" = weakref.WeakSet()
+
+
+def close_in_forks(descriptor: _Closable) -> None:
+    """Register an object that has a descriptor, so that forks close their copies of it."""
+    _descriptors.add(descriptor)
+
+
+def close_before_use_in_forks(connection: _Inherited) -> None:
+    """
+    Register an SQLite connection, so that a fork closes its copy before it uses a journal.
 
     SQLite counts its locks per process, and a fork inherits the counts without the locks. SQLite would treat a file
-    that the fork opens as locked already, and the parent would remove the log while the fork uses it.
+    that the fork opens as locked already, and the parent would remove the log while the fork uses it. The fork itself
+    calls nothing of SQLite: another thread may have been inside it, with a database that is no journal, and its
+    internal locks would stay locked for ever.
     """
-    _connected.add(connected)
+    _connections.add(connection)
 
 
 def _begin_in_child() -> None:
-    for connected in list(_connected):
-        connected.close()
-    in_use.release()
+    for descriptor in list(_descriptors):
+        descriptor.close()
     for lock in list(_held):
         lock.abandon()
+    in_use.inherited = list(_connections)
+    in_use.lock.release()
 
 
 @functools.cache
 def watch_forks() -> None:
     """
-    Register fork handlers: a fork waits for SQLite, and its child closes its copies of the locks.
+    Register fork handlers: a fork waits for the journals, and its child closes its copies of the locks.
 
     A kernel lock ends when its last descriptor is closed, and a child may live longer than the process that locked it.
     """
-    os.register_at_fork(before=in_use.acquire, after_in_parent=in_use.release, after_in_child=_begin_in_child)
+    os.register_at_fork(before=in_use.lock.acquire, after_in_parent=in_use.lock.release, after_in_child=_begin_in_child)
 
 
 @contextlib.contextmanager
