@@ -314,6 +314,32 @@ def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monk
     assert [(event.reported_by, event.attempt) for event in failed] == [(Reporter.ENGINE, 1), (Reporter.LAUNCHER, 1)]
 
 
+def test_the_end_of_a_run_reads_a_broker_that_another_process_could_not_reach(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    On a busy host a connection may take longer than a task waits for one, and no task waits for the end of its run.
+    """
+    monkeypatch.setattr(_bus_reader, "_READING_SECONDS", SECONDS)
+    monkeypatch.setattr(_waiting_time, "SECONDS", dict.fromkeys(budget.CALLBACK_PROCESS, 2 * SECONDS))
+    monkeypatch.setattr(_waiting_time, "_left", {})
+    monkeypatch.setattr(_bus_reader, "_readers", {})
+    for name, value in broker.env.items():
+        monkeypatch.setenv(name, value)
+    end = said_by_launcher(TaskFailed, "First", cause=Cause.SIGNAL, final=True)
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(end, structs.replace(end, provisional=True, reported_by=Reporter.ENGINE))
+        assert publisher.flush(SECONDS)
+    with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
+        journal.unreachable_until = time.time() + 3600
+
+        CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
+
+        pending = [entry.message.routing_key for entry in journal.pending(0, 100)]
+    assert [".".join(key.split(".")[:2]) for key in pending] == ["workflow.started", "workflow.failed"]
+    _bus_reader._readers[RUN.workflow_name].replace()
+
+
 def test_a_run_whose_first_tasks_were_not_executed_has_a_start_all_the_same() -> None:
     """
     The start has the id that their callback would have given it.

@@ -4,7 +4,6 @@ A reader of a workflow's events on the bus, with a limit on the time that holds 
 The callbacks of a process share a reader if it begins early enough. Not here: the search in the events (_unreported).
 """
 
-import contextlib
 import threading
 import time
 from datetime import datetime, timedelta
@@ -15,7 +14,6 @@ from dkist_processing_core.budget import LOOK
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.delivery.reporter import errors_logged
-from dkist_processing_core.errors import JournalError
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_leniently
 
@@ -107,22 +105,17 @@ class BusReader:
 _readers: dict[str, BusReader] = {}
 
 
-def reader_since(workflow_name: str, since: datetime | None) -> BusReader | None:
-    """Return a reader of a workflow's reports from `since` on, or None if the bus is known to be unreachable now."""
+def reader_since(workflow_name: str, since: datetime | None) -> BusReader:
+    """
+    Return a reader of a workflow's reports from `since` on.
+
+    It connects although another process of this host has just failed to: a task on a busy host waits only briefly for
+    its connection.
+    """
     settings, _ = read_leniently()
-    if _is_known_to_be_unreachable(settings):
-        return None
     reader = _readers.get(workflow_name)
     if reader is None or not reader.covers(since) or not open_bus(settings).is_remote:
         if reader is not None:
             reader.replace()
         reader = _readers[workflow_name] = BusReader(settings, workflow_name, since)
     return reader
-
-
-def _is_known_to_be_unreachable(settings: Settings) -> bool:
-    bus = open_bus(settings)
-    if bus.is_remote:
-        with contextlib.suppress(JournalError), bus.open_journal(patience=_POLL_SECONDS) as journal:
-            return journal.unreachable_until > time.time()
-    return False

@@ -40,7 +40,7 @@ def unreported_failures(run: Run, failed: Sequence[str] | None, *, since: dateti
         return UnreportedFailures()
     with errors_logged("failures are announced without reading the bus"):
         reader = reader_since(run.workflow_name, since)
-        if reader is not None and reader.has_read_backlog():
+        if reader.has_read_backlog():
             found = _unreported_in(reader.reports, run, failed)
             # Another host may be delivering its reports and its message just now.
             until = time.monotonic() + _DELIVERY_SECONDS
