@@ -133,22 +133,22 @@ class Child:
         """
         found = os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         assert found is not None
-        assert found.si_code == os.CLD_STOPPED, self.said
+        assert found.si_code == os.CLD_STOPPED, self.output
 
-    def wait_for_word(self) -> None:
+    def wait_for_output(self) -> None:
         """
         Return when it has begun to publish.
         """
         wait_until(lambda: self._report.stat().st_size > 0 or self.wait_for_end(0))
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """
         All its output so far, including its warnings.
         """
         return self._report.read_text() + self._report.with_suffix(".log").read_text()
 
-    def words(self, kind: str) -> list[str]:
+    def output_of(self, kind: str) -> list[str]:
         """
         Return its output lines of one kind so far, such as the ids whose publish `returned`.
         """
@@ -161,7 +161,7 @@ class Child:
         """
         Seconds from before its publisher was opened until that was closed.
         """
-        return float(self.words("took")[0])
+        return float(self.output_of("took")[0])
 
 
 @dataclass
@@ -187,7 +187,7 @@ class Ledger:
         """
         Record the lines that a child has printed.
         """
-        self.note(child.words("attempted"), child.words("returned"), whose)
+        self.note(child.output_of("attempted"), child.output_of("returned"), whose)
 
     @property
     def books(self) -> Books:

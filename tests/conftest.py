@@ -477,13 +477,13 @@ def refusing_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+def print_line(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     """
     A function that prints a line for the person who runs the suite.
     """
 
-    def tell(text: str) -> None:
+    def print_line(text: str) -> None:
         with capsys.disabled():
             sys.stdout.write(f"\n{text}\n")
 
-    return tell
+    return print_line

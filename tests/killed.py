@@ -216,7 +216,7 @@ POINTS: dict[str, Callable[[Trap], None]] = {
 """The points by kind and place; each function sets a trap there."""
 
 
-def say(text: str) -> None:
+def write(text: str) -> None:
     """
     Print a line that is written when this function returns.
     """
@@ -253,11 +253,11 @@ def publish(plan: Plan, publisher: Publisher) -> float:
     """
     slowest = 0.0
     for group in groups_of(plan):
-        say("".join(f"attempted {event.id}\n" for event in group))
+        write("".join(f"attempted {event.id}\n" for event in group))
         began = time.monotonic()
         publisher.publish(*group)
         slowest = max(slowest, time.monotonic() - began)
-        say("".join(f"returned {event.id}\n" for event in group))
+        write("".join(f"returned {event.id}\n" for event in group))
         if plan.pause:
             publisher.flush(plan.pause)
     return slowest
@@ -293,7 +293,7 @@ def main(plan: Plan) -> None:
         fork = multiprocessing.get_context("fork").Process(target=run, args=(half, publisher))
         fork.start()
     slowest = run(plan, publisher)
-    say(f"took {time.monotonic() - began} slowest {slowest}\n")
+    write(f"took {time.monotonic() - began} slowest {slowest}\n")
     if plan.forks:
         fork.join(_SECONDS)
         sys.exit(fork.exitcode)

@@ -61,7 +61,7 @@ class Place(ABC):
     options: tuple[str, ...] = ()
 
     @abstractmethod
-    def bury(self, *reasons: str) -> None:
+    def dead_letter(self, *reasons: str) -> None:
         """
         Have one event after another become a dead letter, for these reasons.
         """
@@ -124,7 +124,7 @@ class OnBus(Place):
         self.bus = bus
         bus.subscribe(["#"], name=NAME).close()
 
-    def bury(self, *reasons: str) -> None:
+    def dead_letter(self, *reasons: str) -> None:
         """
         Publish events, and dead-letter each with its reason.
         """
@@ -171,7 +171,7 @@ class InInbox(Place):
         self.options = () if url is None else ("--inbox", url)
         self.inbox = Inbox(database, Rules(NAME, max_tries=1))
 
-    def bury(self, *reasons: str) -> None:
+    def dead_letter(self, *reasons: str) -> None:
         """
         Store events, and have the handler of each fail with its reason.
         """
@@ -246,7 +246,7 @@ def test_equal_failures_are_one_group_with_a_count(place: Place) -> None:
     """
     The values in a message or a reason do not matter.
     """
-    place.bury(*REASONS)
+    place.dead_letter(*REASONS)
 
     groups = place.groups()
 
@@ -260,7 +260,7 @@ def test_a_group_is_retried_and_keeps_its_history(place: Place) -> None:
     """
     The consumer gets each of its events once more; what fails again shows how it failed before.
     """
-    place.bury(*REASONS)
+    place.dead_letter(*REASONS)
     (large,) = (group for group in place.groups() if group["count"] == 2)
 
     assert place.change("retry", large["id"]) == 2
@@ -280,7 +280,7 @@ def test_an_archived_letter_is_listed_only_among_the_archived_ones(place: Place)
     """
     It is neither retried nor discarded with all others, and comes back when it is restored.
     """
-    place.bury(*REASONS)
+    place.dead_letter(*REASONS)
     (large,) = (group for group in place.groups() if group["count"] == 2)
 
     assert place.change("archive", large["id"]) == 2
@@ -297,7 +297,7 @@ def test_a_discarded_letter_is_gone(place: Place) -> None:
     """
     The consumer does not get it again.
     """
-    place.bury(*REASONS)
+    place.dead_letter(*REASONS)
     groups = place.groups()
     one = place.letters(groups[0]["id"])[0]["id"]
 
@@ -312,7 +312,7 @@ def test_with_an_unknown_id_nothing_is_changed(place: Place) -> None:
     """
     The exit code is 2, and the message names the id.
     """
-    place.bury("no column 'a'")
+    place.dead_letter("no column 'a'")
     (group,) = place.groups()
 
     for name in ("i99", "q12345678", "gj12345678", "nonsense", "i" + "9" * 40):
@@ -327,7 +327,7 @@ def test_a_letter_is_shown_with_its_failure_and_its_message(place: Place) -> Non
     """
     In a terminal of 80 columns no line is wider, except for those of the stack and the message.
     """
-    place.bury("no column 'a'")
+    place.dead_letter("no column 'a'")
     (group,) = place.groups()
 
     shown = run("show", group["newest"]["id"], *place.options).stdout
@@ -342,7 +342,7 @@ def test_a_long_failure_is_shown_in_part(place: Place) -> None:
     """
     A message of some megabytes hides all others; JSON has what is stored.
     """
-    place.bury("no column " + 100_000 * "x")
+    place.dead_letter("no column " + 100_000 * "x")
     (group,) = place.groups()
 
     shown = run("show", group["newest"]["id"], *place.options).stdout
@@ -373,7 +373,7 @@ def test_lists_fit_the_terminal_with_and_without_colour(place: Place, columns: i
     """
     Colours add nothing to the text.
     """
-    place.bury(*REASONS, "no column 'a' " * 30)
+    place.dead_letter(*REASONS, "no column 'a' " * 30)
     if options:
         place.change("archive", "--all")
     (group, *_) = place.groups(*options)
@@ -490,7 +490,7 @@ def test_a_broker_keeps_the_dead_letters_if_the_queue_is_missing(queue: OnBus, o
     """
     A letter is removed only after the broker has confirmed it in the consumer's queue.
     """
-    queue.bury(*REASONS)
+    queue.dead_letter(*REASONS)
     with owned.connect() as connection:
         connection.channel().queue_delete(NAME)
 
@@ -533,7 +533,7 @@ def test_a_retried_message_is_as_it_was_published(queue: OnBus, owned: Broker) -
     """
     Its properties and headers are those of its publisher, beside the history.
     """
-    queue.bury("no column 'a'")
+    queue.dead_letter("no column 'a'")
     with owned.connect() as connection:
         channel = connection.channel()
         queue.change("retry", "--all")
@@ -553,7 +553,7 @@ def test_the_order_of_a_queue_survives_a_look(queue: OnBus, owned: Broker) -> No
     """
     Its messages are received and returned; later ones come behind them.
     """
-    queue.bury(*REASONS)
+    queue.dead_letter(*REASONS)
 
     for _ in range(3):
         queue.groups()
@@ -587,7 +587,7 @@ def test_what_a_retry_makes_dead_again_is_not_retried_for_ever(queue: OnBus) -> 
     """
     Only the messages that the queue held at the start are retried, also while a consumer refuses each at once.
     """
-    queue.bury(*REASONS)
+    queue.dead_letter(*REASONS)
     with queue.bus.subscribe(["#"], name=NAME) as receiver:
         assert queue.change("retry", "--all") == 3
         for _ in range(3):
@@ -654,7 +654,7 @@ def test_a_consumer_with_an_inbox_on_a_broker_is_looked_at_in_both_places(queue:
     """
     It may have been a subscription without an inbox before.
     """
-    queue.bury("no column 'a'")
+    queue.dead_letter("no column 'a'")
     with closing(Database.open(None, read_settings())) as database, closing(Inbox(database, Rules(NAME))) as inbox:
         inbox.store([Arrival(None, b"\xff", reason="the body is not JSON")])
 
@@ -704,7 +704,7 @@ def test_a_letter_whose_message_the_journal_has_removed_is_not_retried(journal: 
     """
     It can be read and discarded.
     """
-    journal.bury("no column 'a'")
+    journal.dead_letter("no column 'a'")
     with journal.bus.open_journal() as opened:
         opened.remove_confirmed([letter.seq for letter in letters(opened)])
 
@@ -719,7 +719,7 @@ def test_the_decision_about_a_letter_goes_with_the_letter(journal: OnBus) -> Non
     """
     After seven days the journal holds neither.
     """
-    journal.bury("no column 'a'", "no column 'b'")
+    journal.dead_letter("no column 'a'", "no column 'b'")
     journal.change("archive", journal.letters(journal.groups()[0]["id"])[0]["id"])
     now = HostTime.now()
     with journal.bus.open_journal() as opened:
@@ -736,7 +736,7 @@ def test_a_retry_is_received_again_until_it_is_acknowledged(journal: OnBus) -> N
     """
     A consumer that ends in between loses nothing, and later events come in their order.
     """
-    journal.bury("no column 'a'", "no column 'b'")
+    journal.dead_letter("no column 'a'", "no column 'b'")
     journal.change("retry", "--all")
     with journal.bus.subscribe(["#"], name=NAME) as receiver:
         first = receiver.receive(SECONDS)
@@ -753,7 +753,7 @@ def test_a_batch_has_no_retried_letter_among_other_events(journal: OnBus) -> Non
     """
     The acknowledgement of a batch acknowledges all events before its last one, and a retried one has no such place.
     """
-    journal.bury("no column 'a'")
+    journal.dead_letter("no column 'a'")
     journal.change("retry", "--all")
     with Publisher.open(read_settings()) as publisher:
         publisher.publish(failed("T8"), failed("T9"))
@@ -774,7 +774,7 @@ def test_other_subscriptions_do_not_get_what_one_retries(journal: OnBus) -> None
     They have read it already.
     """
     journal.bus.subscribe(["#"], name="archivist").close()
-    journal.bury("no column 'a'")
+    journal.dead_letter("no column 'a'")
     with journal.bus.subscribe(["#"], name="archivist") as receiver:
         received = receiver.receive(SECONDS)
         assert received is not None
@@ -822,7 +822,7 @@ def test_discarding_a_group_is_confirmed(journal: OnBus) -> None:
     """
     Without agreement nothing is changed.
     """
-    journal.bury("no column 'a'")
+    journal.dead_letter("no column 'a'")
     (group,) = journal.groups()
 
     refused = CliRunner().invoke(app, ["dead-letters", "discard", group["id"]], input="n\n")

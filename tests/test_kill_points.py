@@ -81,13 +81,13 @@ class Host:
             limit=20_000,
         ) as child:
             if kind == ANYWHERE:
-                child.wait_for_word()
+                child.wait_for_output()
                 if with_broker:
                     self._broker.node.kill()
                 child.wait_for_end(self._chance.uniform(0.0, LONGEST_LIFE))
                 child.process.kill()
-            assert child.wait_for_end(PATIENCE), child.said
-            assert child.process.wait() == -signal.SIGKILL, child.said
+            assert child.wait_for_end(PATIENCE), child.output
+            assert child.process.wait() == -signal.SIGKILL, child.output
         self.ledger.note_child(child, kind)
         if with_broker:
             self._broker.node.start()
@@ -106,8 +106,8 @@ class Host:
             return
         if way == "a new process":
             with self._start(empties=True) as child:
-                assert child.wait_for_end(PATIENCE), child.said
-                assert child.process.wait() == 0, child.said
+                assert child.wait_for_end(PATIENCE), child.output
+                assert child.process.wait() == 0, child.output
             self.ledger.note_child(child, "none")
         elif way == "outbox drain":
             command = [sys.executable, "-m", "dkist_processing_core.cli", "outbox", "drain"]
@@ -160,7 +160,7 @@ def summary(host: Host, chosen: list[str], seed: int) -> str:
 
 @pytest.mark.timeout(600)  # less than a minute on an idle machine, several on a busy one
 def test_whatever_instant_a_publisher_is_killed_at_nothing_is_lost(
-    broker: Broker, tmp_path: Path, tell: Callable[[str], None], seed: int
+    broker: Broker, tmp_path: Path, print_line: Callable[[str], None], seed: int
 ) -> None:
     """
     After 25 kills at all points: returned events ⊆ received ⊆ attempted, duplicates are equal, and the counts are
@@ -174,7 +174,7 @@ def test_whatever_instant_a_publisher_is_killed_at_nothing_is_lost(
             host.deliver(next(delivering))
         host.deliver("this process")
     finally:
-        tell(summary(host, chosen, seed))
+        print_line(summary(host, chosen, seed))
 
     host.ledger.assert_nothing_lost()
 
@@ -182,7 +182,7 @@ def test_whatever_instant_a_publisher_is_killed_at_nothing_is_lost(
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_nothing_is_lost_in_hundreds_of_kills_of_publishers_and_some_of_the_broker(
-    broker: Broker, tmp_path: Path, tell: Callable[[str], None], seed: int
+    broker: Broker, tmp_path: Path, print_line: Callable[[str], None], seed: int
 ) -> None:
     """
     No event is lost in 200 kills. In five of those at any time, the broker is killed in the same second.
@@ -198,7 +198,7 @@ def test_nothing_is_lost_in_hundreds_of_kills_of_publishers_and_some_of_the_brok
             host.deliver("this process" if place in broken else next(delivering))
         host.deliver("this process")
     finally:
-        tell(f"{summary(host, chosen, seed)}\nthe broker was killed and restarted {len(broken)} times")
+        print_line(f"{summary(host, chosen, seed)}\nthe broker was killed and restarted {len(broken)} times")
 
     host.ledger.assert_nothing_lost()
 
@@ -233,12 +233,12 @@ def test_every_point_lies_where_its_name_says(
     arrivals = Arrivals(broker, settings)
 
     with Child(Plan("A", point=point), broker.env | UNHURRIED, tmp_path / "said.txt") as child:
-        assert child.wait_for_end(PATIENCE), child.said
-        assert child.process.wait() == -signal.SIGKILL, child.said
+        assert child.wait_for_end(PATIENCE), child.output
+        assert child.process.wait() == -signal.SIGKILL, child.output
 
     wait_until(lambda: arrivals.read() == arrived)
     # If the broker had not confirmed the event, the kill may have come before or after the output of its publish.
-    assert may_return or not child.words("returned")
+    assert may_return or not child.output_of("returned")
     assert (len(ids_on_disk(settings)), len(arrivals.received)) == (waiting, arrived)
 
 
@@ -252,12 +252,12 @@ def test_a_file_whose_making_was_cut_short_is_made_by_the_next(refusing_port: in
     environment = {"MESH_CONFIG": json.dumps(mesh)}
 
     with Child(Plan("A", point=point), environment, tmp_path / "first.txt") as first:
-        assert first.wait_for_end(PATIENCE), first.said
-        assert first.process.wait() == -signal.SIGKILL, first.said
+        assert first.wait_for_end(PATIENCE), first.output
+        assert first.process.wait() == -signal.SIGKILL, first.output
     with Child(Plan("B"), environment, tmp_path / "second.txt") as second:
-        assert second.wait_for_end(PATIENCE), second.said
-        assert second.process.wait() == 0, second.said
+        assert second.wait_for_end(PATIENCE), second.output
+        assert second.process.wait() == 0, second.output
 
-    assert first.words("returned") == []
-    assert len(second.words("returned")) == 1
-    assert ids_on_disk(settings) == set(second.words("returned"))
+    assert first.output_of("returned") == []
+    assert len(second.output_of("returned")) == 1
+    assert ids_on_disk(settings) == set(second.output_of("returned"))

@@ -71,8 +71,8 @@ class Host:
         """
         Wait for the end of a child, and note the events that it has reported.
         """
-        assert child.wait_for_end(SECONDS * 2), child.said
-        assert child.process.wait() == status, child.said
+        assert child.wait_for_end(SECONDS * 2), child.output
+        assert child.process.wait() == status, child.output
         self.ledger.note_child(child, "child")
 
     def deliver(self, *, counts_each_once: bool = True) -> None:
@@ -146,7 +146,7 @@ def test_a_process_that_is_stopped_at_any_moment_loses_nothing(host: Host) -> No
     for round_ in range(4):
         then = signal.SIGCONT if round_ % 2 else signal.SIGKILL
         with host.child(f"stopped-{round_}", limit=MANY, timeout=SECONDS) as stopped:
-            stopped.wait_for_word()
+            stopped.wait_for_output()
             stopped.wait_for_end(chance.uniform(0.0, 0.5))
             stopped.process.send_signal(signal.SIGSTOP)
             stopped.wait_for_stop()

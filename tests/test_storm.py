@@ -88,7 +88,7 @@ def test_of_many_processes_at_once_each_waits_no_longer_than_its_limit_and_nothi
 def test_of_five_hundred_processes_at_once_each_waits_no_longer_than_its_limit_and_nothing_is_lost(
     refusing_port: int,
     is_remote: bool,  # noqa: FBT001 - a parameter of pytest
-    tell: Callable[[str], None],
+    print_line: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
@@ -112,7 +112,7 @@ def test_of_five_hundred_processes_at_once_each_waits_no_longer_than_its_limit_a
     waits = sorted(float(waited) for waited, _ in found)
     settings = DKISTProcessingCoreConfiguration()
     spares = len([name for name in files_beside(settings) if name.endswith(".db")])
-    tell(
+    print_line(
         f"waits of {count} processes: median {waits[count // 2]:.2f} s, longest {waits[-1]:.2f} s; {spares} spares left"
     )
     with open_bus(settings).open_journal() as journal:

@@ -82,9 +82,9 @@ def traced(folder: Path, environment: Mapping[str, str], plan: Plan) -> list[lis
     """
     trace, report = folder / "trace", folder / "said.txt"
     with Child(plan, environment, report, under=[*STRACE, trace]) as child:
-        assert child.wait_for_end(SECONDS * 2), child.said
-        assert child.process.wait() == 0, child.said
-    assert len(child.words("returned")) == COUNT
+        assert child.wait_for_end(SECONDS * 2), child.output
+        assert child.process.wait() == 0, child.output
+    assert len(child.output_of("returned")) == COUNT
     return publishes(trace, report)
 
 

@@ -1,5 +1,5 @@
 """
-What the commands that read the bus say about the messages of this host that wait for its broker.
+The lines of the commands that read the bus about the messages of this host that wait for its broker.
 
 Not here: reading the waiting events (consumer.backwards), and listing and delivering the messages (cli.outbox).
 """

@@ -32,7 +32,7 @@ class Batch:
     newest: float | None = None
     """The latest time, in seconds since 1970, of all messages of the batch, with those left out; None if unknown."""
     began: datetime | None = None
-    """The start of the run that the events are about, if a reader has derived them: their times say nothing then."""
+    """The start of the run that the events are about, if a reader has derived them: their times are of no use then."""
 
 
 def events_back(

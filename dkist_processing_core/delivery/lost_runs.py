@@ -59,8 +59,8 @@ def final_failure(task_name: str, cause: Cause, message: str, attempt: int | Non
         task_name: The name of the task.
         cause: The cause of the failure.
         message: Why no other attempt follows.
-        attempt: The number of the attempt, if its own report says that it is final; the event has the same id then.
-            None if that report says that another attempt follows: the event is about the task.
+        attempt: The number of the attempt, if its own report is final; the event has the same id then.
+            None if another attempt follows by that report: the event is about the task.
     """
     return {
         "task_name": task_name,

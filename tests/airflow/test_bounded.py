@@ -42,7 +42,7 @@ def test_a_dead_broker_and_collector_cost_an_attempt_two_seconds_at_most(
     wheels: Path,
     state_dir: Path,
     tmp_path: Path,
-    tell: Callable[[str], None],
+    print_line: Callable[[str], None],
 ) -> None:
     """
     Compared with healthy ones, a silent broker and collector add at most two seconds to the least time of each outcome.
@@ -67,8 +67,8 @@ def test_a_dead_broker_and_collector_cost_an_attempt_two_seconds_at_most(
                     forget_what_was_dead(reached, state_dir)
                     found[dag_id, dead].append(seconds_of(ground, dag_id, task))
     grown = {task: min(found[dag_id, True]) - min(found[dag_id, False]) for dag_id, task in tasks.items()}
-    tell("\n".join(f"{dag_id}, {'dead' if dead else 'well'}: {times}" for (dag_id, dead), times in found.items()))
-    tell(f"the least has grown by {grown}")
+    print_line("\n".join(f"{dag_id}, {'dead' if dead else 'well'}: {times}" for (dag_id, dead), times in found.items()))
+    print_line(f"the least has grown by {grown}")
 
     assert all(seconds <= LIMIT for seconds in grown.values())
 

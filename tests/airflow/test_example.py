@@ -101,7 +101,7 @@ def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: Otl
     run_id = run_it(celery_ground)
     tasks = airflow.tasks_of(DAG, run_id)
     taken = {
-        worker_queue: {task for task in TASKS if f"task_id='{task}'" in worker.said()}
+        worker_queue: {task for task in TASKS if f"task_id='{task}'" in worker.log_since_start()}
         for worker_queue, worker in zip(("default", "high_memory"), airflow.workers, strict=True)
     }
     run = celery_ground.listener.view(run_id).run

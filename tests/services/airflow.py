@@ -146,7 +146,7 @@ class Component:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._started = datetime.now(UTC)
-        self._said_before = 0
+        self._log_before = 0
         self._orphans: dict[int, dict[int, str]] = {}
 
     @property
@@ -192,7 +192,7 @@ class Component:
             return
         self._started = datetime.now(UTC)
         with self.log.open("ab") as output:
-            self._said_before = output.tell()
+            self._log_before = output.tell()
             self._process = subprocess.Popen(
                 [*_ending_with_us(), *self._command],
                 env=dict(self._environment),
@@ -244,12 +244,12 @@ class Component:
         """
         return heartbeat is not None and datetime.fromisoformat(heartbeat) > self._started
 
-    def said(self) -> str:
+    def log_since_start(self) -> str:
         """
         Return the log that the process has written since its last start.
         """
         with self.log.open("rb") as log:
-            log.seek(self._said_before)
+            log.seek(self._log_before)
             return log.read().decode(errors="replace")
 
     def tail(self) -> str:
@@ -597,7 +597,7 @@ class Airflow:
         ended = [worker.name for worker in self.workers if not worker.is_running]
         if ended:
             raise AirflowError(f"these ended by themselves: {', '.join(ended)}{self.logs()}")
-        return all(" ready." in worker.said() for worker in self.workers)
+        return all(" ready." in worker.log_since_start() for worker in self.workers)
 
     def _component(self, name: str, *arguments: str) -> Component:
         return Component(name, [str(self.virtualenv / "bin" / "airflow"), *arguments], self.environment, self.folder)

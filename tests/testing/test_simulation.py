@@ -111,14 +111,14 @@ def test_each_mistake_is_found_with_any_seed(name: str) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(SOAK_SECONDS + 600)
 @pytest.mark.parametrize("name", [*CORRECT, *CORRECT_CONSUMERS])
-def test_a_correct_program_passes_with_any_seed(name: str, tell: Callable[[str], None]) -> None:
+def test_a_correct_program_passes_with_any_seed(name: str, print_line: Callable[[str], None]) -> None:
     """Each has new histories for a minute, or for the seconds of the environment, and prints the seed of each round."""
     case, faults = (CORRECT | CORRECT_CONSUMERS)[name], [*FAULTS, *(["drop"] if name in CORRECT_CONSUMERS else [])]
-    tell(f"{name}, for {SOAK_SECONDS:g} s ({SECONDS_VARIABLE}):")
+    print_line(f"{name}, for {SOAK_SECONDS:g} s ({SECONDS_VARIABLE}):")
     deadline = time.monotonic() + SOAK_SECONDS
     while time.monotonic() < deadline:
         seed = secrets.randbelow(2**32)
-        tell(f"simulate({name}, seed={seed}, faults={faults})")
+        print_line(f"simulate({name}, seed={seed}, faults={faults})")
         simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=60, seed=seed)
 
 

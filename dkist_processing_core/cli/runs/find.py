@@ -119,7 +119,7 @@ class PastRun:
         self._first_attempts: dict[str, int] = {}
 
     def add(self, report: Event, began: datetime | None = None) -> None:
-        """Add an older report; `began` is the start of the run if the time of the report says nothing."""
+        """Add an older report; `began` is the start of the run if the time of the report is of no use."""
         self._reports.append(report)
         moment = began or plausible_time(report)
         if moment is not None:
