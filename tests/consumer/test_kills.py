@@ -232,18 +232,10 @@ def test_an_event_that_kills_its_consumer_is_dead_and_all_others_are_handled(
     ],
 )
 def test_a_thousand_kills_neither_lose_nor_double_an_effect(
-<<<<<<< HEAD
-    actor_of: Callable[..., Actor], tell: Callable[[str], None], bus: str, kind: str, plan: dict[str, int]
-=======
-    actor_of: Callable[..., Actor], print_line: Callable[[str], None], bus: str, kind: str, processes: int
->>>>>>> c02bfcb (Name the helpers of the tests after what they do)
+    actor_of: Callable[..., Actor], print_line: Callable[[str], None], bus: str, kind: str, plan: dict[str, int]
 ) -> None:
     """
     The same with more kills, on each combination of bus and database, with one process or two.
     """
-<<<<<<< HEAD
     kills = int(os.environ.get(KILLS_VARIABLE) or 1000)
-    check(actor_of(bus, kind, kills=kills, **plan), kills * 3 // 2, tell)
-=======
-    check(actor_of(bus, kind, processes=processes, kills=1000), 1500, print_line)
->>>>>>> c02bfcb (Name the helpers of the tests after what they do)
+    check(actor_of(bus, kind, kills=kills, **plan), kills * 3 // 2, print_line)
