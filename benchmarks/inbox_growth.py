@@ -37,7 +37,7 @@ _FILL = """
         is_end, is_final, body, content_type, received_at, state, due_at, done_at)
     SELECT :consumer, id, 'task.progressed', 'l0_to_l1_visp', '2.10.3', 'run-' || (i / 500), 'ParseL0InputData', 1,
         'task', FALSE, FALSE, FALSE, CASE WHEN i % 10 = 0 THEN :body END, :content_type, :now,
-        CASE WHEN i % 10 = 0 THEN 'waiting' ELSE 'done' END, :now, CASE WHEN i % 10 = 0 THEN NULL ELSE :now END
+        CASE WHEN i % 10 = 0 THEN 'waiting' ELSE 'done' END, 0, CASE WHEN i % 10 = 0 THEN NULL ELSE :now END
     FROM ({series}) AS filled
 """
 
