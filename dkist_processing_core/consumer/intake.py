@@ -1,7 +1,8 @@
 """
 The intake of a consumer: it receives batches from the bus, stores them in the inbox, and then acknowledges them.
 
-Not here: the comparison with the archive (completeness), and handling what is stored (worker).
+It is long because the order of its steps, over queue, past and archive, is its whole promise. Not here: the comparison
+with the archive (completeness), and handling what is stored (worker).
 """
 
 import logging

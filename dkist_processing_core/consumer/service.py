@@ -1,7 +1,8 @@
 """
 The service of a consumer: the threads that receive, handle and keep time, from their start to their end in good order.
 
-Not here: what each of them does in one step (intake, worker, timers).
+It is long because the ends of all threads depend on one another. Not here: what each of them does in one step (intake,
+worker, timers).
 """
 
 import logging

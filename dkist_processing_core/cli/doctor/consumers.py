@@ -16,7 +16,6 @@ from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.cli.doctor.check import Check, skipped
 from dkist_processing_core.errors import BusError, DKISTProcessingCoreError, JournalError
 from dkist_processing_core.journal import Journal
-from dkist_processing_core.journal.place import INBOX_FILE, place
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import counted, duration
 
@@ -75,8 +74,6 @@ def _age(used: float) -> str:
 
 def _known(settings: Settings, bus: AmqpBus) -> list[str]:
     """Return the names of the consumers that the inbox has compared with this broker; none without an inbox."""
-    if settings.dkist_core_inbox is None and not (place(settings).folder / INBOX_FILE).exists():
-        return []
     try:
         # The extra `consumer` may be missing.
         from dkist_processing_core.collect.collector import NAME  # noqa: PLC0415
@@ -84,7 +81,7 @@ def _known(settings: Settings, bus: AmqpBus) -> list[str]:
         from dkist_processing_core.inbox import Database  # noqa: PLC0415
         from dkist_processing_core.inbox.positions import consumers_of  # noqa: PLC0415
 
-        with closing(Database.open(None, settings)) as database, database.reading() as connection:
+        with closing(Database.open_existing(None, settings)) as database, database.reading() as connection:
             # The store is caught up by the commands that read it, from the archive.
             return [name for name in consumers_of(connection, archive_of(bus)) if name != NAME]
     except (ImportError, DKISTProcessingCoreError):
