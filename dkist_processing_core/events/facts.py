@@ -32,6 +32,10 @@ SEQUENCE = about(
 
 # A fingerprint of ours has 16.
 _LONGEST_FAMILY = 100
+KILLED = "the task was killed by {}"
+"""The message of a launcher about the end by a signal, of which it knows only the name."""
+EXITED = "the process exited with status {}"
+"""The message of a launcher about an exit code, of which it knows nothing else."""
 _DURATION = (
     "The duration of the run, or of the attempt, in seconds. That of an attempt is without the preparation of its "
     "environment: from the start of its process until the task publishes its end, or until the process ends if the "
@@ -177,12 +181,6 @@ class TaskFinished(TaskEnd, frozen=True, kw_only=True, dict=True):
     """Signals that an attempt succeeded."""
 
     name: ClassVar[str] = "task.finished"
-
-
-KILLED = "the task was killed by {}"
-"""The message of a launcher about the end by a signal, of which it knows only the name."""
-EXITED = "the process exited with status {}"
-"""The message of a launcher about an exit code, of which it knows nothing else."""
 
 
 class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
