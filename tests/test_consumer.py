@@ -44,12 +44,12 @@ def test_an_error_that_decoding_does_not_expect_is_a_reason_like_any_other() -> 
     """
     It does not end the consumer: the message is dead-lettered with it, as with a DecodeError.
     """
-    impossible = Properties("m", 5)  # type: ignore[arg-type]
+    impossible = Properties("m", "application/json", headers=5)  # type: ignore[arg-type]
 
     found = event_of(Message("x", "task.finished.W.A", b"{}", impossible))
 
     assert isinstance(found, AttributeError)
-    assert str(found) == "'int' object has no attribute 'strip'"
+    assert str(found) == "'int' object has no attribute 'items'"
 
 
 def append_nonsense(publisher: Publisher, count: int) -> None:

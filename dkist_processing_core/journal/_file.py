@@ -18,7 +18,7 @@ from dkist_processing_core.journal._connections import Connections
 from dkist_processing_core.journal._opened_file_check import OpenedFileCheck
 from dkist_processing_core.journal._queue import Wait
 from dkist_processing_core.journal.faults import explained, is_busy
-from dkist_processing_core.journal.locks import close_before_use_in_forks, in_use, watch_forks
+from dkist_processing_core.journal.locks import close_before_use_in_forks, close_inherited, in_use, watch_forks
 from dkist_processing_core.process import forks
 
 BUSY_SECONDS = 2.0
@@ -67,6 +67,7 @@ class JournalFile:
         """Connect to the file at `path` without reading it: its content may be anything."""
         watch_forks()
         with explained(path), in_use, OpenedFileCheck(path, make=make) as file:
+            close_inherited()
             # SQLite's own busy timeout is off: it would delay forks, and it does not cover the change to WAL mode.
             connections = Connections.to(path)
             connection = connections.open(uri or str(path), uri=uri is not None)
@@ -147,6 +148,7 @@ class JournalFile:
                     began = self._acts_since = time.monotonic()
                     try:
                         with in_use:
+                            close_inherited()
                             self._connections.check()
                             return action()
                     except sqlite3.OperationalError as error:

@@ -157,40 +157,14 @@ class _Inherited(Protocol):
     def close_inherited(self) -> None: ...
 
 
-class InUse:
-    """
-    The lock that a thread holds while it is inside a journal's SQLite, and that a process holds during every fork.
-
-    Without it, a fork might inherit a connection in the middle of a statement. It is reentrant, so that a fork never
-    waits for its own thread.
-    """
-
-    def __init__(self, lock: threading.RLock) -> None:
-        """Store the lock. Nothing is inherited yet."""
-        self.lock = lock
-        self.inherited: list[_Inherited] = []
-        """The connections of the parent process that this fork has not closed yet."""
-
-    def __enter__(self) -> None:
-        """Wait for the lock; in a fork, first close the connections of its parent."""
-        self.lock.acquire()
-        if self.inherited:
-            try:
-                inherited, self.inherited = self.inherited, []
-                for each in inherited:
-                    each.close_inherited()
-            except BaseException:
-                self.lock.release()
-                raise
-
-    def __exit__(self, *_: object) -> None:
-        """Release the lock."""
-        self.lock.release()
-
-
-in_use = InUse(threading.RLock())
+# Held while a thread is inside a journal's SQLite, and during every fork: otherwise a fork might inherit a connection
+# in the middle of a statement. It is reentrant, so that a fork never waits for its own thread. As it is no Python code,
+# a signal handler that raises cannot come between its steps.
+in_use = threading.RLock()
 _descriptors: "weakref.WeakSet[_Closable]" = weakref.WeakSet()
 _connections: "weakref.WeakSet[_Inherited]" = weakref.WeakSet()
+# The connections of the parent process that this fork has not closed yet.
+_inherited: list[_Inherited] = []
 
 
 def close_in_forks(descriptor: _Closable) -> None:
@@ -210,13 +184,19 @@ def close_before_use_in_forks(connection: _Inherited) -> None:
     _connections.add(connection)
 
 
+def close_inherited() -> None:
+    """Close the connections of the parent process, in a fork that now uses a journal; callers hold `in_use`."""
+    while _inherited:
+        _inherited.pop().close_inherited()
+
+
 def _begin_in_child() -> None:
     for descriptor in list(_descriptors):
         descriptor.close()
     for lock in list(_held):
         lock.abandon()
-    in_use.inherited = list(_connections)
-    in_use.lock.release()
+    _inherited[:] = _connections
+    in_use.release()
 
 
 @functools.cache
@@ -226,7 +206,7 @@ def watch_forks() -> None:
 
     A kernel lock ends when its last descriptor is closed, and a child may live longer than the process that locked it.
     """
-    os.register_at_fork(before=in_use.lock.acquire, after_in_parent=in_use.lock.release, after_in_child=_begin_in_child)
+    os.register_at_fork(before=in_use.acquire, after_in_parent=in_use.release, after_in_child=_begin_in_child)
 
 
 @contextlib.contextmanager
