@@ -4,8 +4,9 @@
 # shown while it runs, that of the others afterwards. In the others, Hypothesis tries fewer examples of each property.
 #
 # Tests marked `once` run only in the first environment, and so do tests marked `airflow` and `clients`, since Airflow
-# and published pipelines have separate Pythons. Two separate processes run these at the same time as the others: one
-# those marked `once`, the other those with Airflow and pipelines. This shortens the longest run.
+# and published pipelines have separate Pythons. Separate processes run these at the same time as the others: two run a
+# share each of those marked `once` (one if tests are selected), another those with Airflow and pipelines. This shortens
+# the longest run.
 #
 # The script fails if a run fails. The last lines repeat the result of each run and all failures. With COVERAGE set, the
 # coverage of the first environment is measured and shown, which takes a tenth more time. Without CLIENTS, the tests
@@ -135,7 +136,15 @@ prepare || exit
 newest=$first
 ((${#others[@]})) && newest=${others[-1]}
 run_beside test.apart "$first" "$apart" "$@"
-[[ ${COVERAGE:-} ]] || run_beside test.once "$first" "$once" "$@"
+if [[ ! ${COVERAGE:-} ]]; then
+    if (($#)); then
+        run_beside test.once "$first" "$once" "$@"
+    else
+        # All of them in one process would end minutes after the others.
+        run_beside test.once-1 "$first" "$once" --share 1/2
+        run_beside test.once-2 "$first" "$once" --share 2/2
+    fi
+fi
 for environment in "${others[@]}"; do
     part=$everywhere
     [[ $environment == "$newest" ]] && ((${#suites[@]})) && part=$but_versions

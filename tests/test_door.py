@@ -345,9 +345,14 @@ def run_suite(
 
 
 def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str]:
-    """Return the mark expressions with which the suite is run in each of two environments, and the output."""
+    """
+    Return the mark expressions with which the suite is run in each of two environments, and the output.
+
+    Two shares of one part count as one run.
+    """
     directory.mkdir(exist_ok=True)
-    ran = run_suite(directory, pytest_='printf "%s\\n" "$4" >>"${0%/bin/python}/marks"', **settings)
+    script = '[ "$6" = 2/2 ] || printf "%s\\n" "$4" >>"${0%/bin/python}/marks"'
+    ran = run_suite(directory, pytest_=script, **settings)
     assert ran.returncode == 0
     return {name: (directory / name / "marks").read_text().splitlines() for name in ("first", "second")}, ran.stdout
 
@@ -508,8 +513,22 @@ def test_the_times_and_the_work_of_all_parts_are_shown_before_their_results(tmp_
 
     _, times = ran.stdout.split("\nTimes:\n")
     lines = times.partition("\nResults:\n")[0].splitlines()
-    assert len(lines) == 6
-    assert [line for line in lines if not re.fullmatch(r"  build/[a-z.]+\.log: 0:0\d to 0:\d\d, 7 s", line)] == []
+    assert len(lines) == 7
+    assert [line for line in lines if not re.fullmatch(r"  build/[a-z.12-]+\.log: 0:0\d to 0:\d\d, 7 s", line)] == []
+
+
+def test_the_tests_that_run_once_are_in_two_shares_unless_some_are_selected(tmp_path: Path) -> None:
+    """One process would end minutes after the others."""
+    does = 'echo "$5 $6"; echo "5 passed in 1.0s"'
+
+    whole = run_suite(tmp_path / "whole", pytest_=does, CLIENTS=".venv-clients").stdout
+    part = run_suite(
+        tmp_path / "part", "tests/test_a.py", selected="once", pytest_=does, CLIENTS=".venv-clients"
+    ).stdout
+
+    assert re.findall(r"^--share (\S+)$", whole, flags=re.MULTILINE) == ["1/2", "2/2"]
+    assert re.findall(r"build/test\.once\S*(?=: 5 passed)", whole) == ["build/test.once-1.log", "build/test.once-2.log"]
+    assert "--share" not in part
 
 
 def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path) -> None:
