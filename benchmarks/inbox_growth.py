@@ -80,8 +80,8 @@ def _filled(database: Database, count: int) -> Iterator[Inbox]:
         statement = _FILL.format(series=_SERIES[database.dialect])
         connection.execute(text(statement), values | {"content_type": _CONTENT_TYPE})
     if database.dialect == "postgresql":
-        # As the server does by itself after a while.
-        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # As the server does by itself after a while. This begins no transaction, in which it would be refused.
+        with database.reading() as connection:
             connection.execute(text("VACUUM ANALYZE dkist_core_inbox"))
     inbox = Inbox(database, Rules("bench"))
     try:
