@@ -29,7 +29,7 @@ from dkist_processing_core.inbox.arrivals import Arrival, Stored
 from dkist_processing_core.inbox.counts import Counts, count
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import converted, explained, is_outage
-from dkist_processing_core.inbox.lending import lent
+from dkist_processing_core.inbox.lending import ENDED, is_sealed, lent
 from dkist_processing_core.inbox.locks import AdvisoryLock, Lock, LockedFile, claimers_number, number_of
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.outcomes import Failed
@@ -297,7 +297,7 @@ class Inbox:
             InboxError: The handler has ended the transaction, or caught an error that ended it.
         """
         with self._database.transaction() as connection:
-            with lent(connection, self._database.where):
+            with lent(connection, self._database.where, is_marked=True):
                 yield connection
             self._mark(connection, rows)
         self._forget(rows)
@@ -308,12 +308,12 @@ class Inbox:
             pass
 
     def _mark(self, connection: Connection, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
         seqs = [row.seq for row in rows]
         with explained(self._database.where, is_outage):
             now = self._clock()
             if not self._recorded(lambda number: outcomes.mark_done(connection, seqs, number, now)):
+                if not is_sealed(connection):
+                    raise InboxError(ENDED)
                 raise self._claim_lost(rows)
             if self.rules.ordered:
                 runs = [RunKey.of(row.event) for row in rows if row.may_hold_up]

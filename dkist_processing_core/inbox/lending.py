@@ -19,7 +19,8 @@ IS_LENT = "dkist_core_is_lent"
 # A seal belongs to one transaction, and its end removes it, also if the handler has sent `COMMIT; BEGIN`. A savepoint
 # on PostgreSQL would take a second transaction id.
 SEAL_ON_SERVER = "SET LOCAL dkist_core.seal = 'whole'"
-_READ_SEAL_ON_SERVER = "SELECT current_setting('dkist_core.seal', true)"
+IS_WHOLE_ON_SERVER = "current_setting('dkist_core.seal', true) = 'whole'"
+"""The condition that a statement is in the transaction that was sealed."""
 SEAL_ON_SQLITE = "SAVEPOINT dkist_core_seal"
 _RELEASE_SEAL_ON_SQLITE = "RELEASE dkist_core_seal"
 _EXPECTED = "return to commit, raise an exception to roll back, use begin_nested() for a part of it"
@@ -31,9 +32,12 @@ ENDED = (
 
 
 @contextmanager
-def lent(connection: Connection, where: str) -> Iterator[Connection]:
+def lent(connection: Connection, where: str, *, is_marked: bool = False) -> Iterator[Connection]:
     """
     Lend a connection with an open transaction on the database that `where` names.
+
+    On PostgreSQL the seal costs an exchange with the server. With `is_marked`, a statement of the caller follows that
+    has the condition `IS_WHOLE_ON_SERVER`; if that finds no row, the caller asks `is_sealed`.
 
     Raises:
         InboxError: The transaction was ended, by the borrower or by an error that it caught.
@@ -52,10 +56,19 @@ def lent(connection: Connection, where: str) -> Iterator[Connection]:
     if root is None or not root.is_active or connection.get_transaction() is not root or connection.invalidated:
         msg = "the transaction of a handler was ended before the handler: everything in it is rolled back"
         raise InboxError(msg)
+    if changes is None and is_marked:
+        return
     with explained(where, is_outage):
-        is_whole = _is_whole(connection, changes)
+        is_whole = is_sealed(connection) if changes is None else _is_whole(connection, changes)
     if not is_whole:
         raise InboxError(ENDED)
+
+
+def is_sealed(connection: Connection) -> bool:
+    """Return False if the transaction that was lent has ended; on SQLite that is known before."""
+    return connection.dialect.name == "sqlite" or bool(
+        connection.exec_driver_sql(f"SELECT {IS_WHOLE_ON_SERVER}").scalar()
+    )
 
 
 def _sealed(connection: Connection) -> int | None:
@@ -68,10 +81,8 @@ def _sealed(connection: Connection) -> int | None:
     return int(driver.total_changes)
 
 
-def _is_whole(connection: Connection, changes: int | None) -> bool:
-    """Return True if the transaction is the one that was lent, and nothing was written outside of it."""
-    if changes is None:
-        return connection.exec_driver_sql(_READ_SEAL_ON_SERVER).scalar() == "whole"
+def _is_whole(connection: Connection, changes: int) -> bool:
+    """Return True if the transaction on SQLite is the one that was lent, and nothing was written outside of it."""
     driver: Any = connection.connection.driver_connection
     if not driver.in_transaction:
         # It begins with its first statement. Without one, the driver has written by itself.

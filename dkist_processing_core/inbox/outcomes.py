@@ -7,9 +7,10 @@ Not here: the handlers that lead to them (consumer), and what an operator does w
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, update
+from sqlalchemy import Connection, func, text, update
 
 from dkist_processing_core.events import describe, family_of
+from dkist_processing_core.inbox.lending import IS_WHOLE_ON_SERVER
 from dkist_processing_core.inbox.tables import State, inbox
 from dkist_processing_core.text import clean, clip, redact
 
@@ -31,19 +32,22 @@ _MARK_ONE = (
     "UPDATE dkist_core_inbox SET state = 'done', claim = NULL, body = NULL, headers = NULL, done_at = ? "
     "WHERE seq = ? AND claim = ?"
 )
-_MARKS_OF = {"sqlite": _MARK_ONE, "postgresql": _MARK_ONE.replace("?", "%s")}
+_MARKS_OF = {"sqlite": _MARK_ONE, "postgresql": f"{_MARK_ONE.replace('?', '%s')} AND {IS_WHOLE_ON_SERVER}"}
 
 
 def mark_done(connection: Connection, seqs: Sequence[int], number: int, now: float) -> bool:
-    """Mark claimed rows as done, and return False if one of them is no longer claimed by this claimer."""
+    """
+    Mark claimed rows as done, and return False if one of them is no longer claimed by this claimer.
+
+    It is False as well if a handler has ended the transaction on PostgreSQL.
+    """
     if len(seqs) == 1:
         done = connection.exec_driver_sql(_MARKS_OF[connection.dialect.name], (now, seqs[0], number))
     else:
-        done = connection.execute(
-            update(inbox)
-            .where(inbox.c.seq.in_(seqs), inbox.c.claim == number)
-            .values(state=State.DONE, claim=None, body=None, headers=None, done_at=now)
-        )
+        marks = update(inbox).where(inbox.c.seq.in_(seqs), inbox.c.claim == number)
+        if connection.dialect.name == "postgresql":
+            marks = marks.where(text(IS_WHOLE_ON_SERVER))
+        done = connection.execute(marks.values(state=State.DONE, claim=None, body=None, headers=None, done_at=now))
     return done.rowcount == len(seqs)
 
 
