@@ -18,7 +18,7 @@ import pytest
 from msgspec import structs
 
 from benchmarks import inbox_growth, launch, page, parse
-from benchmarks.aims import AIMS, CONSUMING, Aim
+from benchmarks.aims import AIMS, Aim
 from benchmarks.consuming import (
     EFFECTS,
     EFFECTS_BATCH,
@@ -130,13 +130,11 @@ def test_last_figures_are_rows_of_the_promised_form() -> None:
 @generated_by("make bench BENCH_ARGS=--write-docs")
 def test_every_aim_finds_its_figure() -> None:
     """
-    An aim without a row would never be missed. The part of the consumers may be measured later than the others.
+    An aim without a row would never be missed.
     """
-    found = results()
-    rows = [row for part in found.parts.values() for row in part]
-    later = () if "consuming" in found.parts else CONSUMING
+    rows = [row for part in results().parts.values() for row in part]
 
-    without = [aim.text for aim in AIMS if aim not in later and aim.value(rows) is None]
+    without = [aim.text for aim in AIMS if aim.value(rows) is None]
 
     assert without == []
 
