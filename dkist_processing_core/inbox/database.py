@@ -209,7 +209,7 @@ class Database:
         engine = create_engine(
             url.set(query={}),
             connect_args=options,
-            # The driver sends no BEGIN of its own.
+            # The driver begins no transaction by itself.
             isolation_level="AUTOCOMMIT",
             max_overflow=-1,
             pool_recycle=3600,

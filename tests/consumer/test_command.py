@@ -43,7 +43,7 @@ def ignore(event):
 """
 
 ENDLESS = """
-import time
+import threading
 from dkist_processing_core import Consumer
 
 announcer = Consumer("announcer")
@@ -51,8 +51,7 @@ announcer = Consumer("announcer")
 @announcer.on("task.failed")
 def announce(failure):
     print("called", flush=True)
-    while True:
-        time.sleep(1)
+    threading.Event().wait()
 """
 
 

@@ -109,7 +109,7 @@ def failures(count: int, **facts: Any) -> list[Arrival]:
     return [arrival(failed(f"Task{number}", **facts)) for number in range(count)]
 
 
-def bury(inbox: Inbox, count: int, error: Exception) -> list[int]:
+def dead_letter(inbox: Inbox, count: int, error: Exception) -> list[int]:
     """
     Have as many rows die of an error, and return their numbers.
     """

@@ -9,7 +9,7 @@ import pytest
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Arrival, Database, DeadLetters, Inbox, Life
 from tests.facts import failed, finished
-from tests.inbox.parts import Clock, arrival, bury, failures
+from tests.inbox.parts import Clock, arrival, dead_letter, failures
 
 Open = Callable[..., Inbox]
 
@@ -28,9 +28,9 @@ def test_letters_are_grouped_by_consumer_and_kind_of_failure(inboxes: Open, lett
     """
     inbox = inboxes(max_tries=1)
     inbox.store(failures(3))
-    bury(inbox, 2, KeyError("missing"))
+    dead_letter(inbox, 2, KeyError("missing"))
     clock.now += 10
-    last = bury(inbox, 1, OSError("gone"))
+    last = dead_letter(inbox, 1, OSError("gone"))
     inboxes("other").store([Arrival(None, b"\xff", reason="the body is not JSON")])
 
     groups = letters.groups()
@@ -51,7 +51,7 @@ def test_a_letter_has_the_event_and_the_failure(inboxes: Open, letters: DeadLett
     """
     inbox = inboxes(max_tries=1)
     inbox.store([arrival(failed("A"))])
-    (seq,) = bury(inbox, 1, ValueError("no such\x00 table at https://user:hunter22@host/"))
+    (seq,) = dead_letter(inbox, 1, ValueError("no such\x00 table at https://user:hunter22@host/"))
 
     letter = letters.show(seq)
 
@@ -81,13 +81,13 @@ def test_a_group_is_retried_with_its_history(inboxes: Open, letters: DeadLetters
     """
     inbox = inboxes(max_tries=1)
     inbox.store(failures(3))
-    bury(inbox, 2, KeyError("missing"))
-    bury(inbox, 1, OSError("gone"))
+    dead_letter(inbox, 2, KeyError("missing"))
+    dead_letter(inbox, 1, OSError("gone"))
     family = letters.groups()[1].family if letters.groups()[0].count == 1 else letters.groups()[0].family
     clock.now += 5
 
     retried = letters.retry(family=family)
-    bury(inbox, 9, OSError("gone"))
+    dead_letter(inbox, 9, OSError("gone"))
 
     assert retried == 2
     (group,) = letters.groups()
@@ -119,7 +119,7 @@ def test_archived_letters_are_out_of_the_list_until_restored(inboxes: Open, lett
     """
     inbox = inboxes(max_tries=1)
     inbox.store(failures(2))
-    one, other = bury(inbox, 2, KeyError("missing"))
+    one, other = dead_letter(inbox, 2, KeyError("missing"))
 
     assert letters.archive(one) == 1
     assert [letter.seq for letter in letters.list()] == [other]
@@ -135,7 +135,7 @@ def test_a_discarded_letter_is_gone_and_its_repetition_is_known(inboxes: Open, l
     """
     inbox = inboxes(max_tries=1)
     inbox.store(failures(1))
-    bury(inbox, 1, KeyError("missing"))
+    dead_letter(inbox, 1, KeyError("missing"))
 
     assert letters.discard(every=True) == 1
     assert letters.list() == letters.list(archived=True) == []
@@ -200,7 +200,7 @@ def test_an_event_that_can_be_decoded_now_has_its_place_in_its_run(inboxes: Open
     inbox.store([undecodable(failed("A")), arrival(failed("B")), arrival(failed("C"))])
     letters.retry(every=True)
 
-    (seq,) = bury(inbox, 1, KeyError("missing"))
+    (seq,) = dead_letter(inbox, 1, KeyError("missing"))
     held_up = inbox.claim(9)
     letter = letters.show(seq)
     letters.retry(seq)

@@ -15,7 +15,7 @@ from dkist_processing_core.events import Event
 from dkist_processing_core.identity import MAX_NUMBER
 from dkist_processing_core.inbox import Database, DeadLetters, Inbox
 from tests.facts import failed, finished
-from tests.inbox.parts import Clock, arrival, bury
+from tests.inbox.parts import Clock, arrival, dead_letter
 from tests.strategies import events
 
 Open = Callable[..., Inbox]
@@ -64,7 +64,7 @@ def test_any_event_is_stored_and_claimed(inboxes: Open, database: Database) -> N
 
 def test_long_ids_with_a_common_beginning_are_those_of_separate_runs_and_tasks(inboxes: Open, clock: Clock) -> None:
     """
-    A firm end cancels the report of its own attempt alone.
+    A firm end cancels the report of the same attempt alone.
     """
     lost: dict[str, Any] = {"cause": "lost", "reported_by": "engine", "provisional": True}
     inbox = inboxes()
@@ -83,7 +83,7 @@ def test_rows_of_a_run_with_a_long_id_wait_for_its_dead_letter(inboxes: Open, da
     """
     inbox = inboxes(ordered=True, max_tries=1)
     inbox.store([arrival(failed(task, run_id=LONG)) for task in ("A", "B")])
-    bury(inbox, 1, KeyError("missing"))
+    dead_letter(inbox, 1, KeyError("missing"))
     held_up = inbox.claim(9)
 
     DeadLetters(database, clock=clock).retry(every=True)
