@@ -321,7 +321,7 @@ def run_suite(
     """
     script = directory / "tests" / name
     write_command(script, (ROOT / "tests" / name).read_text())
-    marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "strace", "node")}
+    marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "prometheus", "strace", "node")}
     asks = f"""
         import sys
         for each in sys.argv[1:sys.argv.index("--")]:
@@ -555,6 +555,7 @@ def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path)
         ("quiet", ["quietfirst", "quietsecond"], ["make second/.stamp-test"]),
         ("", ["testfirst", "testsecond"], ["make second/.stamp-test"]),
         ("once strace", ["test.once"], ["install_packages.sh"]),
+        ("once prometheus", ["test.once"], ["install_packages.sh"]),
         ("once node", ["test.once"], ["install_packages.sh", "make .node/.stamp"]),
         ("rabbitmq once", ["test.once"], ["install_packages.sh"]),
         ("airflow", ["test.apart"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
@@ -617,6 +618,7 @@ def test_a_selection_of_nothing_is_one_sentence(tmp_path: Path) -> None:
     [
         ("soak", [], ["soak"]),
         ("soak rabbitmq", ["install_packages.sh"], ["soak"]),
+        ("soak prometheus", ["install_packages.sh"], ["soak"]),
         ("soak rabbitmq versions", ["install_packages.sh", "fetch_rabbitmq.sh sid"], ["soak", "soak and versions"]),
         ("soak airflow", ["install_packages.sh", "make .venv-airflow/.stamp-airflow"], ["soak"]),
         ("rabbitmq", ["install_packages.sh", "fetch_rabbitmq.sh sid"], [WITH_A_BROKER]),

@@ -54,6 +54,7 @@ from tests.services.processes import (
     marked,
     wait_for_end,
 )
+from tests.services.prometheus import PrometheusError, PrometheusServer, promtool
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import NodeError, RabbitMQNode
 from tests.services.redis import RedisError, RedisServer
@@ -441,6 +442,28 @@ class TestInstaller:
         assert done.stderr.startswith("Redis is missing: install the package redis-server ")
         assert done.stderr.count("\n") == 1
 
+    @pytest.mark.parametrize("arguments", [["--check", "prometheus"], []], ids=["check", "install"])
+    def test_missing_prometheus_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
+        """
+        If only Prometheus is missing, the sentence names its package.
+        """
+        script = tmp_path / "install.sh"
+        script.write_text(
+            INSTALL.read_text()
+            .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
+            .replace("/usr/lib/postgresql/*/bin/initdb", "/bin/sh")
+            .replace("/usr/bin/redis-server", "/bin/sh")
+            .replace("/usr/bin/prometheus", "/nowhere/prometheus")
+        )
+
+        done = subprocess.run(
+            ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
+        )
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("Prometheus is missing: install the package prometheus ")
+        assert done.stderr.count("\n") == 1
+
     @pytest.mark.parametrize("arguments", [["--check", "strace"], []], ids=["check", "install"])
     def test_missing_strace_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
         """
@@ -452,6 +475,7 @@ class TestInstaller:
             .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
             .replace("/usr/lib/postgresql/*/bin/initdb", "/bin/sh")
             .replace("/usr/bin/redis-server", "/bin/sh")
+            .replace("/usr/bin/prometheus", "/bin/sh")
         )
 
         done = subprocess.run(
@@ -697,6 +721,92 @@ class TestRedis:
             process.kill()
 
             assert wait_for_end({server}, 10) == set()
+
+
+class TestPrometheus:
+    """
+    The private Prometheus server.
+    """
+
+    pytestmark = pytest.mark.prometheus
+
+    def test_it_scrapes_queries_and_fires_on_loopback_only(self, tmp_path: Path) -> None:
+        """
+        A server that scrapes itself has its target's health, a series for a query, and an alert that fires.
+        """
+        server = PrometheusServer(tmp_path / "prometheus", {})
+        rule = {"alert": "Always", "expr": "up == 1"}
+        (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "group", "rules": [rule]}]}))
+        scrape = {"job_name": "itself", "static_configs": [{"targets": [f"{server.host}:{server.port}"]}]}
+        server.settings = {
+            "global": {"scrape_interval": "100ms", "scrape_timeout": "100ms", "evaluation_interval": "100ms"},
+            "rule_files": [str(tmp_path / "rules.yaml")],
+            "scrape_configs": [scrape],
+        }
+        with server:
+            fired = server.wait_for(PrometheusServer.firing)
+            series = server.query("up")
+            found = listeners({server.pid})
+
+            with pytest.raises(PrometheusError, match="parse error"):
+                server.query("up{")
+            with pytest.raises(TimeoutError, match=r"targets: \{'itself': 'up'\}, firing: \{'Always'\}"):
+                server.wait_for(lambda _: False, timeout=0)
+            assert server.targets() == {"itself": "up"}
+            assert server.exemplars("up") == []
+
+        assert fired == {"Always"}
+        assert [each["metric"]["job"] for each in series] == ["itself"]
+        assert [(listener.address, listener.port) for listener in found] == [(server.host, server.port)]
+        assert not server.is_running
+
+    def test_prometheus_that_cannot_start_says_why(self, tmp_path: Path) -> None:
+        """
+        If its settings are wrong, the error ends with the server's log, and no process is left.
+        """
+        server = PrometheusServer(tmp_path / "prometheus", {"misspelt": 1})
+        with pytest.raises(PrometheusError, match="field misspelt not found"):
+            server.start()
+
+        assert not server.is_running
+
+    def test_promtool_answers(self, tmp_path: Path) -> None:
+        """
+        Its exit status and output are those of the check.
+        """
+        (tmp_path / "rules.yaml").write_text("groups: [{name: group, rules: [{record: a, expr: '1 +'}]}]")
+
+        checked = promtool("check", "rules", tmp_path / "rules.yaml")
+
+        assert checked.returncode == 1
+        assert "parse error" in checked.stderr
+
+    def test_prometheus_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
+        """
+        The server of a killed test process ends.
+        """
+        script = (
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from tests.services.prometheus import PrometheusServer\n"
+            "server = PrometheusServer(Path(sys.argv[1]), {})\n"
+            "server.start()\n"
+            "print(server.pid, flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", script, tmp_path / "prometheus"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            pid = int(process.stdout.readline())
+
+            process.kill()
+
+            assert wait_for_end([pid], 10) == set()
 
 
 def _exporters(receiver: OtlpReceiver, protocol: str) -> tuple[Any, Any, Any]:

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Makes RabbitMQ, PostgreSQL, Redis, strace and npm available to the tests through Debian's or Ubuntu's own packages.
+# Makes RabbitMQ, PostgreSQL, Redis, Prometheus, strace and npm available to the tests through Debian's or Ubuntu's own packages.
 #
 #   install_packages.sh                      install what is missing; silent on success
 #   install_packages.sh --check              change nothing; exit 1 with one sentence if RabbitMQ is missing
 #   install_packages.sh --check postgresql   the same for PostgreSQL's server
 #   install_packages.sh --check redis        the same for Redis
+#   install_packages.sh --check prometheus   the same for Prometheus, which brings promtool
 #   install_packages.sh --check strace       the same for strace
 #   install_packages.sh --check npm          the same for npm, which brings Node.js
 #
@@ -16,14 +17,16 @@ set -eu
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
 postgres=/usr/lib/postgresql/*/bin/initdb # each version has a separate folder, and none is on PATH
 redis=/usr/bin/redis-server
+prometheus=/usr/bin/prometheus
 policy=/usr/sbin/policy-rc.d
 cluster_settings=/etc/postgresql-common/createcluster.conf
 missing_rabbitmq='RabbitMQ is missing: install the package rabbitmq-server (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_postgres='PostgreSQL is missing: install the package postgresql (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_redis='Redis is missing: install the package redis-server (Debian, Ubuntu), as root by tests/services/install_packages.sh'
+missing_prometheus='Prometheus is missing: install the package prometheus (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_strace='strace is missing: install the package strace (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_npm='npm is missing: install the package npm (Debian, Ubuntu), as root by tests/services/install_packages.sh'
-units='rabbitmq-server.service epmd.service epmd.socket postgresql.service redis-server.service'
+units='rabbitmq-server.service epmd.service epmd.socket postgresql.service redis-server.service prometheus.service'
 
 fail() {
     printf '%s.\n' "$1" >&2
@@ -31,10 +34,10 @@ fail() {
 }
 
 # Prints the open ports of public services, which /proc shows in hexadecimal: epmd 4369, AMQP 5672 and distribution
-# 25672 of a broker, 5432 of PostgreSQL and 6379 of Redis.
+# 25672 of a broker, 5432 of PostgreSQL, 6379 of Redis and 9090 of Prometheus.
 listening() {
     cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-        awk '$4 == "0A" && $2 ~ /:(1111|1628|6448|1538|18EB)$/ { print $2 }' | sort -u
+        awk '$4 == "0A" && $2 ~ /:(1111|1628|6448|1538|18EB|2382)$/ { print $2 }' | sort -u
 }
 
 # Prints the installed units. New ones are disabled; earlier ones belong to the owner of the machine.
@@ -55,6 +58,10 @@ has_redis() {
     [ -x "$redis" ] || command -v redis-server >/dev/null
 }
 
+has_prometheus() {
+    [ -x "$prometheus" ] || command -v prometheus >/dev/null
+}
+
 clusters() {
     for settings in /etc/postgresql/*/*/postgresql.conf; do
         if [ -e "$settings" ]; then printf '%s ' "$settings"; fi
@@ -67,6 +74,7 @@ look() {
     missing=
     if ! command -v npm >/dev/null; then packages=npm missing=$missing_npm; fi
     if ! command -v strace >/dev/null; then packages="strace $packages" missing=$missing_strace; fi
+    if ! has_prometheus; then packages="prometheus $packages" missing=$missing_prometheus; fi
     if ! has_redis; then packages="redis-server $packages" missing=$missing_redis; fi
     if ! has_postgres; then packages="postgresql $packages" missing=$missing_postgres; fi
     if [ ! -x "$server" ]; then packages="rabbitmq-server $packages" missing=$missing_rabbitmq; fi
@@ -76,6 +84,7 @@ if [ "${1-}" = --check ]; then
     case ${2-rabbitmq} in
     npm) if ! command -v npm >/dev/null; then fail "$missing_npm"; fi ;;
     strace) if ! command -v strace >/dev/null; then fail "$missing_strace"; fi ;;
+    prometheus) if ! has_prometheus; then fail "$missing_prometheus"; fi ;;
     redis) if ! has_redis; then fail "$missing_redis"; fi ;;
     postgresql) if ! has_postgres; then fail "$missing_postgres"; fi ;;
     *) if [ ! -x "$server" ]; then fail "$missing_rabbitmq"; fi ;;
@@ -180,7 +189,7 @@ for unit in $(unit_files); do
 done
 
 if [ "$(listening)" != "$listening_before" ]; then
-    fail "The packages are installed, but one of them started a public service on this machine: stop it (4369, 5672, 25672, 5432 or 6379)"
+    fail "The packages are installed, but one of them started a public service on this machine: stop it (4369, 5672, 25672, 5432, 6379 or 9090)"
 fi
 if [ "$(clusters)" != "$clusters_before" ]; then
     fail "PostgreSQL is installed, but its installation created a database cluster: remove it with pg_dropcluster"
