@@ -59,7 +59,7 @@ from benchmarks.task_exit import WELL, WHOLE_RUN, wall_seconds
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import encode
-from dkist_processing_core.tracing import endpoint_of
+from dkist_processing_core.otlp import endpoint_of
 from tests.generated import generated_by
 from tests.services.postgres import PostgresServer
 from tests.services.rabbitmq import RabbitMQNode

@@ -25,8 +25,8 @@ from dkist_processing_core.identity.trace_context import (
     derived_run_span_id,
     derived_trace_id,
 )
-from dkist_processing_core.tracing import Carrier, Signal, Telemetry, endpoint_of, run_parent
-from dkist_processing_core.tracing._collector import collector_of, is_plain
+from dkist_processing_core.otlp.destination import Signal, collector_of, endpoint_of, is_plain
+from dkist_processing_core.tracing import Carrier, Telemetry, run_parent
 from dkist_processing_core.tracing._otlp import otlp_exporter
 from tests.running import ROOT, run_python
 from tests.services.otlp import OtlpReceiver, Span

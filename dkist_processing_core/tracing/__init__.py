@@ -6,31 +6,15 @@ Nothing is exported, and the OpenTelemetry SDK is not even imported, unless the 
 Not here: names (semconv), and the traced code (attempt, local, launcher).
 """
 
-from dkist_processing_core.tracing._collector import (
-    SIGNALS,
-    Signal,
-    address_of,
-    endpoint_of,
-    named_by,
-    problem_at,
-    protocol_of,
-)
 from dkist_processing_core.tracing._propagation import Carrier, derived_span, run_parent, sampled, to_traceparent
 from dkist_processing_core.tracing._setup import open_telemetry
 from dkist_processing_core.tracing._telemetry import Telemetry
 
 __all__ = [
-    "SIGNALS",
     "Carrier",
-    "Signal",
     "Telemetry",
-    "address_of",
     "derived_span",
-    "endpoint_of",
-    "named_by",
     "open_telemetry",
-    "problem_at",
-    "protocol_of",
     "run_parent",
     "sampled",
     "to_traceparent",

@@ -1,7 +1,7 @@
 """
 The OTLP exporter of a signal, over gRPC or HTTP.
 
-Not here: the address of its collector (_collector), and the provider that it belongs to (_providers).
+Not here: the address of its collector (otlp.destination), and the provider that it belongs to (_providers).
 """
 
 import functools
@@ -11,9 +11,9 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
+from dkist_processing_core.otlp.destination import Signal, endpoint_of, is_plain, protocol_of
 from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.tracing._collector import Signal, endpoint_of, is_plain, protocol_of
 
 # gRPC starts one for each processor, within bounds, and a few more. The number is doubled, since launcher and task
 # begin at the same time.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
+from dkist_processing_core.otlp.destination import SIGNALS, Signal, collector_of, endpoint_of
 from dkist_processing_core.process import forks
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redact
-from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_of, endpoint_of
 from dkist_processing_core.tracing._telemetry import Telemetry, given_out_ids
 
 if TYPE_CHECKING:

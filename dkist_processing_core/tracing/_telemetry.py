@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
-from dkist_processing_core.tracing._collector import SIGNALS, Collector, Signal
+from dkist_processing_core.otlp.destination import SIGNALS, Collector, Signal
 from dkist_processing_core.tracing._log_export import LogExport
 
 logger = logging.getLogger(__name__)

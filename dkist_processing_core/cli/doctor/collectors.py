@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from dkist_processing_core.cli.doctor.check import Check, ok, skipped, wrong
+from dkist_processing_core.otlp import SIGNALS, Signal, address_of, endpoint_of, named_by, problem_at, protocol_of
 from dkist_processing_core.settings.addresses import near_miss
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.tracing import SIGNALS, Signal, address_of, endpoint_of, named_by, problem_at, protocol_of
 
 _CONNECT_SECONDS = 2.0
 _NOWHERE = "nothing is exported"

@@ -1,7 +1,7 @@
 """
-The address of a signal's collector, and whether it accepts connections.
+The collector of each signal by the settings: its address and protocol, and whether it accepts connections.
 
-Not here: exporting to it (_otlp).
+Not here: the encoding of what is exported (tracing).
 """
 
 import socket
@@ -41,6 +41,31 @@ def protocol_of(settings: Settings, signal: Signal) -> str:
         return "grpc"
     named = getattr(settings, f"otel_exporter_otlp_{signal}_protocol") or settings.otel_exporter_otlp_protocol
     return str(named or "grpc")
+
+
+def is_exported(settings: Settings, signal: Signal) -> bool:
+    """Return True if a signal is exported over OTLP."""
+    named = getattr(settings, f"otel_{signal}_exporter") or ("otlp" if endpoint_of(settings, signal) else "none")
+    return not settings.otel_sdk_disabled and "otlp" in str(named).split(",")
+
+
+def destination_of(settings: Settings) -> str:
+    """
+    Return protocol and address of each signal's collector, one per line, without credentials.
+
+    It names the journal of telemetry: processes with the same collectors share one, whichever signals they export.
+    """
+    return "\n".join(
+        f"{signal} {protocol_of(settings, signal)} {shown_endpoint(settings, signal)}" for signal in SIGNALS
+    )
+
+
+def shown_endpoint(settings: Settings, signal: Signal) -> str:
+    """Return the address of a signal's collector without user information and query, which may hold secrets."""
+    parts = _parts_of(endpoint_of(settings, signal) or "localhost")
+    host, port = address_of(settings, signal)
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme or 'http'}://{host}:{port}{parts.path.rstrip('/')}"
 
 
 def is_plain(settings: Settings, signal: Signal) -> bool | None:
