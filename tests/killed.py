@@ -30,7 +30,8 @@ from dkist_processing_core.bus.amqp.link import AmqpLink
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import TaskProgressed
-from dkist_processing_core.journal import Journal, _format, _journal, takeover
+from dkist_processing_core.journal import Journal, takeover
+from dkist_processing_core.journal._file_format import FileFormat
 from dkist_processing_core.journal.message import Message
 from tests.facts import progressed
 
@@ -162,18 +163,19 @@ def making(trap: Trap, statement: str) -> None:
     """
     Set a trap in the creation of a journal's file, right before SQLite runs a statement.
     """
-    prepare = _format.prepare
+    prepare = FileFormat.prepare
 
     def heard(text: str) -> None:
         if text.startswith(statement):
             trap.step()
 
-    def trapped(connection: sqlite3.Connection, path: Path, destination: str) -> None:
+    @functools.wraps(prepare)
+    def trapped(of: FileFormat, connection: sqlite3.Connection, path: Path, destination: str) -> None:
         connection.set_trace_callback(heard)
-        prepare(connection, path, destination)
+        prepare(of, connection, path, destination)
         connection.set_trace_callback(None)
 
-    _journal.prepare = trapped  # type: ignore[attr-defined]  # it is imported there, and called by that name
+    setattr(FileFormat, "prepare", trapped)  # noqa: B010 - a type checker would rightly refuse the plain assignment
 
 
 def flushed(trap: Trap) -> None:

@@ -1,16 +1,12 @@
 """
-The journal's file format, by version: the creation of a new file, and the upgrade of an older one.
+The format of a journal of messages, by version.
 
-Not here: the use of the tables (_journal).
+Not here: how a file gets its format (_file_format), and the use of the tables (_journal).
 """
 
-import contextlib
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 
-from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
-from dkist_processing_core.journal._rollback import without_rollback
+from dkist_processing_core.journal._file_format import FileFormat
 
 APPLICATION_ID = 0x444B4A4E
 WAL_MAGIC = (0x377F0682, 0x377F0683)
@@ -25,10 +21,6 @@ remove. With more than 8192 bytes each small event would write more than the lar
 """
 FORMER_PAGE_SIZE = 4096
 """The page size of the files of earlier releases."""
-# No release writes a higher version: a higher one is caused by damage to the file's header.
-_HIGHEST_VERSION = 1000
-CHECK_PAGES = "PRAGMA cell_size_check = ON"
-"""Without it, a damaged page may look like the last one, and SQLite would skip the following pages silently."""
 _SCHEMA = """
 CREATE TABLE message (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -84,42 +76,30 @@ _COUNTS = (
     f"SELECT 'set_aside', CASE WHEN {_IS_EMBEDDED} THEN 0 ELSE ({_REST}) END"
     f" UNION ALL SELECT 'pruned', CASE WHEN {_IS_EMBEDDED} THEN ({_REST}) ELSE 0 END"
 )
-# The upgrade of each older version to the next. It may contain only changes that do not disturb an open connection of
-# the older release, because a process of that release may append at the same time.
-_UPGRADES = {
-    1: ("ALTER TABLE message ADD COLUMN refused REAL",),
-    2: (f"INSERT OR IGNORE INTO fact {_COUNTS}", *_COUNTING),
-}
-# Views that present each older version like this one to a read-only connection.
-_VIEWS = {
-    1: "CREATE TEMP VIEW message AS SELECT *, NULL AS refused FROM main.message",
-    2: f"CREATE TEMP VIEW fact AS SELECT name, value FROM main.fact UNION ALL {_COUNTS}",  # noqa: S608 - constants
-}
 
-
-def _compact(statement: str) -> str:
-    return "".join(statement.split())
-
-
-# The statements of every version as SQLite stores them, without spaces, and those of SQLite's own tables.
-_OURS = {
-    _compact(statement)
-    for statement in (
-        *[each for each in _SCHEMA.split(";\n") if "CREATE" in each],
-        _SCHEMA.split(";\n", maxsplit=1)[0].replace(",\n    refused REAL", ""),
-        _INDEX,
-        *[each.replace("IF NOT EXISTS", "") for each in _COUNTING],
-        "CREATE TABLE sqlite_sequence(name,seq)",
-        "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
-        "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
-    )
-}
-
-
-def foreign_names(connection: sqlite3.Connection) -> list[str]:
-    """Return the schema items that no release creates, such as a view instead of a table, which may be endless."""
-    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-    return sorted(str(name) for name, sql in rows if _compact(str(sql)) not in _OURS)
+MESSAGES = FileFormat(
+    application_id=APPLICATION_ID,
+    version=FORMAT_VERSION,
+    columns={
+        "message": "seq, appended, exchange, routing_key, properties, body, tries, set_aside",
+        "sent_once": "message_id, appended",
+        "subscription": "name, position, used",
+        "dead_letter": "subscription, seq, dead, reason, message_id, body",
+        "fact": "name, value",
+    },
+    settings=(f"PRAGMA page_size = {PAGE_SIZE}",),
+    creation=(*_SCHEMA.split(";\n"), *_COUNTING),
+    upgrades={
+        1: ("ALTER TABLE message ADD COLUMN refused REAL",),
+        2: (f"INSERT OR IGNORE INTO fact {_COUNTS}", *_COUNTING),
+    },
+    views={
+        1: "CREATE TEMP VIEW message AS SELECT *, NULL AS refused FROM main.message",
+        2: f"CREATE TEMP VIEW fact AS SELECT name, value FROM main.fact UNION ALL {_COUNTS}",  # noqa: S608 - constants
+    },
+    variants=(_SCHEMA.split(";\n", maxsplit=1)[0].replace(",\n    refused REAL", ""), _INDEX),
+    after_damage="its readable messages are delivered",
+)
 
 
 def add_index(connection: sqlite3.Connection) -> None:
@@ -132,119 +112,3 @@ def remove_index(connection: sqlite3.Connection) -> None:
     """Remove the index of pending messages if no message is set aside."""
     if connection.execute("SELECT value FROM fact WHERE name = 'set_aside'").fetchone() == (0,):
         connection.execute("DROP INDEX IF EXISTS pending")
-
-
-# If SQLite is built to overwrite removed data, removing a large body costs as much as writing it. The body was redacted
-# before it was written. Removed data on a page that changes anyway is still overwritten.
-_OVERWRITE_LITTLE = "PRAGMA secure_delete = FAST"
-# Twice the default: a page that was used again and again since the last time is written back only once.
-_WRITE_BACK_SELDOM = "PRAGMA wal_autocheckpoint = 2000"
-
-
-def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> None:
-    """
-    Create the tables of a new file, or upgrade those of an older one; a file of the current version is only read.
-
-    Raises:
-        JournalVersionError: The file has a newer version; it is not changed.
-        JournalError: The file is not a journal; it is not changed either.
-    """
-    connection.execute(CHECK_PAGES)
-    connection.execute(_OVERWRITE_LITTLE)
-    connection.execute(_WRITE_BACK_SELDOM)
-    try:
-        with contextlib.ExitStack() as stack:
-            with without_rollback(path) as reader:
-                is_logged = reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-                if not is_logged:
-                    stack.enter_context(_locked(connection))
-                connection.execute("BEGIN")
-                version = checked_version(connection, path)
-                connection.execute("COMMIT")
-            if not is_logged:
-                connection.execute("PRAGMA locking_mode = NORMAL")
-                # This has no effect on a file that has pages already.
-                connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-                connection.execute("PRAGMA journal_mode = MEMORY")
-                connection.execute("PRAGMA journal_mode = WAL")
-                with without_rollback(path):
-                    connection.execute("PRAGMA user_version")
-        if version == FORMAT_VERSION:
-            return
-        # The commit of the first synced row also writes the tables to the disk.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("BEGIN IMMEDIATE")
-        # Another process may have created or upgraded the tables first.
-        version = checked_version(connection, path)
-        if version == 0:
-            for statement in _SCHEMA.split(";\n"):
-                connection.execute(statement)
-            for statement in _COUNTING:
-                connection.execute(statement)
-            connection.execute("UPDATE fact SET value = ? WHERE name = 'destination'", (destination,))
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        else:
-            for older in range(version, FORMAT_VERSION):
-                for statement in _UPGRADES[older]:
-                    connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        connection.execute("PRAGMA locking_mode = NORMAL")
-
-
-@contextlib.contextmanager
-def _locked(connection: sqlite3.Connection) -> Iterator[None]:
-    """Keep a connection's lock between statements: SQLite looks for a rollback journal each time it takes a lock."""
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("PRAGMA user_version")
-    try:
-        yield
-    finally:
-        connection.execute("PRAGMA locking_mode = NORMAL")
-        with contextlib.suppress(sqlite3.Error):
-            # The next statement releases the lock.
-            connection.execute("PRAGMA user_version")
-
-
-def prepare_look(connection: sqlite3.Connection, path: Path) -> None:
-    """
-    Give a read-only connection the tables of this version, by views where the file is older.
-
-    Raises:
-        JournalError: The file has a newer version, is not a journal, or is empty.
-    """
-    connection.execute(CHECK_PAGES)
-    version = checked_version(connection, path)
-    if version == 0:
-        msg = f"{path} holds nothing yet"
-        raise JournalEmptyError(msg)
-    for older in range(version, FORMAT_VERSION):
-        connection.execute(_VIEWS[older])
-
-
-def checked_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the format version, 0 for an empty file; raise a `JournalError` if it is not a journal we may write to."""
-    application, version = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-    )
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    is_empty = not tables
-    is_of_ours = tables >= {"message", "sent_once", "fact"}
-    is_version = 1 <= version <= _HIGHEST_VERSION
-    if (is_of_ours and application != APPLICATION_ID) or (tables and application == APPLICATION_ID and not is_version):
-        msg = f"the journal {path} cannot be used: its head is damaged"
-        raise JournalDamagedError(msg)
-    if application != APPLICATION_ID and not (is_empty and application == version == 0):
-        msg = f"{path} is an SQLite file of something else, not a journal"
-        raise JournalError(msg)
-    if version > FORMAT_VERSION:
-        msg = f"{path} was written by a newer release (format {version}, this one reads up to {FORMAT_VERSION})"
-        raise JournalVersionError(msg)
-    foreign = foreign_names(connection)
-    if foreign:
-        msg = f"the journal {path} cannot be used: it holds {', '.join(foreign)}, which no release makes as it is there"
-        raise JournalDamagedError(msg)
-    return int(version)

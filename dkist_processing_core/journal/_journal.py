@@ -5,7 +5,6 @@ The embedded bus (rows stay until they are old) and an outbox (a row is removed 
 the same format. Not here: anything about brokers, events or threads; a `Journal` belongs to one thread at a time.
 """
 
-import contextlib
 import random
 import secrets
 import sqlite3
@@ -13,12 +12,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Self, TypeVar, cast
+from typing import Self, cast
 
 from dkist_processing_core.errors import JournalDamagedError, JournalError
-from dkist_processing_core.journal._file import BUSY_SECONDS, JournalFile
-from dkist_processing_core.journal._format import add_index, prepare, remove_index
-from dkist_processing_core.journal._read_only import look
+from dkist_processing_core.journal._file import BUSY_SECONDS
+from dkist_processing_core.journal._format import MESSAGES, add_index, remove_index
+from dkist_processing_core.journal._formatted_file import FormattedFile
 from dkist_processing_core.journal._rows import (
     COLUMNS,
     EXCERPT_COLUMNS,
@@ -31,22 +30,18 @@ from dkist_processing_core.journal._rows import (
     to_runs,
     to_set_aside,
 )
-from dkist_processing_core.journal.faults import explained
-from dkist_processing_core.journal.locks import folder_lock
 from dkist_processing_core.journal.message import Message
 
-# Every user who may read the folder can hold its lock. A process without the lock stores its event in a spare journal.
-_SHARE_OF_FOLDER = 0.1
-_Result = TypeVar("_Result")
 _BATCH = 1000
 _INSERT = "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)"
 _REMEMBERED_SECONDS = 31 * 24 * 3600.0
 _SHARE_OF_FORGETTING = 0.01
 
 
-class Journal(JournalFile):
+class Journal(FormattedFile):
     """An open journal: a file with the tables of this release's format."""
 
+    format = MESSAGES
     clock: Callable[[], float] = staticmethod(time.time)
     """Returns the time by the file's clock, in seconds; by this process's clock until the file's is known."""
 
@@ -61,43 +56,14 @@ class Journal(JournalFile):
         is_replaceable: bool = True,
     ) -> Self:
         """
-        Open the journal at `path`, and create it if it is missing.
+        Open the journal at `path`, created if missing; the arguments are those of `FormattedFile`.
 
-        With `synced` a commit is on disk when it returns (SQLite's synchronous FULL: in WAL mode an fsync per
-        commit). Without `synced` a commit survives the end of the process, but perhaps not a crash of the machine.
-        This is enough for removing confirmed messages: a removal that is lost only causes a second delivery.
-
-        A file is replaceable if another process may replace it when it is damaged. Then this function holds the lock
-        of the folder while it opens the file. A file of an older format is upgraded to this format.
+        It need not be `synced` for removing confirmed messages: a removal that is lost only causes a second delivery.
 
         Raises:
             JournalVersionError: A newer release wrote the file; it is not changed.
         """
-        wait = patience * _SHARE_OF_FOLDER
-        lock = folder_lock(path.parent, seconds=wait) if is_replaceable else contextlib.nullcontext()
-        with explained(path), lock:
-            # The file is created here, so that its mode does not depend on the umask. SQLite gives its side files the
-            # same mode.
-            journal = cls.connect(path, make=True, patience=patience)
-            try:
-                journal.limit_waits(patience)
-                journal.use_first(lambda connection: prepare(connection, path, destination))
-                journal.sync(fully=synced)
-                journal.limit_waits()
-            except BaseException:
-                journal.close()
-                raise
-        return journal
-
-    @classmethod
-    def look(cls, path: Path, read: Callable[[Self], _Result], *, patience: float = BUSY_SECONDS) -> _Result:
-        """
-        Return the result of `read` for the journal at `path`, and change neither a file nor the folder.
-
-        Other processes can use the journal at the same time. No other thread of this process may open it at the same
-        time: SQLite would open it read-only there as well.
-        """
-        return look(cls, path, read, patience)
+        return cls._open(path, synced=synced, destination=destination, patience=patience, is_replaceable=is_replaceable)
 
     def append(self, messages: Iterable[Message], *, once: bool = False, note: str | None = None) -> list[int]:
         """
@@ -204,11 +170,6 @@ class Journal(JournalFile):
 
         return self.transact(change)
 
-    def value_of(self, name: str) -> object:
-        """Return the value that the file holds under a name, in its table `fact`; None if there is none."""
-        rows = self.rows("SELECT value FROM fact WHERE name = ?", name)
-        return rows[0][0] if rows else None
-
     def continues(self, file: tuple[int, int] | None) -> bool:
         """Return True if this file replaced the damaged `file` (device, inode) and continues its row numbers."""
         return file is not None and self.value_of("continues") == "{}:{}".format(*file)
@@ -271,11 +232,6 @@ class Journal(JournalFile):
     def data_version(self) -> int:
         """Return a number that changes when another connection has changed the file."""
         return int(self.rows("PRAGMA data_version")[0][0])
-
-    @property
-    def destination(self) -> str:
-        """The bus that the messages are for: the `destination` that `open` received when it created the file."""
-        return str(self.value_of("destination") or "")
 
     @property
     def oldest(self) -> float | None:

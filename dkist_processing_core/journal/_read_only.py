@@ -6,6 +6,7 @@ Not here: the queries (_journal).
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal._file import JournalFile
-from dkist_processing_core.journal._format import WAL_MAGIC, prepare_look
+from dkist_processing_core.journal._format import WAL_MAGIC
 from dkist_processing_core.journal.locks import in_use
 from dkist_processing_core.process.trusted_files import open_file
 
@@ -27,14 +28,17 @@ _USED, _UNUSED, _COPIED = "mode=ro&readonly_shm=1", "mode=ro&immutable=1", "mode
 
 _File = TypeVar("_File", bound=JournalFile)
 _Result = TypeVar("_Result")
+_Prepare = Callable[[sqlite3.Connection, Path], None]
 
 
-def look(file_type: type[_File], path: Path, read: Callable[[_File], _Result], patience: float) -> _Result:
-    """Return the result of `read` for a read-only connection to the file at `path`; see `Journal.look`."""
+def look(
+    file_type: type[_File], path: Path, prepare: _Prepare, read: Callable[[_File], _Result], patience: float
+) -> _Result:
+    """Return the result of `read` for a read-only connection to the file at `path`; see `FormattedFile.look`."""
     while True:
         before, mode = versions(path), _mode_of_look(path)
         try:
-            with in_use, _open(file_type, path, mode, patience) as file:
+            with in_use, _open(file_type, path, mode, prepare, patience) as file:
                 found = read(file)
         except JournalError:
             if versions(path) == before:
@@ -44,14 +48,14 @@ def look(file_type: type[_File], path: Path, read: Callable[[_File], _Result], p
                 return found
 
 
-def _open(file_type: type[_File], path: Path, mode: str, patience: float) -> _File:
+def _open(file_type: type[_File], path: Path, mode: str, prepare: _Prepare, patience: float) -> _File:
     file = file_type.connect(path, f"file:{quote(os.fsencode(path))}?{mode}", patience=patience)
     # The progress handler also lets signal handlers run during a query.
     file.connection.set_progress_handler(file.is_endless, _STEPS_BETWEEN_CHECKS)
     try:
         if mode == _COPIED:
             file.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        file.use_first(lambda connection: prepare_look(connection, path))
+        file.use_first(lambda connection: prepare(connection, path))
     except BaseException:
         file.close()
         raise

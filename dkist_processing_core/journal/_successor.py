@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dkist_processing_core.journal._format import foreign_names
+from dkist_processing_core.journal._format import MESSAGES
 from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal._pages import Read, last_number
 from dkist_processing_core.journal._rollback import without_rollback
@@ -38,7 +38,7 @@ def begin(beginning: Path, path: Path, old: OldFile | None, destination: str) ->
                 stack.enter_context(_unread(path))
             with contextlib.suppress(sqlite3.DatabaseError):
                 # A view that no release has created may return endless rows.
-                asked = None if foreign_names(old.connection) else asked
+                asked = None if MESSAGES.foreign_names(old.connection) else asked
             last = (0 if asked is None else _last(asked)) or last_number(old.read, path)
         for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
             rows, is_whole = _readable_rows(asked, f"SELECT * FROM {table}")  # noqa: S608 - a constant

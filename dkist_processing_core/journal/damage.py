@@ -18,7 +18,8 @@ from pathlib import Path
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.journal._connections import Connections
 from dkist_processing_core.journal._file import BUSY_SECONDS, JournalFile
-from dkist_processing_core.journal._format import checked_version
+from dkist_processing_core.journal._file_format import FileFormat
+from dkist_processing_core.journal._format import MESSAGES
 from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal._pages import Row, rows_by_page
 from dkist_processing_core.journal._rollback import without_rollback
@@ -35,13 +36,6 @@ _STEPS_BETWEEN_LOOKS = 1000
 # A gap of unreadable rows up to this size is skipped row by row, a larger one in growing steps.
 _SMALL_GAP = 1000
 _DONE = -1
-_NEEDED = {
-    "message": "seq, appended, exchange, routing_key, properties, body, tries, set_aside",
-    "sent_once": "message_id, appended",
-    "subscription": "name, position, used",
-    "dead_letter": "subscription, seq, dead, reason, message_id, body",
-    "fact": "name, value",
-}
 # Damaged files about which this process has logged a warning.
 _refused: set[Path] = set()
 logger = logging.getLogger(__name__)
@@ -58,7 +52,9 @@ class Damaged:
     """Whether all messages that can be read were taken over."""
 
 
-def rename_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
+def rename_if_damaged(
+    path: Path, *, destination: str | None, patience: float = BUSY_SECONDS, file_format: FileFormat = MESSAGES
+) -> None:
     """
     Rename a damaged journal, and create a new one in its place unless `destination` is None.
 
@@ -77,7 +73,7 @@ def rename_if_damaged(path: Path, *, destination: str | None, patience: float = 
         if (
             held is None
             and (old is not None and old.connection.in_transaction)
-            and not _is_damaged(path, is_met=is_met)
+            and not _is_damaged(path, file_format, is_met=is_met)
         ):
             return
         aside = name_aside(path)
@@ -101,10 +97,11 @@ def rename_if_damaged(path: Path, *, destination: str | None, patience: float = 
         )
         return
     logger.warning(
-        "the journal %s is damaged. It is kept as %s; its readable messages are delivered, and a new file was created. "
+        "the journal %s is damaged. It is kept as %s; %s, and a new file was created. "
         "Check the disk; remove the damaged file when you no longer need it.",
         path,
         aside,
+        file_format.after_damage,
     )
 
 
@@ -149,7 +146,7 @@ def _lock_for_writing(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
 
 
-def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) -> bool:
+def _is_damaged(path: Path, file_format: FileFormat, *, is_met: bool, seconds: float = _CHECK_SECONDS) -> bool:
     """
     Return True if a file is not a usable journal, or if a check of at most `seconds` seconds finds damage.
 
@@ -161,8 +158,8 @@ def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) ->
     with in_use, JournalFile.connect(path) as journal:
         connection = journal.connection
         try:
-            checked_version(connection, path)
-            for table, columns in _NEEDED.items():
+            file_format.checked_version(connection, path)
+            for table, columns in file_format.columns.items():
                 connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - constants
             connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS_BETWEEN_LOOKS)
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))

@@ -21,7 +21,7 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.journal import Journal
-from dkist_processing_core.journal._format import FORMER_PAGE_SIZE, PAGE_SIZE
+from dkist_processing_core.journal._format import FORMER_PAGE_SIZE, MESSAGES, PAGE_SIZE
 from dkist_processing_core.journal._pages import last_number, rows_by_page
 from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.damage import _is_damaged, damaged
@@ -485,9 +485,9 @@ def test_a_check_that_is_cut_off_does_not_make_a_journal_a_damaged_one(
     fill(settings)
     path = open_bus(settings).journal_path
 
-    assert not _is_damaged(path, is_met=True)
-    assert not _is_damaged(path, is_met=False, seconds=0.0)
-    assert _is_damaged(path, is_met=True, seconds=0.0)
+    assert not _is_damaged(path, MESSAGES, is_met=True)
+    assert not _is_damaged(path, MESSAGES, is_met=False, seconds=0.0)
+    assert _is_damaged(path, MESSAGES, is_met=True, seconds=0.0)
 
 
 def test_a_busy_a_newer_and_a_foreign_file_are_never_set_aside(settings: DKISTProcessingCoreConfiguration) -> None:

@@ -14,7 +14,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal import Journal
-from dkist_processing_core.journal._format import prepare
+from dkist_processing_core.journal._format import MESSAGES
 from dkist_processing_core.journal.damage import rename_if_damaged
 from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.journal.spare import Spare, spares_of, take_over_spares
@@ -120,7 +120,7 @@ def test_a_rollback_journal_that_is_put_there_while_a_file_is_opened_is_not_play
 
         connection.set_trace_callback(plant_first)
         with contextlib.suppress(sqlite3.OperationalError):
-            prepare(connection, path, "")
+            MESSAGES.prepare(connection, path, "")
         connection.set_trace_callback(None)
 
     assert key.exists()
