@@ -2,6 +2,7 @@
 The journal of telemetry: what is appended is pending, delivered, refused or dropped within its bounds, and counted.
 """
 
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkist_processing_core.errors import JournalError, JournalVersionError
-from dkist_processing_core.journal.otlp import FORMAT, PAGE_SIZE, OtlpBooks, OtlpJournal, otlp_key, otlp_path
+from dkist_processing_core.journal.otlp import FORMAT, PAGE_SIZE, OtlpBooks, OtlpJournal, otlp_path
 
-DESTINATION = "traces http://collector:4317"
+DESTINATION = "traces grpc http://collector:4317"
 ALL = {"most_bytes": 2**30, "most_items": 10**6}
 NOTHING = OtlpBooks(pending=0, delivered=0, refused=0, dropped=0)
 APPEND = """
@@ -39,7 +40,7 @@ def path(state_dir: Path) -> Path:
     Return the path of a journal of telemetry that does not exist yet.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
-    return otlp_path(state_dir, otlp_key([("traces", "grpc", "http://collector:4317")]))
+    return otlp_path(state_dir, DESTINATION)
 
 
 @pytest.fixture
@@ -326,16 +327,14 @@ def test_an_append_to_a_removed_file_is_an_error_that_names_it(journal: OtlpJour
         journal.append("logs", 1, b"b")
 
 
-def test_other_collectors_have_another_journal() -> None:
+def test_other_collectors_have_another_journal(state_dir: Path) -> None:
     """
-    The protocol and the endpoint of each signal count, and the order in which they are named does not.
+    The protocol counts as well as the address.
     """
-    one, other = ("traces", "grpc", "http://a:4317"), ("logs", "grpc", "http://a:4317")
+    paths = {otlp_path(state_dir, each) for each in (DESTINATION, DESTINATION.replace("grpc", "http/protobuf"))}
 
-    assert otlp_key([one, other]) == otlp_key([other, one])
-    keys = {otlp_key(each) for each in ([one], [other], [one, other], [("traces", "http/protobuf", "http://a:4317")])}
-    assert len(keys) == 4
-    assert all(len(key) == 8 for key in keys)
+    assert len(paths) == 2
+    assert all(re.fullmatch(r"otlp-[0-9a-f]{8}\.db", path.name) for path in paths)
 
 
 STEPS = st.lists(

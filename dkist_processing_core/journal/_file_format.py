@@ -1,7 +1,7 @@
 """
 A format of SQLite files, by version: the creation of a new file, the upgrade of an older one, and the checks of both.
 
-Not here: the formats themselves (_format, otlp), and the use of their tables (_journal, otlp).
+Not here: the formats themselves (_format, journal.otlp), and the use of their tables (_journal, journal.otlp).
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """
 The opening of a file that has a format: for use, and for a read that changes nothing.
 
-Not here: the formats (_file_format), and the queries of each kind of file (_journal, otlp).
+Not here: the formats (_file_format), and the queries of each kind of file (_journal, journal.otlp).
 """
 
 import contextlib

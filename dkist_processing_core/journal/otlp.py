@@ -325,12 +325,10 @@ def _rename_damaged(path: Path, patience: float) -> None:
             older.unlink()
 
 
-def otlp_path(folder: Path, key: str) -> Path:
-    """Return the path of the journal of some collectors, in the folder of the journals."""
-    return folder / f"otlp-{key}.db"
+def otlp_path(folder: Path, destination: str) -> Path:
+    """
+    Return the path of the journal for some collectors, in the folder of the journals.
 
-
-def otlp_key(collectors: Iterable[tuple[str, str, str]]) -> str:
-    """Return the key of collectors: signal, protocol and endpoint of each; other collectors have another journal."""
-    named = msgspec.json.encode(sorted(collectors))
-    return hashlib.sha256(named).hexdigest()[:8]
+    `destination` has protocol and endpoint of each signal, without credentials: other collectors have another journal.
+    """
+    return folder / f"otlp-{hashlib.sha256(destination.encode()).hexdigest()[:8]}.db"
