@@ -1,49 +1,112 @@
 """
-The names of all attributes, spans and metrics, in one table.
+The names of all attributes and spans, in one table with their sources.
 
-Sources: the OpenTelemetry semantic conventions 1.44 (cicd: release candidate; messaging: development; error,
-exception, server: stable) and the names that the data centre's pipelines use. Not here: the users of the names.
+`docs/reference/signals.md` is generated from it. Not here: the users of the names, and the table of spans
+(tracing.spans).
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from dkist_processing_core.identity import Attempt, Run
 
 SCOPE = "dkist_processing_core"
 """The instrumentation scope of all exported telemetry."""
 
-RECIPE_RUN_ID = "recipe.run.id"
-WORKFLOW_NAME = "workflow.name"
-WORKFLOW_VERSION = "workflow.version"
-TASK_NAME = "task.name"
+ESTABLISHED = "established by 7.x"
+OWN = "this library"
+_CICD = "CICD, 1.44 (release candidate)"
+_ERROR = "Error, 1.44 (stable)"
+_EXCEPTIONS = "Exceptions, 1.44 (stable)"
+_MESSAGING = "Messaging, 1.44 (development)"
+# The registry renamed it after 1.44: https://opentelemetry.io/docs/specs/semconv/registry/attributes/rabbitmq/.
+_RABBITMQ = "RabbitMQ, after 1.44 (development)"
 
-PIPELINE_NAME = "cicd.pipeline.name"
-PIPELINE_RUN_ID = "cicd.pipeline.run.id"
-PIPELINE_RESULT = "cicd.pipeline.result"
-PIPELINE_TASK_NAME = "cicd.pipeline.task.name"
-PIPELINE_TASK_RUN_ID = "cicd.pipeline.task.run.id"
-PIPELINE_TASK_RUN_RESULT = "cicd.pipeline.task.run.result"
-PIPELINE_TASK_RUN_URL = "cicd.pipeline.task.run.url.full"
 
-ERROR_TYPE = "error.type"
+class Attribute(NamedTuple):
+    """One attribute, with the convention that defines its name."""
+
+    name: str
+    source: str
+    """A part of OpenTelemetry's semantic conventions with version and stability, or another origin."""
+    meaning: str
+
+
+ATTRIBUTES: dict[str, Attribute] = {}
+"""All attributes by their names, in the order of their declaration."""
+
+
+def _attribute(name: str, source: str, meaning: str) -> str:
+    ATTRIBUTES[name] = Attribute(name, source, meaning)
+    return name
+
+
+RECIPE_RUN_ID = _attribute("recipe.run.id", ESTABLISHED, "The recipe run that the run processes.")
+WORKFLOW_NAME = _attribute("workflow.name", ESTABLISHED, "The name of the workflow.")
+WORKFLOW_VERSION = _attribute("workflow.version", ESTABLISHED, "The version of the workflow.")
+TASK_NAME = _attribute("task.name", ESTABLISHED, "The name of the task.")
+NOMAD_ALLOCATION_ID = _attribute("nomad.allocation.id", ESTABLISHED, "The Nomad allocation of the process.")
+NOMAD_ALLOCATION_NAME = _attribute("nomad.allocation.name", ESTABLISHED, "The name of that allocation.")
+NOMAD_ALLOCATION_GROUP = _attribute("nomad.allocation.group", ESTABLISHED, "The task group of that allocation.")
+
+PIPELINE_NAME = _attribute("cicd.pipeline.name", _CICD, "The name of the workflow.")
+PIPELINE_RUN_ID = _attribute("cicd.pipeline.run.id", _CICD, "The run's id, as the engine names it.")
+PIPELINE_RESULT = _attribute("cicd.pipeline.result", _CICD, "`success` or `failure` of the run.")
+PIPELINE_TASK_NAME = _attribute("cicd.pipeline.task.name", _CICD, "The name of the task.")
+PIPELINE_TASK_RUN_ID = _attribute("cicd.pipeline.task.run.id", _CICD, "The attempt: `{run id}/{task}/{attempt}`.")
+PIPELINE_TASK_RUN_RESULT = _attribute(
+    "cicd.pipeline.task.run.result",
+    _CICD,
+    "The result of the attempt: `success`, `failure`, `error`, `timeout` or `cancellation`.",
+)
+PIPELINE_TASK_RUN_URL = _attribute("cicd.pipeline.task.run.url.full", _CICD, "The address of the attempt's log.")
+
+ERROR_TYPE = _attribute(
+    "error.type", _ERROR, "The class of the exception, or the cause of the failure; only where something failed."
+)
 EXCEPTION = "exception"
-EXCEPTION_TYPE = "exception.type"
-EXCEPTION_MESSAGE = "exception.message"
-EXCEPTION_STACKTRACE = "exception.stacktrace"
+"""The name of the event of a span."""
+EXCEPTION_TYPE = _attribute("exception.type", _EXCEPTIONS, "The class of the exception.")
+EXCEPTION_MESSAGE = _attribute("exception.message", _EXCEPTIONS, "Its text, redacted.")
+EXCEPTION_STACKTRACE = _attribute("exception.stacktrace", _EXCEPTIONS, "Its stack, redacted.")
 
-MESSAGING_SYSTEM = "messaging.system"
-MESSAGING_OPERATION_NAME = "messaging.operation.name"
-MESSAGING_OPERATION_TYPE = "messaging.operation.type"
-MESSAGING_DESTINATION_NAME = "messaging.destination.name"
-MESSAGING_ROUTING_KEY = "messaging.rabbitmq.destination.routing_key"
-MESSAGING_MESSAGE_ID = "messaging.message.id"
-MESSAGING_CONVERSATION_ID = "messaging.message.conversation_id"
+MESSAGING_SYSTEM = _attribute("messaging.system", _MESSAGING, "`rabbitmq`, or `embedded` for the embedded journal.")
+MESSAGING_OPERATION_NAME = _attribute("messaging.operation.name", _MESSAGING, "`publish` or `process`.")
+MESSAGING_OPERATION_TYPE = _attribute("messaging.operation.type", _MESSAGING, "`send` or `process`.")
+MESSAGING_DESTINATION_NAME = _attribute(
+    "messaging.destination.name",
+    _MESSAGING,
+    "Where an event is published `{exchange}:{routing key}`, where it is handled `{exchange}:{routing key}:{queue}`.",
+)
+MESSAGING_DESTINATION_TEMPLATE = _attribute(
+    "messaging.destination.template",
+    _MESSAGING,
+    "The destination without the routing key: `{exchange}` or `{exchange}:{queue}`; the end of the span's name.",
+)
+MESSAGING_CONSUMER_GROUP_NAME = _attribute(
+    "messaging.consumer.group.name",
+    _MESSAGING,
+    "The name of the consumer: its processes share the events, and each other consumer gets them as well.",
+)
+MESSAGING_MESSAGE_ID = _attribute("messaging.message.id", _MESSAGING, "The event's id.")
+MESSAGING_CONVERSATION_ID = _attribute("messaging.message.conversation_id", _MESSAGING, "The run's id.")
+ROUTING_KEY = _attribute("rabbitmq.destination.routing_key", _RABBITMQ, "The event's routing key.")
+ROUTING_KEY_OLDER = _attribute(
+    "messaging.rabbitmq.destination.routing_key",
+    _MESSAGING,
+    "The older name of `rabbitmq.destination.routing_key`; only if `OTEL_SEMCONV_STABILITY_OPT_IN` contains "
+    "`messaging/dup`.",
+)
 
-PREPARATION_SPAN = "Prepare Environment"
-ENVIRONMENT = "dkist.environment"
-ENVIRONMENT_STATE = "dkist.environment.state"
-PHASE_SPANS = {"pre_run": "Pre Run", "run": "Run", "post_run": "Post Run"}
+ENVIRONMENT = _attribute("dkist.environment", OWN, "The requirement that the task's environment holds.")
+ENVIRONMENT_STATE = _attribute("dkist.environment.state", OWN, "`built`, `reused` or `failed`.")
+HANDLER = _attribute("code.function.name", "Code, 1.44 (stable)", "The function that handles the event.")
+TRY = _attribute("dkist.consumer.try", OWN, "The number of this try of the event's handlers, from 1.")
+
+STABILITY_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
+"""The variable that adds older names: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/."""
+_BOTH_NAMES = "messaging/dup"
+
 METRIC_PREFIX = "dkist.processing."
 
 SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
@@ -59,6 +122,10 @@ SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
 
 IDENTITY = (RECIPE_RUN_ID, WORKFLOW_NAME, WORKFLOW_VERSION, TASK_NAME)
 """The attributes that are copied to every span below the span of a run or an attempt."""
+
+PREPARATION_SPAN = "Prepare Environment"
+PHASE_SPANS = {"pre_run": "Pre Run", "run": "Run", "post_run": "Post Run"}
+PUBLISH_SPAN, PROCESS_SPAN = "publish", "process"
 
 
 def identity_attributes(run: Run, task_name: str | None = None) -> dict[str, Any]:
@@ -94,22 +161,67 @@ def environment_attributes(requirement: str, state: str) -> dict[str, Any]:
 def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the attributes of the process's Nomad allocation, from Nomad's variables, spelled as in release 7.x."""
     return {
-        "nomad.allocation.id": environ.get("NOMAD_ALLOC_ID", "unknown-allocation-id"),
-        "nomad.allocation.name": environ.get("NOMAD_ALLOC_NAME", "unknown-allocation-name"),
-        "nomad.allocation.group": environ.get("NOMAD_GROUP_NAME", "unknown-allocation-group"),
+        NOMAD_ALLOCATION_ID: environ.get("NOMAD_ALLOC_ID", "unknown-allocation-id"),
+        NOMAD_ALLOCATION_NAME: environ.get("NOMAD_ALLOC_NAME", "unknown-allocation-name"),
+        NOMAD_ALLOCATION_GROUP: environ.get("NOMAD_GROUP_NAME", "unknown-allocation-group"),
     }
 
 
 def publish_attributes(
-    exchange: str, routing_key: str, message_id: str, conversation_id: str | None, *, is_remote: bool
+    exchange: str,
+    routing_key: str,
+    message_id: str,
+    conversation_id: str | None,
+    *,
+    is_remote: bool,
+    keeps_older_names: bool = False,
 ) -> dict[str, Any]:
     """Return the attributes of the span of one publish; a bus that is not remote is the embedded journal."""
     attributes = {
-        MESSAGING_SYSTEM: "rabbitmq" if is_remote else "embedded",
-        MESSAGING_OPERATION_NAME: "publish",
+        MESSAGING_OPERATION_NAME: PUBLISH_SPAN,
         MESSAGING_OPERATION_TYPE: "send",
-        MESSAGING_DESTINATION_NAME: exchange,
-        MESSAGING_ROUTING_KEY: routing_key,
-        MESSAGING_MESSAGE_ID: message_id,
-    }
+        MESSAGING_DESTINATION_NAME: f"{exchange}:{routing_key}",
+        MESSAGING_DESTINATION_TEMPLATE: exchange,
+    } | _message_attributes(routing_key, message_id, is_remote=is_remote, keeps_older_names=keeps_older_names)
     return attributes | ({MESSAGING_CONVERSATION_ID: conversation_id} if conversation_id else {})
+
+
+def process_attributes(
+    exchange: str,
+    routing_key: str,
+    message_id: str,
+    conversation_id: str,
+    *,
+    consumer: str,
+    is_remote: bool,
+    keeps_older_names: bool,
+) -> dict[str, Any]:
+    """Return the attributes of the span of handling one event; the queue has the name of its consumer."""
+    return {
+        MESSAGING_OPERATION_NAME: PROCESS_SPAN,
+        MESSAGING_OPERATION_TYPE: "process",
+        MESSAGING_DESTINATION_NAME: f"{exchange}:{routing_key}:{consumer}",
+        MESSAGING_DESTINATION_TEMPLATE: f"{exchange}:{consumer}",
+        MESSAGING_CONSUMER_GROUP_NAME: consumer,
+        MESSAGING_CONVERSATION_ID: conversation_id,
+    } | _message_attributes(routing_key, message_id, is_remote=is_remote, keeps_older_names=keeps_older_names)
+
+
+def _message_attributes(
+    routing_key: str, message_id: str, *, is_remote: bool, keeps_older_names: bool
+) -> dict[str, Any]:
+    return {
+        MESSAGING_SYSTEM: "rabbitmq" if is_remote else "embedded",
+        ROUTING_KEY: routing_key,
+        MESSAGING_MESSAGE_ID: message_id,
+    } | ({ROUTING_KEY_OLDER: routing_key} if keeps_older_names else {})
+
+
+def keeps_older_names(opted_in: str | None) -> bool:
+    """
+    Return True if spans of messages have older names as well, by the value of `OTEL_SEMCONV_STABILITY_OPT_IN`.
+
+    >>> keeps_older_names("http,messaging/dup"), keeps_older_names("messaging"), keeps_older_names(None)
+    (True, False, False)
+    """
+    return _BOTH_NAMES in [each.strip() for each in (opted_in or "").split(",")]

@@ -240,6 +240,7 @@ WRITERS = {
     "text/console.py": "the door for rich",
     "settings/example.py": "its output is a file of this repository",
     "cli/reference.py": "its output is a file of this repository",
+    "cli/signals_reference.py": "its output is a file of this repository",
     "events/schema.py": "its output is a file of this repository",
     "environments/_interpreter.py": "another process of ours reads its output",
     "notebook_utils.py": "the output of a notebook's cell, which is searched for it",

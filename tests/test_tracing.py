@@ -74,6 +74,10 @@ def test_a_run_is_one_trace_with_parents_right_across_processes(otlp: OtlpReceiv
     assert own.parent_id in [span.span_id for span in spans["Run"] if span.parent_id == spans["First"][0].span_id]
     publishes = spans["publish workflow.events.x"]
     assert {span.attributes["messaging.operation.type"] for span in publishes} == {"send"}
+    for span in publishes:
+        key = span.attributes["rabbitmq.destination.routing_key"]
+        assert span.attributes["messaging.destination.name"] == f"workflow.events.x:{key}"
+        assert "messaging.rabbitmq.destination.routing_key" not in span.attributes
     assert {span.attributes["recipe.run.id"] for span in (root, *publishes)} == {5}
     assert not any("recipe.run.id" in span.attributes for span in (own, *spans["Run"]))
     events = {event.id: event for event in subscribe(replay=True, timeout=0.05)}

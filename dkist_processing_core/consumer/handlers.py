@@ -40,6 +40,12 @@ class Called:
         """The name of the function, for logs."""
         return name_of(self.function)
 
+    @property
+    def full_name(self) -> str:
+        """The name of the function with that of its module."""
+        module = getattr(_plain(self.function), "__module__", None)
+        return f"{module}.{self.name}" if isinstance(module, str) else self.name
+
     def call(self, *values: object, transaction: object, loop: EventLoop, secrets: Iterable[str] = ()) -> None:
         """
         Call the function, an `async` one on the loop, and wait for its end; a log of its failure has no secrets.

@@ -22,6 +22,7 @@ from dkist_processing_core.consumer.handlers import Called, wanting
 from dkist_processing_core.consumer.health import health_served
 from dkist_processing_core.consumer.intake import Intake
 from dkist_processing_core.consumer.outage import Outage
+from dkist_processing_core.consumer.process_spans import ProcessSpans
 from dkist_processing_core.consumer.timers import Timers
 from dkist_processing_core.consumer.worker import Handled, Worker
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
@@ -67,6 +68,7 @@ class ConsumerService:
         steps: Callable[[str], None] = lambda _: None,
         since: datetime | bool | None = None,
         workers: int | None = None,
+        spans: ProcessSpans | None = None,
     ) -> None:
         """
         Store the parts. Nothing is received or claimed yet.
@@ -80,6 +82,7 @@ class ConsumerService:
             steps: It is called with the name of each step that a worker or the intake has made.
             since: The start of past events to take in; True for all.
             workers: The number of workers, instead of the consumer's.
+            spans: The spans of the calls of handlers, if any are exported.
         """
         self.consumer = consumer
         self.bus = bus
@@ -92,6 +95,7 @@ class ConsumerService:
         self._errors: list[BaseException] = []
         self._has_waited = False
         self._loop = EventLoop()
+        self._spans = spans
         self.intake = (
             Intake(
                 bus,
@@ -118,6 +122,7 @@ class ConsumerService:
                 steps=steps,
                 loop=self._loop,
                 secrets=database.secrets,
+                spans=spans,
             )
             for _ in range(workers or consumer.workers)
         ]
@@ -152,7 +157,9 @@ class ConsumerService:
                 end.wait(outage.begin(error))
                 continue
             outage.end()
-            service = cls(consumer, open_bus(settings), database, since=since, workers=workers)
+            bus = open_bus(settings)
+            spans = ProcessSpans.open(settings, consumer.name, bus)
+            service = cls(consumer, bus, database, since=since, workers=workers, spans=spans)
             service._end = end
             return service
         return None
@@ -327,3 +334,5 @@ class ConsumerService:
         self._loop.close()
         self.inbox.close()
         self.database.close()
+        if self._spans is not None:
+            self._spans.close()

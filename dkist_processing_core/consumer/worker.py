@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dkist_processing_core.consumer.event_loop import EventLoop
 from dkist_processing_core.consumer.handlers import Called, line_of
 from dkist_processing_core.consumer.outage import Outage
+from dkist_processing_core.consumer.process_spans import ProcessSpans
 from dkist_processing_core.errors import ClaimLostError, InboxError, InboxUnavailableError
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Inbox, Row
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _FEWEST, _MOST = 1, 500
 # The size of a claim follows the time that handlers take: other workers should find work as well.
 _FAST_SECONDS, _SLOW_SECONDS = 0.2, 1.0
+_NO_SPAN = nullcontext()
 logger = logging.getLogger("dkist_processing_core.consumer")
 
 
@@ -63,8 +65,13 @@ class Worker:
         steps: Callable[[str], None],
         loop: EventLoop,
         secrets: Sequence[str],
+        spans: ProcessSpans | None,
     ) -> None:
-        """Store the inbox, the choice of the handlers of an event, and what a log of their failures may not show."""
+        """
+        Store the inbox, the choice of the handlers of an event, and what a log of their failures may not show.
+
+        Without exported spans, `spans` is None.
+        """
         self._inbox = inbox
         self._wanting = wanting
         self._batch_size = batch_size
@@ -73,6 +80,7 @@ class Worker:
         self._steps = steps
         self._loop = loop
         self._secrets = secrets
+        self._spans = spans
         self._limit = _FEWEST
         self._claimed_at = 0.0
         self._claimed = 0
@@ -190,7 +198,8 @@ class Worker:
         for called in handlers:
             self._calls = called, event
             try:
-                called.call(event, transaction=connection, loop=self._loop, secrets=self._secrets)
+                with self._span(called, event, row):
+                    called.call(event, transaction=connection, loop=self._loop, secrets=self._secrets)
             except Exception as error:
                 raise _HandlerFailedError(row, called, error) from error
             except BaseException:
@@ -198,6 +207,9 @@ class Worker:
                 raise
             finally:
                 self._calls = None
+
+    def _span(self, called: Called, event: Event, row: Row) -> AbstractContextManager[None]:
+        return _NO_SPAN if self._spans is None else self._spans.span(called, event, row.tries + 1)
 
     def _fail(self, batch: list[tuple[Row, Sequence[Called]]], name: str, error: Exception) -> None:
         if len(batch) > 1:

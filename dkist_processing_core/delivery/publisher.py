@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self, cast
 
+from dkist_processing_core import semconv
 from dkist_processing_core.bus import Bus, log_unexpected_bus, open_bus
 from dkist_processing_core.delivery.guard import guard
 from dkist_processing_core.delivery.publish_span import trace_publish
@@ -50,6 +51,7 @@ class Publisher:
         wait_limit: float = WAIT_LIMIT_SECONDS,
         delivers: bool = True,
         poll_seconds: float | None = None,
+        keeps_older_names: bool = False,
     ) -> None:
         """
         Open the journal of a bus, and start to deliver its messages if the bus is remote.
@@ -66,9 +68,11 @@ class Publisher:
                 to disk.
             poll_seconds: Deliver the messages of other processes as well, and poll the journal for them at this
                 interval.
+            keeps_older_names: Give the spans the older names of attributes as well.
         """
         self.bus = bus
         self._tracer = tracer
+        self._keeps_older_names = keeps_older_names
         self._secrets = list(secrets)
         self._flush_timeout = flush_timeout
         self.delivers = delivers
@@ -123,6 +127,7 @@ class Publisher:
             wait_limit=wait_limit,
             delivers=delivers,
             poll_seconds=poll_seconds,
+            keeps_older_names=semconv.keeps_older_names(settings.core_origin.named(semconv.STABILITY_OPT_IN)),
         )
 
     def publish(self, *events: Event, note: str | None = None) -> None:
@@ -148,7 +153,13 @@ class Publisher:
         messages = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
         if self._tracer is not None:
             for event, message in zip(events, messages, strict=True):
-                trace_publish(self._tracer, event, message, is_remote=self.bus.is_remote)
+                trace_publish(
+                    self._tracer,
+                    event,
+                    message,
+                    is_remote=self.bus.is_remote,
+                    keeps_older_names=self._keeps_older_names,
+                )
         if self._shelf.append(messages, note=note):
             self._wake()
 

@@ -1,0 +1,100 @@
+"""
+The spans of a consumer's handlers: one for each call, linked to the span that its event belongs to.
+
+Not here: the calls (worker), and the export of the spans (tracing).
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Link, SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from dkist_processing_core import semconv
+from dkist_processing_core.bus import Bus
+from dkist_processing_core.consumer.handlers import Called
+from dkist_processing_core.events import Event
+from dkist_processing_core.journal.message import routing_key
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.tracing import Telemetry, open_telemetry
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class ProcessSpans:
+    """
+    Opens the spans of one consumer.
+
+    Each begins a trace: a handler may be called days after its event, and for events of many runs. This is the form of
+    https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/#consumer-spans.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        consumer: str,
+        bus: Bus,
+        *,
+        keeps_older_names: bool = False,
+        flush_timeout: float = 0.0,
+    ) -> None:
+        """
+        Store what all spans of the consumer share.
+
+        Args:
+            telemetry: It exports the spans.
+            consumer: The name of the consumer.
+            bus: The bus that the events come from.
+            keeps_older_names: Give the spans the older names of attributes as well.
+            flush_timeout: How long `close` waits for the collector, in seconds.
+        """
+        self._telemetry = telemetry
+        self._flush_timeout = flush_timeout
+        self._name = f"{semconv.PROCESS_SPAN} {bus.event_exchange}:{consumer}"
+        self._attributes = functools.partial(
+            semconv.process_attributes,
+            bus.event_exchange,
+            consumer=consumer,
+            is_remote=bus.is_remote,
+            keeps_older_names=keeps_older_names,
+        )
+
+    @classmethod
+    def open(cls, settings: Settings, consumer: str, bus: Bus) -> Self | None:
+        """Return the spans of a consumer; None if the process exports none."""
+        telemetry = open_telemetry(settings)
+        if not telemetry.is_tracing:
+            return None
+        older = semconv.keeps_older_names(settings.core_origin.named(semconv.STABILITY_OPT_IN))
+        return cls(telemetry, consumer, bus, keeps_older_names=older, flush_timeout=settings.event_flush_timeout)
+
+    @contextmanager
+    def span(self, called: Called, event: Event, number: int) -> Iterator[None]:
+        """Open the span of one call, the `number`th try of its event; an exception of the handler marks it."""
+        attributes = self._attributes(routing_key(event), event.id, event.run_id)
+        attributes |= semconv.identity_attributes(event.run, getattr(event, "task_name", None))
+        attributes |= {semconv.HANDLER: called.full_name, semconv.TRY: number}
+        with self._telemetry.span(
+            self._name,
+            context=otel_context.Context(),
+            kind=SpanKind.CONSUMER,
+            links=_links(event),
+            attributes=attributes,
+        ):
+            yield
+
+    def close(self) -> None:
+        """Export the spans that are pending, and wait for the collector for at most the given time."""
+        with self._telemetry.flushing(self._flush_timeout):
+            pass
+
+
+def _links(event: Event) -> list[Link]:
+    """Return the link to the span that an event belongs to; none if its publisher named none."""
+    carrier = {"traceparent": event.traceparent or "", "tracestate": event.tracestate or ""}
+    origin = trace.get_current_span(_PROPAGATOR.extract(carrier, otel_context.Context())).get_span_context()
+    return [Link(origin)] if origin.is_valid else []
