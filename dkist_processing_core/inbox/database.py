@@ -51,7 +51,9 @@ _LASTING = {
     errno.ENOTDIR,
     errno.EROFS,
 }
-_EXPECTED = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+# Where errors are printed, a user in a URL is taken for a secret.
+_SERVER = "postgresql://HOST/DATABASE with USER:PASSWORD@ before HOST"
+_EXPECTED = f"expected sqlite:///FILE or {_SERVER}"
 
 
 class Database:
@@ -125,7 +127,7 @@ class Database:
             if isinstance(error, InboxError) and self.file is None and (reason := refusal(error)):
                 msg = (
                     f"the inbox {self.where} cannot be used: {reason}; expected a database that exists, and a role "
-                    "that may use it, as in postgresql://USER:PASSWORD@HOST/DATABASE"
+                    f"that may use it, as in {_SERVER}"
                 )
                 raise ConfigurationError(msg) from error
             raise

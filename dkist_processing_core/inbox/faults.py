@@ -4,10 +4,12 @@ The faults of a database: which of them may pass, and the sentence that reports 
 Not here: failures of a handler (outcomes).
 """
 
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
@@ -70,18 +72,36 @@ def refusal(error: BaseException) -> str | None:
     original = cause.orig if isinstance(cause, DBAPIError) and cause.orig is not None else cause
     if isinstance(original, sqlite3.Error) or getattr(original, "sqlstate", None) is not None:
         return None
-    reason = clean_line(" ".join(str(original).split()))
+    reason = _text_of(original)
     return reason if _REFUSALS.search(reason) else None
+
+
+def _text_of(original: BaseException) -> str:
+    """Return the text of a driver's error in one line, with its further lines, such as hints, in parentheses."""
+    first, *others = [" ".join(line.split()) for line in str(original).splitlines() if line.strip()] or [""]
+    return clean_line(f"{first} ({' '.join(others)})" if others else first)
 
 
 def converted(where: str, error: SQLAlchemyError, passes: Callable[[BaseException], bool] = is_passing) -> InboxError:
     """Return the error that the inbox raises for one of SQLAlchemy."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    reason = clean_line(" ".join(str(original).split()))
+    reason = _text_of(original) + _full_disk_of(where, original)
     # Of two transactions that wait for each other, PostgreSQL ends one.
     if passes(error) or (getattr(original, "sqlstate", None) or "").startswith(_CONFLICT):
         return InboxUnavailableError(f"the inbox {where} cannot be used now: {reason}")
     return InboxError(f"the inbox {where} has refused a statement: {reason}")
+
+
+def _full_disk_of(where: str, original: BaseException) -> str:
+    """Return the remark that the disk of a file of SQLite is full: its own errors do not always state that."""
+    code = getattr(original, "sqlite_errorcode", None)
+    if code is None or code & _PRIMARY not in _SQLITE_OUTAGE:
+        return ""
+    folder = Path(where.removeprefix("sqlite:///")).parent
+    with suppress(OSError):
+        if os.statvfs(folder).f_bavail == 0:
+            return f"; no space is left on its disk: free some in {folder}"
+    return ""
 
 
 @contextmanager

@@ -227,7 +227,16 @@ class Inbox:
     def _give_up(self, connection: Connection, row: RowMapping, reason: str, family: str) -> None:
         reason = redact(reason, also=self._database.secrets)
         outcomes.mark_dead(connection, row["seq"], reason=reason, family=family, now=self._clock())
-        logger.error("consumer %r: event %d is a dead letter: %s", self.rules.name, row["seq"], reason)
+        what = "a message" if row["name"] is None else f"{row['name']} of the run {row['run_id']}"
+        letter = f"i{row['seq']}"
+        logger.error(
+            "consumer %r: %s is the dead letter %s: %s; `dkist-core dead-letters show %s` shows it",
+            self.rules.name,
+            what,
+            letter,
+            reason,
+            letter,
+        )
 
     def _identify(self, connection: Connection, row: RowMapping) -> None:
         """Give a row the place of its event, or give it up if it still is no event, or is refused by the database."""
@@ -251,9 +260,10 @@ class Inbox:
         freed = claims.free_orphans(connection, self.rules, self._number)
         if freed:
             logger.warning(
-                "consumer %r: the process that had claimed %s has ended; they are handled again, one at a time",
+                "consumer %r: the process that had claimed %s has ended; %s",
                 self.rules.name,
                 counted(freed, "event"),
+                "it is handled again" if freed == 1 else "they are handled again, one at a time",
             )
         return freed
 

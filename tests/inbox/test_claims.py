@@ -43,7 +43,7 @@ def test_a_row_that_ends_each_consumer_is_given_up_and_the_others_are_done(
     assert deaths == 3
     assert sorted(done) == [1, 2, 3, 5, 6, 7, 8, 9]
     assert (letter.seq, letter.reason) == (killer, "its consumer ended 3 times while it handled this event")
-    assert any("event 4 is a dead letter" in record.message for record in caplog.records)
+    assert any("is the dead letter i4: its consumer ended 3 times" in record.message for record in caplog.records)
 
 
 def test_the_last_start_of_a_row_has_no_other_beside_it(inboxes: Open) -> None:

@@ -19,6 +19,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.errors import (
@@ -29,9 +30,11 @@ from dkist_processing_core.errors import (
 )
 from dkist_processing_core.events import CONTENT_TYPE, encode
 from dkist_processing_core.inbox import Database, Inbox, Rules
+from dkist_processing_core.inbox.faults import converted
 from dkist_processing_core.inbox.migrating import HEAD, VERSION_TABLE, upgrade
 from dkist_processing_core.inbox.tables import metadata
 from dkist_processing_core.settings.reading import read_settings
+from dkist_processing_core.text import redact
 from tests.facts import failed, finished
 from tests.inbox.parts import Clock, arrival, effects, failures, opened, take_effect
 from tests.running import status_of_fork
@@ -68,6 +71,8 @@ def test_another_address_is_refused_without_showing_it(address: str, found: str)
         Database.open(address, read_settings())
 
     assert "hidden" not in str(refused.value)
+    # The expectation is not taken for a secret where the error is printed.
+    assert redact(str(refused.value)) == str(refused.value)
 
 
 def test_a_password_is_never_shown(postgres: PostgresServer) -> None:
@@ -568,6 +573,31 @@ def test_a_server_that_refuses_statements_for_a_while_ends_no_consumer(
             transaction.execute(text(f"LOCK TABLE dkist_core_inbox IN {mode} MODE"))
             with pytest.raises(InboxUnavailableError, match=f"cannot be used now: .*{reason}"):
                 inbox.store(failures(1))
+
+
+def test_the_hint_of_a_driver_is_set_apart(refusing_port: int) -> None:
+    """
+    The text of a driver may have several lines.
+    """
+    with pytest.raises(InboxUnavailableError, match=r"Connection refused \(Is the server running .*\?\)$"):
+        Database.open(f"postgresql://core@127.0.0.1:{refusing_port}/postgres", read_settings())
+
+
+@pytest.mark.parametrize(
+    ("folder", "ending"), [("/proc", "; no space is left on its disk: free some in /proc"), ("/", "")]
+)
+def test_a_full_disk_is_named_where_an_error_does_not_state_it(folder: str, ending: str) -> None:
+    """
+    SQLite reports an error of the disk if its log or its index has no space.
+    """
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    where = f"sqlite:///{Path(folder, 'inbox.db')}"
+
+    found = converted(where, OperationalError("SELECT 1", None, error))
+
+    assert isinstance(found, InboxUnavailableError)
+    assert str(found) == f"the inbox {where} cannot be used now: disk I/O error{ending}"
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_stored_by_half() -> None:
