@@ -198,6 +198,10 @@ def test_a_run_that_is_not_in_the_store_is_an_error_with_the_latest_ones(now: da
             ["runs", "list", "--state", "dead"],
             "there is no state 'dead' of a run; expected one of running, finished, failed",
         ),
+        (
+            ["failures", "--cause", "oom"],
+            "there is no cause 'oom' of failures; expected one of lost, exit_code, signal, terminated, timeout, out_of",
+        ),
         (["runs", "list", "--since", "soon"], "found 'soon', expected a number followed by s, m, h or d"),
         (["collect", "--forget"], "found --forget without --rebuild; use it only together with --rebuild"),
         (["collect", "--dump", "--rebuild"], "found several of --until-idle, --dump and --rebuild; use one of them"),
@@ -217,6 +221,20 @@ def test_an_empty_store_is_no_error() -> None:
 
     assert found == ["no run\n", f"{found[1]}", "no failure\n"]
     assert found[1].startswith("no attempt runs")
+
+
+def test_an_answer_with_nothing_states_what_was_requested(now: datetime) -> None:
+    """That nothing has been silent, or that nothing is in a choice, does not mean that nothing runs."""
+    publish(*past_and_present(now))
+    questions = ("top --silent 2d", "top --workflow other", "failures --since 1m", "runs list --workflow other")
+    found = [re.sub(r" {2}\d\d:.*|\d", "", answer(*each.split())).strip() for each in questions]
+
+    assert found == [
+        "no attempt has been silent since -- ::",
+        "no attempt runs in this choice",
+        "no failure since -- ::",
+        "no run in this choice",
+    ]
 
 
 def test_without_the_extra_each_command_states_what_to_install() -> None:

@@ -5,7 +5,7 @@ It needs no database. Not here: asking (questions), and drawing (cli.draw).
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dkist_processing_core.identity import Run
@@ -26,6 +26,11 @@ class Choice:
     recipe_run_id: int | None = None
     family: str | None = None
     """The whole id of a family of failures."""
+
+    @property
+    def is_of_some(self) -> bool:
+        """Whether more than a time restricts it."""
+        return replace(self, since=None) != Choice()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
-from dkist_processing_core.cli.draw.words import local_time
+from dkist_processing_core.cli.draw.words import local_time, restriction
 from dkist_processing_core.collect.answers import StoredRun
 from dkist_processing_core.runs import State
 from dkist_processing_core.text import counted, duration
@@ -71,10 +71,17 @@ def draw_runs(
     return draw_table(columns, lines, width=width, glyphs=glyphs)
 
 
-def summary(states: Mapping[State, int], shown: int, *, since: datetime | None, zone: tzinfo | None = None) -> str:
+def summary(
+    states: Mapping[State, int],
+    shown: int,
+    *,
+    since: datetime | None,
+    is_of_some: bool = False,
+    zone: tzinfo | None = None,
+) -> str:
     """Return one line about all chosen runs, of which the table shows some."""
     total = sum(states.values())
-    when = "" if since is None else f" since {local_time(since, _form(wide=True), zone)}"
+    when = restriction(since, is_of_some=is_of_some and not total, zone=zone)
     counts = ", ".join(f"{count} {state.value}" for state, count in states.items())
     more = f"; the latest {shown} are shown, --limit 0 shows all" if shown < total else ""
     return f"{counted(total, 'run')}{when}: {counts}{more}" if total else f"no run{when}"

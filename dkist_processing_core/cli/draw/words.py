@@ -28,6 +28,12 @@ def local_time(moment: datetime, form: str, zone: tzinfo | None) -> str:
         return moment.strftime(form)
 
 
+def restriction(since: datetime | None, *, is_of_some: bool, zone: tzinfo | None = None) -> str:
+    """Return what restricts a choice, to follow the statement that it has nothing."""
+    when = "" if since is None else f" since {local_time(since, '%Y-%m-%d %H:%M:%S', zone)}"
+    return f"{' in this choice' if is_of_some else ''}{when}"
+
+
 def one_line(text: str) -> str:
     """Return the first line of a text that is not blank, with single spaces, escaped: suitable for a row."""
     return visible(next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), ""))

@@ -39,6 +39,12 @@ def _complete_state(incomplete: str) -> list[str]:
     return [name for name in _run_states() if name.startswith(incomplete)]
 
 
+def _cause(name: str | None) -> str | None:
+    if name is not None and name not in (known := _complete_cause("")):
+        raise typer.BadParameter(f"there is no cause {name!r} of failures; expected one of {', '.join(known)}")
+    return name
+
+
 def _complete_cause(incomplete: str) -> list[str]:
     from dkist_processing_core.events import Cause
 
@@ -89,6 +95,7 @@ OfCause = Annotated[
         metavar="CAUSE",
         help="Only failures with this cause, for example out_of_memory.",
         show_default=False,
+        callback=_cause,
         autocompletion=_complete_cause,
     ),
 ]

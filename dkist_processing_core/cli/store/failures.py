@@ -8,6 +8,7 @@ Not here: one family (store.family), the grouping (collect.rows) and the choice 
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.failure_table import draw_failures
+from dkist_processing_core.cli.draw.words import restriction
 from dkist_processing_core.cli.store.as_json import family_json
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice, Family
@@ -23,13 +24,14 @@ def show_failures(choice: Choice, *, limit: int | None, as_json: bool) -> None:
         if as_json:
             write_json({"failures": [family_json(family) for family in families]})
         else:
-            _print(families, questions.short_ids(family.last.run.run_id for family in families))
+            _print(families, choice, questions.short_ids(family.last.run.run_id for family in families))
 
 
-def _print(families: list[Family], short_ids: ShortIds) -> None:
+def _print(families: list[Family], choice: Choice, short_ids: ShortIds) -> None:
     console = Terminal(highlight=False)
     if not families:
-        console.print(Text("no failure", "dim"), soft_wrap=True)
+        nothing = f"no failure{restriction(choice.since, is_of_some=choice.is_of_some)}"
+        console.print(Text(nothing, "dim"), soft_wrap=True)
         return
     for line in draw_failures(
         families, short_id=short_ids.of, width=console.columns, ascii_only=console.options.ascii_only

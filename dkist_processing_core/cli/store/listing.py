@@ -40,4 +40,5 @@ def _print(runs: list[StoredRun], states: dict[State, int], choice: Choice, shor
     )
     for line in lines if runs else ():
         console.print(line, soft_wrap=True)
-    console.print(Text(summary(states, len(runs), since=choice.since), "dim"), soft_wrap=True)
+    counts = summary(states, len(runs), since=choice.since, is_of_some=choice.is_of_some)
+    console.print(Text(counts, "dim"), soft_wrap=True)

@@ -78,5 +78,5 @@ def _nothing(_: str) -> None:
 def out_of_date(error: BusError, completed_at: "datetime | None") -> BusError:
     """Return the error of a broker, with the time until which the store has everything."""
     if completed_at is None:
-        return type(error)(f"{error}; the store never had all events of it")
+        return type(error)(f"{error}; the store has never had all events of this broker")
     return type(error)(f"{error}; the store has all events until {local_time(completed_at, _FORM, None)}")

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.attempt_table import draw_attempts
-from dkist_processing_core.cli.draw.words import local_time
+from dkist_processing_core.cli.draw.words import local_time, restriction
 from dkist_processing_core.cli.store.as_json import attempt_json, listed_run_json
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice
@@ -53,6 +53,12 @@ def show_top(choice: Choice, *, silent_since: datetime | None, once: bool, as_js
             time.sleep(_INTERVAL_SECONDS)
 
 
+def _nothing(choice: Choice, silent_since: datetime | None) -> str:
+    """Return that there is nothing to show: not that nothing runs, if only what is silent was requested."""
+    nothing = "no attempt runs" if silent_since is None else "no attempt has been silent"
+    return nothing + restriction(silent_since, is_of_some=choice.is_of_some)
+
+
 def _within(lines: list[Text], height: int) -> list[Text]:
     """Return the lines that a terminal has room for, with the number of the others."""
     if len(lines) <= height:
@@ -76,7 +82,7 @@ def _lines(choice: Choice, silent_since: datetime | None, console: Terminal, *, 
         now, running = datetime.now(UTC), {attempt.run for attempt in attempts}
         texts = [f"{counted(len(attempts), 'attempt')} of {counted(len(running), 'run')}"] if attempts else []
         texts += [f"{counted(len(idle), 'run')} without an attempt"] if idle else []
-        text = ", ".join(texts) or "no attempt runs"
+        text = ", ".join(texts) or _nothing(choice, silent_since)
         yield Text.assemble((text, "bold"), (f"  {local_time(now, '%H:%M:%S', None)}", "dim"))
         if attempts or idle:
             yield from draw_attempts(
