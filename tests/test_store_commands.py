@@ -15,10 +15,11 @@ import termios
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func
+from sqlalchemy import create_engine, func, text
 from sqlalchemy import select as select_from
 from typer.testing import CliRunner
 
@@ -31,6 +32,7 @@ from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, format_time
 from dkist_processing_core.inbox import Database
+from dkist_processing_core.inbox.migrating import HEAD, VERSION_TABLE, upgrade
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed, finished, started
 from tests.running import ROOT, command, run_python
@@ -235,6 +237,37 @@ def test_an_answer_with_nothing_states_what_was_requested(now: datetime) -> None
         "no failure since -- ::",
         "no run in this choice",
     ]
+
+
+def test_a_look_at_the_store_does_not_migrate_it(state_dir: Path) -> None:
+    """A service of an earlier release may use the tables. The next start of `collect` migrates them."""
+    state_dir.mkdir(exist_ok=True)
+    engine = create_engine(f"sqlite:///{state_dir}/inbox.db")
+    with engine.begin() as connection:
+        upgrade(connection, "earlier", "0004")
+    looks = ("runs list", "runs show 8bf54b12", "top", "failures", "failures 5f0a", "collect --dump")
+    found = [CliRunner().invoke(app, each.split()) for each in looks]
+    with engine.connect() as connection:
+        version = text(f"SELECT version_num FROM {VERSION_TABLE}")
+        before = connection.scalar(version)
+        answer("collect", "--until-idle")
+        after = connection.scalar(version)
+    engine.dispose()
+
+    assert {each.exit_code for each in found} == {1}
+    assert all(f"have the version 0004, expected {HEAD}: nothing was changed" in each.stderr for each in found)
+    assert (before, after) == ("0004", HEAD)
+
+
+def test_the_store_takes_in_the_past_of_each_exchange(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+    """That it has everything of one exchange of a bus does not mean that it has everything of another one."""
+    with monkeypatch.context() as other:
+        other.setenv("ISB_EVENT_EXCHANGE", "other.x")
+        publish(*running_run(now=now))
+    before = in_json("runs", "list")["states"]
+    monkeypatch.setenv("ISB_EVENT_EXCHANGE", "other.x")
+
+    assert (before, in_json("runs", "list")["states"]) == ({}, {"running": 1})
 
 
 def test_without_the_extra_each_command_states_what_to_install() -> None:

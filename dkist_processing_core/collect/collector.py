@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from typing import Self
 
@@ -22,6 +22,7 @@ from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
+from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.errors import BusError, DKISTProcessingCoreError, InboxMissingError
 from dkist_processing_core.events import Event, encode
@@ -46,18 +47,24 @@ logger = logging.getLogger("dkist_processing_core.collect")
 class Collector:
     """The store of the settings, open in this process."""
 
-    def __init__(self, settings: Settings, *, remark: Callable[[str], None] = logger.info) -> None:
+    def __init__(
+        self, settings: Settings, *, remark: Callable[[str], None] = logger.info, migrates: bool = True
+    ) -> None:
         """
         Open the store, which is made if there is none.
 
         Args:
             settings: The settings of this process.
             remark: Called with a text if the caller has to wait.
+            migrates: Whether tables of an earlier release are migrated, which its processes may use now.
+
+        Raises:
+            InboxVersionError: The tables are those of a newer release, or of another one and not to be migrated.
         """
         self.settings = settings
         self.bus = open_bus(settings)
         self._remark = remark
-        self._database = Database.open(None, settings)
+        self._database = _opened(settings, migrates=migrates)
         self._store = Store()
         # Held by a service, and by a process that catches up.
         self._service = named_lock(self._database, f"{NAME} service")
@@ -180,7 +187,7 @@ class Collector:
     def completed_at(self) -> datetime | None:
         """Return when the store last had all reports of the bus; None if it never had."""
         with self.connection() as connection:
-            return self._store.completed_at(connection, self.bus.where)
+            return self._store.completed_at(connection, archive_of(self.bus))
 
     def _consumer(self) -> Consumer:
         consumer = Consumer(NAME, every_report=True, provisional=True, batch_size=_BATCH, settings=self.settings)
@@ -197,7 +204,7 @@ class Collector:
 
     def _note_complete(self) -> None:
         with self._database.transaction() as transaction:
-            self._store.note_complete(transaction, self.bus.where)
+            self._store.note_complete(transaction, archive_of(self.bus))
 
     def _fold(self) -> int:
         """Derive the rows of all runs with new reports, and return their number."""
@@ -245,6 +252,13 @@ class Collector:
     def __exit__(self, *_: object) -> None:
         """Close the store."""
         self.close()
+
+
+def _opened(settings: Settings, *, migrates: bool) -> Database:
+    if not migrates:
+        with suppress(InboxMissingError):
+            return Database.open_existing(None, settings)
+    return Database.open(None, settings)
 
 
 def _run_until_idle(consumer: Consumer, since: str | None) -> None:

@@ -52,7 +52,8 @@ def check(engine: Engine, where: str) -> None:
     if found != HEAD:
         msg = (
             f"the tables of the inbox {where} have the version {found}, expected {HEAD}: nothing was changed; use the "
-            "release of the consumers. The next start of a consumer of this release migrates tables of an earlier one"
+            "release of the consumers. The next start of a consumer or of `dkist-core collect` of this release "
+            "migrates those of an earlier one"
         )
         raise InboxVersionError(msg)
 

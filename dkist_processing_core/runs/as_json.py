@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from dkist_processing_core.events import Event, TaskEnd, data_of, format_time
+from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import AttemptView, RunView, TaskView
 
 _IDENTITY = {"workflowName", "workflowVersion", "dagRunId", "recipeRunId", "taskName", "attempt", "maxAttempts"}
@@ -18,20 +19,32 @@ _IDENTITY = {"workflowName", "workflowVersion", "dagRunId", "recipeRunId", "task
 def run_json(view: RunView) -> dict[str, Any]:
     """Return a run as JSON values; values that were not reported are null."""
     return {
-        "workflowName": view.run.workflow_name,
-        "workflowVersion": view.run.workflow_version,
-        "dagRunId": view.run.run_id,
-        "recipeRunId": view.run.recipe_run_id,
+        **identity_json(view.run),
         "state": view.state.value,
         "verdict": None if view.verdict is None else view.verdict.value,
         "reason": view.reason,
-        "startedAt": _time(view.started_at) if view.is_start_known else None,
-        "startedBefore": None if view.is_start_known else _time(view.started_at),
-        "endedAt": _time(view.ended_at),
+        "startedAt": time_json(view.started_at) if view.is_start_known else None,
+        "startedBefore": None if view.is_start_known else time_json(view.started_at),
+        "endedAt": time_json(view.ended_at),
         "graph": None if view.graph is None else msgspec.to_builtins(view.graph),
         "tasks": [_task(task) for task in view.tasks],
         "implausible": [_report(event) for event in view.implausible],
     }
+
+
+def identity_json(run: Run) -> dict[str, Any]:
+    """Return the identity of a run."""
+    return {
+        "workflowName": run.workflow_name,
+        "workflowVersion": run.workflow_version,
+        "dagRunId": run.run_id,
+        "recipeRunId": run.recipe_run_id,
+    }
+
+
+def time_json(moment: datetime | None) -> str | None:
+    """Return a time as in the JSON of events."""
+    return None if moment is None else format_time(moment)
 
 
 def _task(task: TaskView) -> dict[str, Any]:
@@ -48,9 +61,9 @@ def _attempt(attempt: AttemptView) -> dict[str, Any]:
         "number": attempt.number,
         "state": attempt.state.value,
         "cause": attempt.cause,
-        "dispatchedAt": _time(attempt.dispatched_at),
-        "startedAt": _time(attempt.started_at),
-        "endedAt": _time(attempt.ended_at),
+        "dispatchedAt": time_json(attempt.dispatched_at),
+        "startedAt": time_json(attempt.started_at),
+        "endedAt": time_json(attempt.ended_at),
         "environmentSeconds": attempt.preparation_seconds,
         "durationSeconds": attempt.duration_seconds,
         "end": None if attempt.end is None else _facts(attempt.end),
@@ -61,12 +74,8 @@ def _attempt(attempt: AttemptView) -> dict[str, Any]:
 
 
 def _report(event: Event) -> dict[str, Any]:
-    return {"type": event.type, "time": _time(event.time), "reportedBy": event.reported_by.value, **_facts(event)}
+    return {"type": event.type, "time": time_json(event.time), "reportedBy": event.reported_by.value, **_facts(event)}
 
 
 def _facts(event: Event | TaskEnd) -> dict[str, Any]:
     return {name: value for name, value in data_of(event).items() if name not in _IDENTITY}
-
-
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else format_time(moment)

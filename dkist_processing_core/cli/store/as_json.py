@@ -4,22 +4,10 @@ Runs, attempts and failures of the store as JSON, with the terms and the spellin
 Not here: a run with all its attempts (runs.as_json).
 """
 
-from datetime import datetime
 from typing import Any
 
 from dkist_processing_core.collect.answers import Family, StoredAttempt, StoredRun
-from dkist_processing_core.events import format_time
-from dkist_processing_core.identity import Run
-
-
-def identity_json(run: Run) -> dict[str, Any]:
-    """Return the identity of a run."""
-    return {
-        "workflowName": run.workflow_name,
-        "workflowVersion": run.workflow_version,
-        "dagRunId": run.run_id,
-        "recipeRunId": run.recipe_run_id,
-    }
+from dkist_processing_core.runs.as_json import identity_json, time_json
 
 
 def attempt_json(attempt: StoredAttempt, *, with_run: bool) -> dict[str, Any]:
@@ -76,8 +64,3 @@ def family_json(family: Family) -> dict[str, Any]:
         "tasks": family.tasks,
         "last": attempt_json(family.last, with_run=True),
     }
-
-
-def time_json(moment: datetime | None) -> str | None:
-    """Return a time as in the JSON of events."""
-    return None if moment is None else format_time(moment)

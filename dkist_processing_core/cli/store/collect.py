@@ -17,7 +17,7 @@ def collect_until_ended(*, until_idle: bool, health: str | None) -> None:
     Raises:
         BusError: With `until_idle`, the broker cannot be reached or used.
     """
-    with open_collector() as collector:
+    with open_collector(migrates=True) as collector:
         if until_idle:
             error = collector.catch_up()
             if error is not None:
@@ -50,6 +50,6 @@ def rebuild_store(*, forget: bool) -> None:
     Raises:
         DKISTProcessingCoreError: Runs would be lost that only the store has, unless `forget` allows that.
     """
-    with open_collector() as collector:
+    with open_collector(migrates=True) as collector:
         runs = collector.rebuild(forget=forget)
         print_remark(f"the store {collector.where} was built again: {counted(runs, 'run')}")

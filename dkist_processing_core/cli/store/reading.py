@@ -23,21 +23,23 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_collector(*, remark: "Callable[[str], None]" = print_remark) -> "Iterator[Collector]":
+def open_collector(*, remark: "Callable[[str], None]" = print_remark, migrates: bool = False) -> "Iterator[Collector]":
     """
     Open the store of the settings.
 
     Args:
         remark: Called with a text if the command has to wait.
+        migrates: Whether tables of an earlier release are migrated.
 
     Raises:
         ExtraMissingError: The extra `consumer` is not installed.
+        InboxVersionError: The tables are those of another release.
     """
     try:
         from dkist_processing_core.collect.collector import Collector  # noqa: PLC0415 - it needs an extra
     except ModuleNotFoundError as error:
         raise ExtraMissingError("consumer", "the store of runs is read and kept", str(error.name)) from error
-    with Collector(read_settings(), remark=remark) as collector:
+    with Collector(read_settings(), remark=remark, migrates=migrates) as collector:
         yield collector
 
 
