@@ -122,6 +122,8 @@ SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
 
 IDENTITY = (RECIPE_RUN_ID, WORKFLOW_NAME, WORKFLOW_VERSION, TASK_NAME)
 """The attributes that are copied to every span below the span of a run or an attempt."""
+NOMAD = (NOMAD_ALLOCATION_ID, NOMAD_ALLOCATION_NAME, NOMAD_ALLOCATION_GROUP)
+"""The attributes of the Nomad allocation, which are copied with them."""
 
 PREPARATION_SPAN = "Prepare Environment"
 PHASE_SPANS = {"pre_run": "Pre Run", "run": "Run", "post_run": "Post Run"}
@@ -165,6 +167,18 @@ def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
         NOMAD_ALLOCATION_NAME: environ.get("NOMAD_ALLOC_NAME", "unknown-allocation-name"),
         NOMAD_ALLOCATION_GROUP: environ.get("NOMAD_GROUP_NAME", "unknown-allocation-group"),
     }
+
+
+def service_attributes(version: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the attributes of the resource as 7.x had them, of those that are known.
+
+    Args:
+        version: The version of the service.
+        environ: The variables of the process, with its Nomad allocation.
+    """
+    known = {"service.version": version, "service.instance.id": environ.get("NOMAD_ALLOC_ID")}
+    return {"service.name.alias": "dkist-processing"} | {name: value for name, value in known.items() if value}
 
 
 def publish_attributes(

@@ -36,7 +36,7 @@ LAYERS = (
     {"bus", "inbox", "tracing"},
     {"otlp"},
     {"journal"},
-    {"config", "events", "semconv"},
+    {"config", "events", "logs", "semconv"},
     {"author_calls", "identity", "settings"},
     {"budget", "errors", "process", "resource_queue", "text"},
 )

@@ -86,7 +86,7 @@ OF_RUNS = (
     "delivery.publisher:Publisher.open",
     "delivery.publisher:Publisher.publish",
     "tracing._setup:_set_up",
-    "tracing._telemetry:Telemetry.log_records",
+    "tracing._telemetry:Telemetry.scope",
 )
 """Functions of a local run that are not needed for the outcomes of its tasks."""
 STATUSES = ("status 70", "status -9", "status null")

@@ -78,8 +78,13 @@ def test_a_run_is_one_trace_with_parents_right_across_processes(otlp: OtlpReceiv
         key = span.attributes["rabbitmq.destination.routing_key"]
         assert span.attributes["messaging.destination.name"] == f"workflow.events.x:{key}"
         assert "messaging.rabbitmq.destination.routing_key" not in span.attributes
-    assert {span.attributes["recipe.run.id"] for span in (root, *publishes)} == {5}
-    assert not any("recipe.run.id" in span.attributes for span in (own, *spans["Run"]))
+    everything = [span for each in spans.values() for span in each]
+    assert {span.attributes["recipe.run.id"] for span in everything} == {5}
+    attempts = {span.span_id: span for name in ("First", "Left", "Right", "Last") for span in spans[name]}
+    identity = ("task.name", "workflow.version", "nomad.allocation.id")
+    for span in (own, *(each for phase in ("Pre Run", "Run", "Post Run") for each in spans[phase])):
+        attempt = attempts.get(span.parent_id, spans["First"][0])
+        assert [span.attributes[name] for name in identity] == [attempt.attributes[name] for name in identity]
     events = {event.id: event for event in subscribe(replay=True, timeout=0.05)}
     assert events.keys() == {span.attributes["messaging.message.id"] for span in publishes}
     for event in events.values():
@@ -152,8 +157,16 @@ with Measured(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 def test_the_author_s_metrics_spans_and_log_records_arrive(otlp: OtlpReceiver) -> None:
     """
     The status that the author has set stays, and log records have the ids of trace and run.
+
+    All of it has the resource and the identity that it had in release 7.x.
     """
-    done = run_python(MEASURED, otlp.grpc_env)
+    deployed = {
+        "DKIST_SERVICE_VERSION": "3.1",
+        "NOMAD_ALLOC_ID": "a1",
+        "NOMAD_ALLOC_NAME": "n",
+        "NOMAD_GROUP_NAME": "g",
+    }
+    done = run_python(MEASURED, {**otlp.grpc_env, **deployed})
     assert done.returncode == 0, done.stderr
 
     spans = by_name(
@@ -168,6 +181,16 @@ def test_the_author_s_metrics_spans_and_log_records_arrive(otlp: OtlpReceiver) -
     assert metric.unit == "1"
     assert record.trace_id == attempt.trace_id
     assert record.attributes["cicd.pipeline.run.id"] == attempt.attributes["cicd.pipeline.run.id"]
+    for each in (attempt, spans["doubtful"][0], spans["Run"][0], record, metric):
+        resource = [each.resource[f"service.{name}"] for name in ("version", "instance.id", "name.alias")]
+        assert resource == ["3.1", "a1", "dkist-processing"]
+    for attributes in (
+        attempt.attributes,
+        spans["doubtful"][0].attributes,
+        record.attributes,
+        metric.points[0].attributes,
+    ):
+        assert [attributes[f"nomad.allocation.{name}"] for name in ("id", "name", "group")] == ["a1", "n", "g"]
 
 
 def test_the_console_exporter_writes_spans() -> None:
@@ -454,6 +477,55 @@ def test_exporting_log_records_does_not_change_the_author_s_logging(otlp: OtlpRe
         assert own == ["mine: a line", "mine: of a transport", "mine: after the end"]
     otlp.wait_for(lambda receiver: len(receiver.logs()) >= 3)
     assert [record.body for record in otlp.logs()] == ["last resort", "a line", "badly %d"]
+
+
+FIELDS = """
+import logging, threading
+from dkist_processing_core import TaskBase
+form = "%(run_id)s %(recipe_run_id)s %(workflow)s %(version)s %(task)s %(attempt)s %(trace_id)s %(span_id)s %(message)s"
+logging.basicConfig(format=form, level="WARNING")
+log = logging.getLogger("author")
+class Fielded(TaskBase):
+    def run(self):
+        log.warning("in run")
+        with self.telemetry_span("own"):
+            log.warning("in own")
+        thread = threading.Thread(target=log.warning, args=("in a thread",))
+        thread.start(); thread.join()
+        log.warning("the author's", extra={"task": "mine", "span_id": 7})
+        child = log.makeRecord("x", 30, "f", 1, "of another logger", None, None)
+        logging.getLogger().handle(child)
+calls = logging.Logger.callHandlers
+with Fielded(recipe_run_id=7, workflow_name="W", workflow_version="1") as task: task()
+assert logging.Logger.callHandlers is calls
+"""
+
+
+@pytest.mark.parametrize("exports", [True, pytest.param(False, marks=pytest.mark.once)])
+def test_each_log_record_has_the_ids_of_run_attempt_and_span(otlp: OtlpReceiver, *, exports: bool) -> None:
+    """
+    Also without an export, in a thread of the author's, and beside values of the author's own with the same names.
+    """
+    done = run_python(FIELDS, otlp.grpc_env if exports else {})
+    assert (done.returncode, "Logging error" in done.stderr) == (0, False), done.stderr
+
+    lines = [line.split(maxsplit=8) for line in done.stderr.splitlines() if line.startswith("hand__7__")]
+    assert [line[8] for line in lines] == ["in run", "in own", "in a thread", "the author's", "of another logger"]
+    assert {tuple(line[:4]) for line in lines} == {(lines[0][0], "7", "W", "1")}
+    assert [line[4] for line in lines] == ["Fielded", "Fielded", "Fielded", "mine", "Fielded"]
+    assert {(line[5], line[6]) for line in lines} == {("1", lines[0][6])}
+    assert lines[3][7] == "7"
+    if exports:
+        spans = by_name(
+            otlp.wait_for(lambda receiver: [s for s in receiver.spans() if s.name == "Fielded"] and receiver.spans())
+        )
+        (attempt,), (phase,), (own,) = spans["Fielded"], spans["Run"], spans["own"]
+        assert lines[0][6] == attempt.trace_id
+        expected = [phase.span_id, own.span_id, attempt.span_id]
+        assert [line[7] for line in lines[:3]] == expected
+        otlp.wait_for(lambda receiver: len(receiver.logs()) >= len(lines))
+        exported = {record.body: record.span_id for record in otlp.logs()}
+        assert [exported[line[8]] for line in lines[:3]] == expected
 
 
 WRAPPED = """

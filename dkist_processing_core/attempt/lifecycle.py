@@ -116,7 +116,9 @@ class Lifecycle:
             carrier = self._reporter.carrier = Carrier.of(self._span.get_span_context())
             if not self.attempt.run.is_by_hand:
                 self._stack.enter_context(_lent_to_subprocesses(carrier))
-            self._stack.enter_context(self._telemetry.log_records(self._attributes))
+            self._stack.enter_context(
+                self._telemetry.scope(self.attempt, self._attributes, self._span.get_span_context())
+            )
         if self._settings is not None:
             with self._errors_logged("events are not published"):
                 self._reporter.publisher = Publisher.open(

@@ -66,7 +66,7 @@ class Reports:
         with self._errors_logged("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span(attributes))
             self._reporter.carrier = Carrier.of(self._span.get_span_context())
-            self._stack.enter_context(self._telemetry.log_records(attributes))
+            self._stack.enter_context(self._telemetry.scope(self._attempt, attributes, self._span.get_span_context()))
         self._open_publisher()
 
     def _open_publisher(self) -> None:

@@ -76,7 +76,7 @@ class RunReports:
             attributes = semconv.run_attributes(self._run)
             self._span = self._stack.enter_context(self._open_span(attributes))
             self._reporter.carrier = Carrier.of(self._span.get_span_context())
-            self._stack.enter_context(self._telemetry.log_records(attributes))
+            self._stack.enter_context(self._telemetry.scope(self._run, attributes, self._span.get_span_context()))
 
     def _open_span(self, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         outer = run_parent(self._run, os.environ)

@@ -105,6 +105,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     is_notebook_execution_environment: bool = _declared("is_notebook_execution_environment")
     otel_sdk_disabled: Annotated[bool, BeforeValidator(is_true)] = _declared("otel_sdk_disabled")
     otel_service_name: str = _declared("otel_service_name")
+    dkist_service_version: str | None = _declared("dkist_service_version")
     otel_resource_attributes: str | None = _declared("otel_resource_attributes")
     otel_traces_exporter: Exporter = _declared("otel_traces_exporter")
     otel_metrics_exporter: Exporter = _declared("otel_metrics_exporter")

@@ -206,6 +206,12 @@ DECLARATIONS = {
         "The service name in all telemetry.",
         expected="a name",
     ),
+    "dkist_service_version": Declaration(
+        None,
+        kinds.text,
+        "The version of the service in all telemetry, `service.version`.",
+        expected="a version",
+    ),
     "otel_resource_attributes": Declaration(
         None,
         kinds.text,

@@ -46,6 +46,7 @@ class Settings(Protocol):
     dkist_core_environments_max_bytes: int
     otel_sdk_disabled: bool
     otel_service_name: str
+    dkist_service_version: str | None
     otel_resource_attributes: str | None
     otel_exporter_otlp_endpoint: str | None
 

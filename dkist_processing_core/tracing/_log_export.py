@@ -9,9 +9,8 @@ import functools
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from dkist_processing_core import semconv
 from dkist_processing_core.process import forks
@@ -19,12 +18,13 @@ from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.text import redact
 from dkist_processing_core.text.exception_text import class_name, stack_of
+from dkist_processing_core.tracing._log_fields import replace_method
+from dkist_processing_core.tracing._scope import current_scope
 
 if TYPE_CHECKING:
     from opentelemetry._logs import SeverityNumber
     from opentelemetry.sdk._logs import LoggerProvider
 
-log_attributes: ContextVar[Mapping[str, Any] | None] = ContextVar("log_attributes", default=None)
 _EXPORTERS_LOGGERS = frozenset({"opentelemetry", "grpc", "urllib3", "requests"})
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 """The types that are formatted without any of the author's code: an exception during that comes from a signal."""
@@ -44,7 +44,7 @@ class LogExport:
         self._secrets = secrets
         self._severities = _severities()
         self._lock = forks.Lock()
-        self._scopes: list[Mapping[str, Any]] = []
+        self._open = 0
         self._restore: list[Callable[[], None]] = []
         self._current: object = None
         # The key is a record's id: a filter may format a record before it is passed on, and a record may have no hash.
@@ -52,20 +52,18 @@ class LogExport:
         self._of_thread = threading.local()
 
     @contextlib.contextmanager
-    def scope(self, attributes: Mapping[str, Any]) -> Iterator[None]:
-        """Export each record of the block once, with the attributes of its context, by default of the last scope."""
-        token = log_attributes.set(attributes)
+    def exporting(self) -> Iterator[None]:
+        """Export each record of the block once, with the attributes of the run or attempt that it belongs to."""
         with self._lock:
-            if not self._scopes:
+            self._open += 1
+            if self._open == 1:
                 self._install()
-            self._scopes.append(attributes)
         try:
             yield
         finally:
-            log_attributes.reset(token)
             with self._lock:
-                self._scopes.remove(attributes)
-                if not self._scopes:
+                self._open -= 1
+                if not self._open:
                     self._uninstall()
 
     def _install(self) -> None:
@@ -92,8 +90,8 @@ class LogExport:
             return message
 
         self._restore = [
-            _replace(logging.Logger, "callHandlers", call_and_export),
-            _replace(logging.LogRecord, "getMessage", get_and_keep_message),
+            replace_method(logging.Logger, "callHandlers", call_and_export),
+            replace_method(logging.LogRecord, "getMessage", get_and_keep_message),
         ]
 
     def _uninstall(self) -> None:
@@ -114,11 +112,11 @@ class LogExport:
             self._messages[key] = reference, text, record.msg, record.args
 
     def _export(self, record: logging.LogRecord, logger: logging.Logger) -> None:
-        scopes = list(self._scopes)
+        scope = current_scope()
         is_nested = getattr(self._of_thread, "is_exporting", False)
         # A signal handler may log during this call. The author's values may also log while they are formatted, then
         # endlessly.
-        if not scopes or (is_nested and not self._is_formatted(record)):
+        if scope is None or (is_nested and not self._is_formatted(record)):
             return
         self._of_thread.is_exporting = True
         # The handlers report a record that cannot be formatted; such a record must not end the program.
@@ -128,10 +126,11 @@ class LogExport:
                 return
             self._logger.emit(
                 timestamp=int(record.created * 1e9),
+                context=scope.context_now(),
                 severity_text=record.levelname,
                 severity_number=self._severities(record.levelno),
                 body=redact(self._text_of(record, logger), also=self._secrets),
-                attributes={**(log_attributes.get() or scopes[-1]), "logger.name": record.name},
+                attributes={**scope.attributes, "logger.name": record.name},
             )
         except Exception:  # noqa: BLE001 - as above
             return
@@ -192,18 +191,6 @@ def _message_of(record: logging.LogRecord) -> str:
         # The author's values raised this: without an export they would not have been formatted, so it must not end the
         # task.
         return _template_of(record)
-
-
-def _replace(owner: type, name: str, function: Callable[..., Any]) -> Callable[[], None]:
-    """Replace a method, and return a function that restores it, unless the author has replaced it since."""
-    before = getattr(owner, name)
-    setattr(owner, name, function)
-
-    def restore() -> None:
-        if vars(owner).get(name) is function:
-            setattr(owner, name, before)
-
-    return restore
 
 
 def _severities() -> Callable[[int], "SeverityNumber"]:

@@ -15,6 +15,7 @@ from dkist_processing_core import semconv
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing._handover import Handover
 from dkist_processing_core.tracing._otlp import otlp_exporter
+from dkist_processing_core.tracing._scope import current_scope
 from dkist_processing_core.tracing._telemetry import chosen_ids
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def tracer_provider(settings: Settings, exporters: list[str]) -> "TracerProvider
     provider = TracerProvider(resource=_resource(settings), id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
     for processor in processors:
         provider.add_span_processor(processor)
-    trace.set_tracer_provider(carrying_identity(provider))
+    trace.set_tracer_provider(carrying_identity(provider, is_own=True))
     return provider
 
 
@@ -116,16 +117,26 @@ def logger_provider(settings: Settings, exporters: list[str]) -> "LoggerProvider
     return provider
 
 
-def carrying_identity(provider: "TracerProvider") -> "TracerProvider":
-    """Copy the identity of its parent span to each span of a provider, such as those of the phases and the author."""
+def carrying_identity(provider: "TracerProvider", *, is_own: bool = False) -> "TracerProvider":
+    """
+    Copy the identity of its parent span, or else of the observed attempt, to each span of a provider.
+
+    Args:
+        provider: The provider, whose spans are those of the phases, of the author and of instrumented libraries.
+        is_own: Whether the provider is of this package, so that no span in a thread belongs to a host application.
+    """
     from opentelemetry.sdk.trace import Span as SdkSpan  # noqa: PLC0415 - as above
     from opentelemetry.sdk.trace import SpanProcessor  # noqa: PLC0415
 
     class Identity(SpanProcessor):
         def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
-            above = getattr(trace.get_current_span(parent_context), "attributes", None) or {}
+            above = getattr(trace.get_current_span(parent_context), "attributes", None)
+            if not above:
+                scope = current_scope(of_context=not is_own)
+                above = {} if scope is None else scope.attributes
             own = span.attributes or {}
-            span.set_attributes({name: above[name] for name in semconv.IDENTITY if name in above and name not in own})
+            names = (*semconv.IDENTITY, *semconv.NOMAD)
+            span.set_attributes({name: above[name] for name in names if name in above and name not in own})
 
     provider.add_span_processor(Identity())
     return provider
@@ -135,7 +146,9 @@ def _resource(settings: Settings) -> "Resource":
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - as above
 
     pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
-    attributes = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+    named = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+    environ = settings.core_origin.environ
+    attributes = semconv.service_attributes(settings.dkist_service_version, environ) | named
     if "otel_service_name" in settings.model_fields_set or SERVICE_NAME not in attributes:
         attributes[SERVICE_NAME] = settings.otel_service_name
     return Resource.create(attributes)

@@ -18,6 +18,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 
 from dkist_processing_core import semconv
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.logs.fields import fields_of
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text import redact
 from dkist_processing_core.text.exception_text import class_name, message_of
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 from dkist_processing_core.otlp.destination import SIGNALS, Collector, Signal
 from dkist_processing_core.tracing._log_export import LogExport
+from dkist_processing_core.tracing._log_fields import fields_on_records
+from dkist_processing_core.tracing._scope import Scope, opened
 
 logger = logging.getLogger(__name__)
 chosen_ids: ContextVar[tuple[int, int] | None] = ContextVar("chosen_ids", default=None)
@@ -168,9 +172,20 @@ class Telemetry:
                     span.end(end_time)
 
     @contextlib.contextmanager
-    def log_records(self, attributes: Mapping[str, Any]) -> Iterator[None]:
-        """Export the records that any logger makes during the block, with `attributes` and the current span's ids."""
-        with contextlib.nullcontext() if self._log_export is None else self._log_export.scope(attributes):
+    def scope(self, subject: Run | Attempt, attributes: Mapping[str, Any], span: SpanContext) -> Iterator[None]:
+        """
+        Give the spans and log records of the block the identity of a run or an attempt, and export the records.
+
+        Args:
+            subject: The run or the attempt.
+            attributes: The attributes of its span, and of the exported records.
+            span: The context of its span.
+        """
+        with (
+            opened(Scope(attributes, fields_of(subject), span)),
+            fields_on_records(),
+            contextlib.nullcontext() if self._log_export is None else self._log_export.exporting(),
+        ):
             yield
 
     @contextlib.contextmanager

@@ -19,9 +19,7 @@ from dkist_processing_core.semconv import (
     MESSAGING_OPERATION_NAME,
     MESSAGING_OPERATION_TYPE,
     MESSAGING_SYSTEM,
-    NOMAD_ALLOCATION_GROUP,
-    NOMAD_ALLOCATION_ID,
-    NOMAD_ALLOCATION_NAME,
+    NOMAD,
     PHASE_SPANS,
     PIPELINE_NAME,
     PIPELINE_RESULT,
@@ -38,7 +36,6 @@ from dkist_processing_core.semconv import (
     TRY,
 )
 
-_NOMAD = (NOMAD_ALLOCATION_ID, NOMAD_ALLOCATION_NAME, NOMAD_ALLOCATION_GROUP)
 _MESSAGE = (
     MESSAGING_SYSTEM,
     MESSAGING_OPERATION_NAME,
@@ -88,7 +85,7 @@ SPANS = (
             PIPELINE_TASK_RUN_ID,
             PIPELINE_TASK_RUN_RESULT,
             PIPELINE_TASK_RUN_URL,
-            *_NOMAD,
+            *NOMAD,
         ),
     ),
     Span(
@@ -97,17 +94,31 @@ SPANS = (
         "INTERNAL",
         "the attempt",
         "the launcher",
-        (ENVIRONMENT, ENVIRONMENT_STATE),
+        (*IDENTITY, *NOMAD, ENVIRONMENT, ENVIRONMENT_STATE),
     ),
-    Span("phase", ", ".join(f"`{name}`" for name in PHASE_SPANS.values()), "INTERNAL", "the attempt", "the task", ()),
-    Span("author's", '`self.telemetry_span("…")`', "INTERNAL", "the phase, or your own span", "the task", ()),
+    Span(
+        "phase",
+        ", ".join(f"`{name}`" for name in PHASE_SPANS.values()),
+        "INTERNAL",
+        "the attempt",
+        "the task",
+        (*IDENTITY, *NOMAD),
+    ),
+    Span(
+        "author's",
+        '`self.telemetry_span("…")`',
+        "INTERNAL",
+        "the phase, or your own span",
+        "the task",
+        (*IDENTITY, *NOMAD),
+    ),
     Span(
         "publication",
         f"`{PUBLISH_SPAN} {{exchange}}`",
         "PRODUCER",
         "the span in which the event is published",
         "the process that publishes the event",
-        (*IDENTITY, *_MESSAGE),
+        (*IDENTITY, *NOMAD, *_MESSAGE),
     ),
     Span(
         "handling",

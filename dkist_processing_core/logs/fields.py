@@ -1,0 +1,47 @@
+"""
+The fields of a log record that identify a run or an attempt, by the names of a JSON line and of a format string.
+
+Not here: when a record gets them (tracing).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from dkist_processing_core.identity import Attempt, Run
+
+_OF_RUN = ("workflow", "version", "run_id", "recipe_run_id")
+IDENTITY = (*_OF_RUN, "task", "attempt")
+"""The fields in their order; the variables of a launched attempt have the same names, in capitals."""
+TRACE = ("trace_id", "span_id")
+"""The ids of the current span in hexadecimal, named as OpenTelemetry names them in logs that are not OTLP."""
+_PREFIX = "DKIST_CORE_"
+_NUMBERS = frozenset({"recipe_run_id", "attempt"})
+
+
+def fields_of(subject: Run | Attempt) -> dict[str, Any]:
+    """Return the fields of a run or an attempt."""
+    from dkist_processing_core.identity import Attempt  # noqa: PLC0415 - a launcher that starts a task needs none
+
+    run = subject.run if isinstance(subject, Attempt) else subject
+    values = (run.workflow_name, run.workflow_version, run.run_id, run.recipe_run_id)
+    fields = {name: value for name, value in zip(_OF_RUN, values, strict=True) if value is not None}
+    return fields | ({"task": subject.task_name, "attempt": subject.attempt} if isinstance(subject, Attempt) else {})
+
+
+def fields_in(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of the attempt that the environment names; a number that is none stays a text."""
+    found = {name: environ.get(_PREFIX + name.upper()) for name in IDENTITY}
+    return {
+        name: int(value) if name in _NUMBERS and value.isascii() and value.isdecimal() else value
+        for name, value in found.items()
+        if value
+    }
+
+
+def trace_fields(trace_id: int, span_id: int) -> dict[str, str]:
+    """Return the fields of a span's ids."""
+    return dict(zip(TRACE, (f"{trace_id:032x}", f"{span_id:016x}"), strict=True))

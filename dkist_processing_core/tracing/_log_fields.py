@@ -1,0 +1,76 @@
+"""
+The fields that each log record has while a run or an attempt is observed: identity, and the ids of the current span.
+
+Not here: the names of the fields (logs.fields), and the export of records (_log_export).
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dkist_processing_core.logs.fields import trace_fields
+from dkist_processing_core.process import forks
+from dkist_processing_core.process.signals import signals_deferred
+from dkist_processing_core.tracing._scope import current_scope
+
+_lock = forks.Lock()
+_open = 0
+_restore: Callable[[], None] | None = None
+
+
+@contextlib.contextmanager
+def fields_on_records() -> Iterator[None]:
+    """
+    Give each record that a logger passes on to handlers the fields of its run or attempt, during the block.
+
+    `Logger.callHandlers` is replaced for that. A factory of records could not do it: `logging` raises an exception if
+    an author's `extra` has the name of an attribute that the factory sets. Here the author's own value is kept.
+    """
+    global _open, _restore  # noqa: PLW0603 - logging is one per process, too
+    with _lock:
+        _open += 1
+        if _open == 1:
+            _restore = _install()
+    try:
+        yield
+    finally:
+        with _lock:
+            _open -= 1
+            if not _open and _restore is not None:
+                _restore()
+                _restore = None
+
+
+def _install() -> Callable[[], None]:
+    call_handlers = logging.Logger.callHandlers
+
+    def identify_and_call(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if _open:
+            _identify(record)
+        call_handlers(logger, record)
+
+    return replace_method(logging.Logger, "callHandlers", identify_and_call)
+
+
+def _identify(record: logging.LogRecord) -> None:
+    # A record may be of the author's own class, and refuse attributes.
+    with signals_deferred(delivers=False), contextlib.suppress(Exception):
+        scope = current_scope()
+        if scope is not None:
+            span, own = scope.span_now(), vars(record)
+            for fields in (scope.fields, trace_fields(span.trace_id, span.span_id)):
+                for name, value in fields.items():
+                    own.setdefault(name, value)
+
+
+def replace_method(owner: type, name: str, function: Callable[..., Any]) -> Callable[[], None]:
+    """Replace a method, and return a function that restores it, unless the author has replaced it since."""
+    before = getattr(owner, name)
+    setattr(owner, name, function)
+
+    def restore() -> None:
+        if vars(owner).get(name) is function:
+            setattr(owner, name, before)
+
+    return restore
