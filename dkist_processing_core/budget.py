@@ -75,7 +75,7 @@ end, and waits for the journal within its own limit. The time is only needed in 
 DYING_SECONDS = 0.5
 """How long a terminating task checks whether its launcher exists; a launcher that has ended waits for nothing."""
 BUS, LOOK, COLLECTOR = "bus", "look", "collector"
-CALLBACK_PROCESS = {BUS: 20.0, LOOK: 12.0, COLLECTOR: 8.0}
+CALLBACK_PROCESS = {BUS: 16.0, LOOK: 18.0, COLLECTOR: 8.0}
 """
 The longest total wait of all callbacks of one process, in seconds, for each kind of wait.
 

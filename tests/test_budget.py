@@ -5,7 +5,9 @@ The table of time limits: together, the processes that observe one attempt keep 
 import pytest
 
 from dkist_processing_core import budget
+from dkist_processing_core.airflow import _bus_reader, _pending_reports, _unreported
 from dkist_processing_core.budget import Allowance
+from dkist_processing_core.bus.amqp.bus import CONNECT_SECONDS
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 SECONDS = 2.0
@@ -45,3 +47,12 @@ def test_the_callbacks_of_a_process_end_before_the_engine_kills_it() -> None:
     Airflow gives a DAG processor's file 50 s by default (`dag_processor.dag_file_processor_timeout`).
     """
     assert sum(budget.CALLBACK_PROCESS.values()) < 50
+
+
+def test_the_end_of_a_run_reads_the_bus_even_if_the_broker_takes_as_long_as_a_subscription_allows() -> None:
+    """
+    On a busy host a connection takes seconds. The first run of a process has the time for each of its waits.
+    """
+    assert _bus_reader._READING_SECONDS > CONNECT_SECONDS
+    waits = _pending_reports._READING_SECONDS + _bus_reader._READING_SECONDS + _unreported._DELIVERY_SECONDS
+    assert waits <= budget.CALLBACK_PROCESS[budget.LOOK]

@@ -20,8 +20,9 @@ from dkist_processing_core.settings.reading import read_leniently
 if TYPE_CHECKING:
     from dkist_processing_core.events import Event
 
-# The limit for the connection and for reading everything that the bus holds.
-_READING_SECONDS = 5.0
+# The limit for the connection and for reading everything that the bus holds. With a broker that is silent, connecting
+# ends earlier.
+_READING_SECONDS = 12.0
 # The next run that the same process handles may have begun earlier.
 _BEFORE_START = timedelta(minutes=10)
 _POLL_SECONDS = 0.1

@@ -28,17 +28,11 @@ class Called:
     """A function of an author, and how it is called."""
 
     function: Callable[..., Any]
+    name: str
+    """The name of the function, for logs."""
     takes_transaction: bool
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is to be run on an event loop."""
-        return inspect.iscoroutinefunction(_plain(self.function))
-
-    @property
-    def name(self) -> str:
-        """The name of the function, for logs."""
-        return name_of(self.function)
+    is_async: bool
+    """Whether the function is to be run on an event loop."""
 
     @property
     def full_name(self) -> str:
@@ -157,7 +151,7 @@ def called_with(function: Callable[..., Any], *, takes_event: bool) -> Called:
         found = f"{name_of(function)}{signature}"
         msg = f"found {found}, expected {expected}; give other parameters a default"
         raise TypeError(msg)
-    return Called(function, transaction is not None)
+    return Called(function, name_of(function), transaction is not None, inspect.iscoroutinefunction(plain))
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
