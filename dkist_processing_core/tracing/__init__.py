@@ -6,6 +6,7 @@ Nothing is exported, and the OpenTelemetry SDK is not even imported, unless the 
 Not here: names (semconv), and the traced code (attempt, local, launcher).
 """
 
+from dkist_processing_core.tracing._config_file import config_file_of, problem_of_config_file
 from dkist_processing_core.tracing._propagation import Carrier, derived_span, run_parent, sampled, to_traceparent
 from dkist_processing_core.tracing._setup import open_telemetry
 from dkist_processing_core.tracing._telemetry import Telemetry
@@ -13,8 +14,10 @@ from dkist_processing_core.tracing._telemetry import Telemetry
 __all__ = [
     "Carrier",
     "Telemetry",
+    "config_file_of",
     "derived_span",
     "open_telemetry",
+    "problem_of_config_file",
     "run_parent",
     "sampled",
     "to_traceparent",

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -18,7 +19,8 @@ from dkist_processing_core.process import forks
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redact
-from dkist_processing_core.tracing._telemetry import Telemetry, given_out_ids
+from dkist_processing_core.tracing._config_file import config_file_of, problem_of_config_file, providers_of_file
+from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids, given_out_ids
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -52,6 +54,11 @@ def _set_up(settings: Settings) -> Telemetry:
         return Telemetry()
     secrets = secrets_in(settings)
     providers: dict[str, Any] = {"traces": _hosts_tracer_provider()}
+    if (named := config_file_of(settings)) is not None and providers["traces"] is None:
+        problem = problem_of_config_file(settings)
+        if problem is None:
+            return _set_up_by_file(settings, named[1])
+        logger.warning("%s", redact(problem, also=secrets))
     for signal in SIGNALS:
         exporters = _exporters_of(settings, signal)
         if exporters and not providers.get(signal):
@@ -74,6 +81,17 @@ def _set_up(settings: Settings) -> Telemetry:
         secrets=secrets,
     )
     _use_given_out_ids(telemetry.tracer)
+    return telemetry
+
+
+def _set_up_by_file(settings: Settings, file: str) -> Telemetry:
+    with _variables_of(settings):
+        providers = providers_of_file(settings, file)
+    telemetry = Telemetry(
+        _hosts_tracer_provider(), providers.get("metrics"), providers.get("logs"), secrets=secrets_in(settings)
+    )
+    # Here no process has to wait for ids that a provider chooses: all of this run's set up the same ones.
+    _use_given_out_ids(telemetry.tracer, chosen_ids)
     return telemetry
 
 
@@ -117,8 +135,8 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _use_given_out_ids(tracer: trace.Tracer) -> None:
-    """Make this library's tracer of a host application's provider use the ids that other processes already know."""
+def _use_given_out_ids(tracer: trace.Tracer, given: ContextVar[tuple[int, int] | None] = given_out_ids) -> None:
+    """Make this library's tracer of a provider that is not its own use the ids that other processes already know."""
     sdk: Any = sys.modules.get("opentelemetry.sdk.trace")
     if sdk is None or not isinstance(tracer, sdk.Tracer):
         return
@@ -127,14 +145,14 @@ def _use_given_out_ids(tracer: trace.Tracer) -> None:
 
     class GivenOutIdGenerator(sdk.IdGenerator):  # type: ignore[misc] # the SDK is not imported to see
         def generate_trace_id(self) -> int:
-            ids = given_out_ids.get()
+            ids = given.get()
             return ids[0] if ids else int(inner.generate_trace_id())
 
         def is_trace_id_random(self) -> bool:
-            return given_out_ids.get() is None and bool(inner.is_trace_id_random())
+            return given.get() is None and bool(inner.is_trace_id_random())
 
         def generate_span_id(self) -> int:
-            ids = given_out_ids.get()
+            ids = given.get()
             return ids[1] if ids else int(inner.generate_span_id())
 
     tracer.id_generator = GivenOutIdGenerator()

@@ -11,6 +11,7 @@ from dkist_processing_core.cli.doctor.check import Check, ok, skipped, wrong
 from dkist_processing_core.otlp import SIGNALS, Signal, address_of, endpoint_of, named_by, problem_at, protocol_of
 from dkist_processing_core.settings.addresses import near_miss
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.tracing import config_file_of, problem_of_config_file
 
 _CONNECT_SECONDS = 2.0
 _NOWHERE = "nothing is exported"
@@ -22,6 +23,14 @@ def check_collectors(settings: Settings) -> Iterator[Check]:
     if settings.otel_sdk_disabled:
         yield skipped("telemetry", "turned off by OTEL_SDK_DISABLED")
         return
+    if (named := config_file_of(settings)) is not None:
+        problem = problem_of_config_file(settings)
+        if problem is None:
+            detail = f"telemetry is as the file {named[1]} describes, which {named[0]} names; it is not tried here"
+            yield skipped("config file", detail)
+            return
+        found, _, advice = problem.partition(": ")
+        yield wrong("config file", found, advice)
     # The signals often share a collector, to which only one connection is tried.
     connect = cache(lambda host, port: problem_at(host, port, _CONNECT_SECONDS))
     checks = [_check_signal(settings, signal, connect) for signal in SIGNALS]
