@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from dkist_processing_core.delivery import outbox_warnings
+from dkist_processing_core.otlp import warnings as telemetry_warnings
 from tests.parts import is_in_part
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
@@ -363,9 +364,11 @@ def local_zone() -> Iterator[Callable[[str], None]]:
 @pytest.fixture(autouse=True)
 def _nothing_told() -> None:
     """
-    As in a new process, no outbox has been reported yet.
+    As in a new process, no outbox and no collector has been reported yet.
     """
     outbox_warnings._logged.clear()
+    telemetry_warnings._outages.clear()
+    telemetry_warnings._refusals.clear()
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,12 @@ Not here: the encoding of what is exported (tracing).
 
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
+from dkist_processing_core.journal.otlp import otlp_path
+from dkist_processing_core.journal.place import place
 from dkist_processing_core.settings.interface import Settings
 
 Signal = Literal["traces", "metrics", "logs"]
@@ -55,9 +58,12 @@ def destination_of(settings: Settings) -> str:
 
     It names the journal of telemetry: processes with the same collectors share one, whichever signals they export.
     """
-    return "\n".join(
-        f"{signal} {protocol_of(settings, signal)} {shown_endpoint(settings, signal)}" for signal in SIGNALS
-    )
+    return "\n".join(f"{each} {protocol_of(settings, each)} {shown_endpoint(settings, each)}" for each in SIGNALS)
+
+
+def journal_path(settings: Settings) -> Path:
+    """Return the path of the journal of telemetry for the collectors of the settings."""
+    return otlp_path(place(settings).folder, destination_of(settings))
 
 
 def shown_endpoint(settings: Settings, signal: Signal) -> str:

@@ -4,7 +4,6 @@ The OTLP exporter of a signal, over gRPC or HTTP.
 Not here: the address of its collector (otlp.destination), and the provider that it belongs to (_providers).
 """
 
-import functools
 import logging
 import os
 from contextvars import ContextVar
@@ -12,12 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from dkist_processing_core.otlp.destination import Signal, endpoint_of, is_plain, protocol_of
-from dkist_processing_core.process.thread_limits import can_start_threads
+from dkist_processing_core.otlp.grpc_threads import check_threads_for_grpc
 from dkist_processing_core.settings.interface import Settings
 
-# gRPC starts one for each processor, within bounds, and a few more. The number is doubled, since launcher and task
-# begin at the same time.
-_THREADS_OF_GRPC = 2 * (min(max(os.cpu_count() or 16, 4), 16) + 6)
 _CLASSES = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}
 _MODULES = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}
 _is_own_export = ContextVar("_is_own_export", default=False)
@@ -28,12 +24,8 @@ def otlp_exporter(settings: Settings, signal: Signal) -> Any:
     special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
     endpoint = endpoint_of(settings, signal)
     transport = "http" if protocol_of(settings, signal) == "http/protobuf" else "grpc"
-    if transport == "grpc" and not _has_threads_for_grpc():
-        msg = (
-            f"found fewer than {_THREADS_OF_GRPC} further threads, where gRPC may abort this process; raise the "
-            "limit on processes (ulimit -u, pids.max), or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
-        )
-        raise RuntimeError(msg)
+    if transport == "grpc":
+        check_threads_for_grpc()
     package = f"opentelemetry.exporter.otlp.proto.{transport}"
     module = import_module(f"{package}.{_MODULES[signal]}")
     for name in (f"{package}.exporter", module.__name__):  # of gRPC and of HTTP
@@ -69,11 +61,6 @@ def _without_logged_retries(exporter_class: Any) -> Any:
 def _is_no_own_retry(record: logging.LogRecord) -> bool:
     # The logger belongs to the module of the exporter, so the author's own exporters use it as well.
     return not (_is_own_export.get() and str(record.msg).startswith("Transient error"))
-
-
-@functools.cache
-def _has_threads_for_grpc() -> bool:
-    return can_start_threads(_THREADS_OF_GRPC)
 
 
 def _session() -> Any:

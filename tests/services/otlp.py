@@ -7,7 +7,10 @@ Not here: the OpenTelemetry SDK. The receiver reads the wire and nothing else.
 import gzip
 import http.server
 import socketserver
+import ssl
 import threading
+import zlib
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ from typing import Any, Self, TypeVar
 
 import grpc  # type: ignore[import-untyped]  # the library has no annotations
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # as grpc
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # as grpc
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # as grpc
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -26,6 +31,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from tests.services.sockets import LOOPBACK
+from tests.services.tls import TlsFiles
 
 T = TypeVar("T")
 
@@ -119,27 +125,65 @@ class LogRecord:
     scope: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """
+    A prepared answer to one request: the HTTP status and the gRPC code of a refusal, or what of it is not accepted.
+    """
+
+    status: int = 200
+    code: str = "OK"
+    message: str = ""
+    retry_after: str | None = None
+    rejected: int = 0
+    is_silent: bool = False
+    """Keep the request, and answer nothing until the receiver ends."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    One request as it arrived: its headers or metadata, and its size before compression.
+    """
+
+    signal: str
+    headers: Mapping[str, str]
+    size: int
+
+
 class OtlpReceiver:
     """
     Receives traces, metrics and logs on two free loopback ports.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: TlsFiles | None = None, most_bytes: int = 4 * 1024**2) -> None:
         """
         Bind both ports; nothing is received before the ``with`` begins.
+
+        With ``tls``, both verify their clients. A request with more than ``most_bytes`` is refused.
         """
         self._changed = threading.Condition()
+        self._ended = threading.Event()
+        self._answers: dict[str, deque[Answer]] = defaultdict(deque)
+        self._requests: list[Request] = []
+        self._scheme = "http" if tls is None else "https"
+        self.most_bytes = most_bytes
         self._spans: list[Span] = []
         self._metrics: list[Metric] = []
         self._logs: list[LogRecord] = []
         self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="otlp-grpc")
         # Without SO_REUSEPORT the port is exclusive: another server cannot take a share of its connections.
-        self._grpc = grpc.server(self._workers, options=[("grpc.so_reuseport", 0)])
+        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", most_bytes)]
+        self._grpc = grpc.server(self._workers, options=options)
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._grpc)  # type: ignore[no-untyped-call]
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._grpc)  # type: ignore[no-untyped-call]
         logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Logs(self), self._grpc)  # type: ignore[no-untyped-call]
-        self.grpc_port: int = self._grpc.add_insecure_port(f"{LOOPBACK}:0")
-        self._http = _HttpServer(self)
+        self.grpc_port: int = (
+            self._grpc.add_insecure_port(f"{LOOPBACK}:0")
+            if tls is None
+            else self._grpc.add_secure_port(f"{LOOPBACK}:0", _grpc_credentials(tls))
+        )
+        self._http = _HttpServer(self, tls)
         self.http_port: int = self._http.server_address[1]
         self._http_thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), name="otlp-http")
 
@@ -157,6 +201,7 @@ class OtlpReceiver:
         """
         Stop both servers and wait for their threads.
         """
+        self._ended.set()
         self._grpc.stop(grace=None).wait()
         self._workers.shutdown()
         self._http.shutdown()
@@ -168,14 +213,14 @@ class OtlpReceiver:
         """
         The address for OTLP over gRPC.
         """
-        return f"http://{LOOPBACK}:{self.grpc_port}"
+        return f"{self._scheme}://{LOOPBACK}:{self.grpc_port}"
 
     @property
     def http_endpoint(self) -> str:
         """
         The address for OTLP over HTTP, without the path of a signal.
         """
-        return f"http://{LOOPBACK}:{self.http_port}"
+        return f"{self._scheme}://{LOOPBACK}:{self.http_port}"
 
     @property
     def grpc_env(self) -> dict[str, str]:
@@ -190,6 +235,42 @@ class OtlpReceiver:
         The standard variables that send all signals here over HTTP.
         """
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.http_endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+
+    def answer(self, signal: str, *answers: Answer) -> None:
+        """
+        Prepare the answers to the next requests of a signal; what is not accepted is not kept.
+        """
+        with self._changed:
+            self._answers[signal] = deque(answers)
+
+    def forget(self) -> None:
+        """
+        Forget what was received so far, and the prepared answers.
+        """
+        with self._changed:
+            self._answers.clear()
+            for kept in (self._spans, self._metrics, self._logs, self._requests):
+                kept.clear()
+
+    def requests(self, signal: str) -> list[Request]:
+        """
+        Return the requests of a signal so far, those that were refused included.
+        """
+        with self._changed:
+            return [request for request in self._requests if request.signal == signal]
+
+    def take_answer(self, request: Request) -> Answer:
+        """
+        Keep a request, and return the answer to it, at the time when it is due.
+        """
+        with self._changed:
+            self._requests.append(request)
+            prepared = self._answers[request.signal]
+            answer = prepared.popleft() if prepared else Answer()
+            self._changed.notify_all()
+        if answer.is_silent:
+            self._ended.wait()
+        return answer
 
     def spans(self) -> list[Span]:
         """
@@ -285,36 +366,70 @@ class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self, receiver: OtlpReceiver) -> None:
         self._receiver = receiver
 
-    def Export(  # noqa: N802 - the name is the protocol's
-        self, request: trace_service_pb2.ExportTraceServiceRequest, context: Any
-    ) -> trace_service_pb2.ExportTraceServiceResponse:
-        del context
-        self._receiver.add_traces(request)
-        return trace_service_pb2.ExportTraceServiceResponse()
+    def Export(self, request: trace_service_pb2.ExportTraceServiceRequest, context: Any) -> Message:  # noqa: N802 - the name is the protocol's
+        answer = _checked(self._receiver, "traces", request, context)
+        if not answer.rejected:
+            self._receiver.add_traces(request)
+        return _response("traces", answer)
 
 
 class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
     def __init__(self, receiver: OtlpReceiver) -> None:
         self._receiver = receiver
 
-    def Export(  # noqa: N802 - the name is the protocol's
-        self, request: metrics_service_pb2.ExportMetricsServiceRequest, context: Any
-    ) -> metrics_service_pb2.ExportMetricsServiceResponse:
-        del context
-        self._receiver.add_metrics(request)
-        return metrics_service_pb2.ExportMetricsServiceResponse()
+    def Export(self, request: metrics_service_pb2.ExportMetricsServiceRequest, context: Any) -> Message:  # noqa: N802 - as above
+        answer = _checked(self._receiver, "metrics", request, context)
+        if not answer.rejected:
+            self._receiver.add_metrics(request)
+        return _response("metrics", answer)
 
 
 class _Logs(logs_service_pb2_grpc.LogsServiceServicer):
     def __init__(self, receiver: OtlpReceiver) -> None:
         self._receiver = receiver
 
-    def Export(  # noqa: N802 - the name is the protocol's
-        self, request: logs_service_pb2.ExportLogsServiceRequest, context: Any
-    ) -> logs_service_pb2.ExportLogsServiceResponse:
-        del context
-        self._receiver.add_logs(request)
-        return logs_service_pb2.ExportLogsServiceResponse()
+    def Export(self, request: logs_service_pb2.ExportLogsServiceRequest, context: Any) -> Message:  # noqa: N802 - as above
+        answer = _checked(self._receiver, "logs", request, context)
+        if not answer.rejected:
+            self._receiver.add_logs(request)
+        return _response("logs", answer)
+
+
+def _checked(receiver: OtlpReceiver, signal: str, request: Message, context: Any) -> Answer:
+    """
+    Return the answer to a gRPC request, if it is no error.
+    """
+    headers = {str(name): str(value) for name, value in context.invocation_metadata()}
+    answer = receiver.take_answer(Request(signal, headers, request.ByteSize()))
+    if answer.is_silent:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "")
+    if answer.code != "OK":
+        if answer.retry_after is not None:
+            info = RetryInfo()
+            info.retry_delay.FromNanoseconds(int(float(answer.retry_after) * 1e9))
+            status = Status(message=answer.message)
+            status.details.add().Pack(info)
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(grpc.StatusCode[answer.code], answer.message)
+    return answer
+
+
+def _response(signal: str, answer: Answer) -> Message:
+    response: Any = {
+        "traces": trace_service_pb2.ExportTraceServiceResponse,
+        "metrics": metrics_service_pb2.ExportMetricsServiceResponse,
+        "logs": logs_service_pb2.ExportLogsServiceResponse,
+    }[signal]()
+    if answer.rejected or answer.message:
+        name = {"traces": "spans", "metrics": "data_points", "logs": "log_records"}[signal]
+        setattr(response.partial_success, f"rejected_{name}", answer.rejected)
+        response.partial_success.error_message = answer.message
+    return response
+
+
+def _grpc_credentials(tls: TlsFiles) -> Any:
+    pair = tls.key.read_bytes(), tls.certificate.read_bytes()
+    return grpc.ssl_server_credentials([pair], tls.ca.read_bytes(), require_client_auth=True)
 
 
 class _HttpServer(socketserver.ThreadingTCPServer):
@@ -322,9 +437,22 @@ class _HttpServer(socketserver.ThreadingTCPServer):
     HTTP on a plain TCP server: http.server's own requests the name of this machine from the DNS when it binds.
     """
 
-    def __init__(self, receiver: OtlpReceiver) -> None:
+    # A silent answer must not keep the server's end waiting.
+    daemon_threads = True
+
+    def __init__(self, receiver: OtlpReceiver, tls: TlsFiles | None) -> None:
         self.receiver = receiver
         super().__init__((LOOPBACK, 0), _HttpHandler)
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca))
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_cert_chain(tls.certificate, tls.key)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """
+        Keep the terminal for the tests: a client may end a connection at any time.
+        """
 
 
 class _HttpHandler(http.server.BaseHTTPRequestHandler):
@@ -342,37 +470,53 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
         Answer an export as the protocol requires.
         """
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
+        match self.headers.get("Content-Encoding"):
+            case "gzip":
+                body = gzip.decompress(body)
+            case "deflate":
+                body = zlib.decompress(body)
+        signal = self.path.removeprefix("/v1/")
+        if signal not in ("traces", "metrics", "logs"):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        receiver = self.server.receiver
+        # The names of headers have no case.
+        answer = receiver.take_answer(Request(signal, {k.lower(): v for k, v in self.headers.items()}, len(body)))
+        if len(body) > receiver.most_bytes:
+            answer = Answer(status=HTTPStatus.BAD_REQUEST, message="http: request body too large")
+        if answer.is_silent:
+            self.close_connection = True
+            return
+        if answer.status != HTTPStatus.OK:
+            self._send(answer, Status(message=answer.message))
+            return
         try:
-            answer = self._keep(body)
+            if not answer.rejected:
+                self._keep(signal, body)
         except DecodeError:
             self.send_error(HTTPStatus.BAD_REQUEST)
             return
-        if answer is None:
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        payload = answer.SerializeToString()
-        self.send_response(HTTPStatus.OK)
+        self._send(answer, _response(signal, answer))
+
+    def _send(self, answer: Answer, message: Message) -> None:
+        payload = message.SerializeToString()
+        self.send_response(answer.status)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Content-Length", str(len(payload)))
+        if answer.retry_after is not None:
+            self.send_header("Retry-After", answer.retry_after)
         self.end_headers()
         self.wfile.write(payload)
 
-    def _keep(self, body: bytes) -> Message | None:
+    def _keep(self, signal: str, body: bytes) -> None:
         receiver = self.server.receiver
-        match self.path:
-            case "/v1/traces":
+        match signal:
+            case "traces":
                 receiver.add_traces(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
-                return trace_service_pb2.ExportTraceServiceResponse()
-            case "/v1/metrics":
+            case "metrics":
                 receiver.add_metrics(metrics_service_pb2.ExportMetricsServiceRequest.FromString(body))
-                return metrics_service_pb2.ExportMetricsServiceResponse()
-            case "/v1/logs":
+            case "logs":
                 receiver.add_logs(logs_service_pb2.ExportLogsServiceRequest.FromString(body))
-                return logs_service_pb2.ExportLogsServiceResponse()
-            case _:
-                return None
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
         """

@@ -1,0 +1,202 @@
+"""
+The delivery of one signal: read what is pending, send it, remove what the collector has answered.
+
+The rules are those of https://opentelemetry.io/docs/specs/otlp/: which answers are final, and how long to wait before
+the next request. Not here: one request (over_http, over_grpc), and the thread and the lock (otlp.drainer).
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.journal.otlp import Chunk, OtlpJournal
+from dkist_processing_core.otlp.destination import Signal, collector_of, protocol_of
+from dkist_processing_core.otlp.grpc_threads import check_threads_for_grpc
+from dkist_processing_core.otlp.outcome import Delivered, Outcome, Refused, Unavailable
+from dkist_processing_core.otlp.warnings import TelemetryWarnings
+from dkist_processing_core.settings.interface import Settings
+
+# A gRPC server accepts 4 MiB by default, and an HTTP server of the OpenTelemetry Collector 20 MiB.
+_MOST_BYTES = 2 * 1024**2
+_MOST_ITEMS = 8192
+_CONNECT_SECONDS = 2.0
+_LONGEST_PAUSE_SECONDS = 30.0
+# A collector may request any pause. A longer one is probably an error.
+_LONGEST_REQUESTED_SECONDS = 3600.0
+
+
+class Exporter(Protocol):
+    """Sends the requests of one signal over one protocol."""
+
+    def send(self, body: bytes) -> Outcome:
+        """Send one serialized request, and return its outcome."""
+
+    def close(self) -> None:
+        """Close the connection; may be called from another thread."""
+
+
+class Delivery:
+    """Delivers one signal from its journal; it belongs to one thread, except for `cancel`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        signal: Signal,
+        warnings: TelemetryWarnings,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Open no connection.
+
+        Args:
+            settings: The settings that name the collector.
+            signal: The signal.
+            warnings: Logs outages and refusals.
+            on_progress: Called when the collector has accepted a connection or has answered.
+        """
+        self._settings = settings
+        self._signal = signal
+        self._warnings = warnings
+        self._on_progress = on_progress
+        self._exporter: Exporter | None = None
+        self._most_bytes = _MOST_BYTES
+        self._failures = 0
+        # How many of the next chunks are sent in a request of their own.
+        self._alone = 0
+        self._answered: tuple[list[Chunk], int, tuple[int, int] | None] | None = None
+        self.problem: str | None = None
+        """Why nothing can be delivered at present; None if no problem is known."""
+        self.resumes_at = 0.0
+        """The time of `time.monotonic` before which no request is sent."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no request is sent at present, after a failure."""
+        return time.monotonic() < self.resumes_at
+
+    def run(self, journal: OtlpJournal, is_over: Callable[[], bool]) -> None:
+        """Deliver until nothing is pending, until a failure, or until `is_over`."""
+        self._remove_answered(journal)
+        while not (is_over() or self.is_paused):
+            most_bytes = 0 if self._alone else self._most_bytes
+            chunks = journal.pending(self._signal, most_bytes=most_bytes, most_items=_MOST_ITEMS)
+            if not chunks:
+                return
+            refused = self._deliver(chunks)
+            if refused is not None:
+                # Kept until it is done: an error of the disk must not cause a second delivery.
+                self._answered = chunks, refused, journal.file
+                self._remove_answered(journal)
+
+    def _remove_answered(self, journal: OtlpJournal) -> None:
+        if self._answered is not None:
+            chunks, refused, file = self._answered
+            if file == journal.file:
+                journal.remove(chunks, delivered=sum(chunk.items for chunk in chunks) - refused, refused=refused)
+            self._answered = None
+
+    def _deliver(self, chunks: list[Chunk]) -> int | None:
+        """Send chunks in one request; return how many items were refused, or None if they have to be sent again."""
+        # Serialized requests of one signal, one after the other, are one serialized request: their fields repeat.
+        body = b"".join(chunk.body for chunk in chunks)
+        items = sum(chunk.items for chunk in chunks)
+        outcome = self._send(body)
+        if len(chunks) > 1 and isinstance(outcome, Refused):
+            if outcome.is_too_large:
+                self._most_bytes = len(body) // 2
+            else:
+                # The content of one process may be the reason, and must not cost the others theirs.
+                self._alone = len(chunks)
+            return None
+        refused = self._settle(outcome, body, items)
+        if refused is None:
+            return None
+        self._alone = max(0, self._alone - 1)
+        self._failures, self.problem = 0, None
+        self._warnings.report_recovery(self._signal)
+        return min(refused, items)
+
+    def _settle(self, outcome: Outcome, body: bytes, items: int) -> int | None:
+        """Return how many items of an answered request were refused; None if it has to be sent again."""
+        match outcome:
+            case Unavailable(reason, after):
+                self._pause(reason, after)
+                return None
+            case Delivered(rejected, message):
+                if rejected or message:
+                    self._warnings.report_refusal(self._signal, rejected, message or "no reason given")
+                return rejected
+            case Refused(reason, is_too_large):
+                from dkist_processing_core.otlp.answers import halves  # noqa: PLC0415 - the exporter has imported it
+
+                parts = halves(self._signal, body) if is_too_large else []
+                if not parts:
+                    self._warnings.report_refusal(self._signal, items, reason)
+                    return items
+                refused = 0
+                for count, part in parts:
+                    of_part = self._settle(self._send(part), part, count)
+                    if of_part is None:
+                        return None
+                    refused += of_part
+                return refused
+
+    def _send(self, body: bytes) -> Outcome:
+        try:
+            exporter = self._exporter or self._open()
+            if isinstance(exporter, Unavailable):
+                return exporter
+            self._exporter = exporter
+            outcome = exporter.send(body)
+        except ConfigurationError as error:
+            return Unavailable(str(error))
+        except Exception as error:  # noqa: BLE001 - a provider of credentials may raise anything
+            return Unavailable(f"{self._signal} cannot be sent: {type(error).__name__}: {error}")
+        self._on_progress()
+        return outcome
+
+    def _open(self) -> Exporter | Unavailable:
+        """Return an exporter, whose modules are imported once the collector has accepted a connection."""
+        collector = collector_of(self._settings, self._signal)
+        problem = None if collector is None else collector.problem(_CONNECT_SECONDS)
+        if problem is not None:
+            return Unavailable(problem)
+        self._on_progress()
+        exporter: Exporter
+        if protocol_of(self._settings, self._signal) == "grpc":
+            check_threads_for_grpc()
+            from dkist_processing_core.otlp.over_grpc import GrpcExporter  # noqa: PLC0415 - see the docstring
+
+            exporter = GrpcExporter(self._settings, self._signal)
+        else:
+            from dkist_processing_core.otlp.over_http import HttpExporter  # noqa: PLC0415 - see the docstring
+
+            exporter = HttpExporter(self._settings, self._signal)
+        self._on_progress()
+        return exporter
+
+    def _pause(self, reason: str, after: float | None) -> None:
+        """Pause after a failure: for as long as the collector requests, or else longer each time, with jitter."""
+        self._failures += 1
+        longest = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (self._failures - 1))
+        seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        if after is not None:
+            seconds = min(after, _LONGEST_REQUESTED_SECONDS)
+        self.resumes_at = time.monotonic() + seconds
+        self.problem = reason
+        self._warnings.report_outage(self._signal, reason)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another one."""
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.close()
+
+    def cancel(self) -> None:
+        """End the request that another thread is sending, if the protocol can do this."""
+        exporter = self._exporter
+        if exporter is not None:
+            exporter.close()

@@ -1,0 +1,670 @@
+"""
+Tests of the delivery of telemetry to a real OTLP receiver, over both protocols.
+
+Not here: the journal itself (test_otlp_journal), and what is written to it (test_tracing).
+"""
+
+import contextlib
+import os
+import signal as signals
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.journal.otlp import OtlpBooks
+from dkist_processing_core.otlp import SIGNALS, Signal, destination_of, journal_path
+from dkist_processing_core.otlp.delivery import Delivery
+from dkist_processing_core.otlp.drainer import TelemetryDrainer, deliver_own, lock_of
+from dkist_processing_core.otlp.options import options_of, url_of
+from dkist_processing_core.otlp.warnings import TelemetryWarnings
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import read_settings, secrets_in
+from tests.otlp_requests import append, books_of, open_journal, request_of
+from tests.running import ROOT, run_python
+from tests.services.otlp import Answer, OtlpReceiver
+from tests.services.sockets import BlackHole
+from tests.services.tls import CertificateAuthority, TlsFiles
+
+PROTOCOLS = ("grpc", "http/protobuf")
+RETRYABLE = [
+    *[("http/protobuf", Answer(status=status)) for status in (429, 502, 503, 504)],
+    *[
+        ("grpc", Answer(code=code))
+        for code in ("CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS")
+    ],
+    ("grpc", Answer(code="RESOURCE_EXHAUSTED", retry_after="0.5")),
+]
+FINAL = [
+    *[("http/protobuf", Answer(status=status)) for status in (400, 401, 403, 404, 500, 501)],
+    *[
+        ("grpc", Answer(code=code))
+        for code in (
+            "UNKNOWN", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "FAILED_PRECONDITION",
+            "UNIMPLEMENTED", "INTERNAL", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED",
+        )
+    ],
+]  # fmt: skip
+SECRET = "s3cret-of-the-collector"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[OtlpReceiver]:
+    """
+    The receiver of this module.
+    """
+    with OtlpReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def receiver(shared: OtlpReceiver) -> OtlpReceiver:
+    """
+    The receiver of this module, which has received nothing so far.
+    """
+    shared.forget()
+    return shared
+
+
+@pytest.fixture(scope="module")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    """
+    The files of either end of a connection: both ends trust the same authority.
+    """
+    return CertificateAuthority(tmp_path_factory.mktemp("authority")).issue("either-end")
+
+
+def environment(receiver: OtlpReceiver, protocol: str) -> dict[str, str]:
+    """
+    Return the variables that name a receiver as the collector of all signals.
+    """
+    return receiver.grpc_env if protocol == "grpc" else receiver.http_env
+
+
+@pytest.fixture
+def settings_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """
+    A function that returns the settings for a receiver, a protocol and further variables.
+    """
+
+    def settings_for(receiver: OtlpReceiver, protocol: str, **variables: str) -> Settings:
+        for name, value in (environment(receiver, protocol) | variables).items():
+            monkeypatch.setenv(name, value)
+        return read_settings()
+
+    return settings_for
+
+
+def delivery_of(settings: Settings, signal: Signal = "traces") -> Delivery:
+    """
+    Return the delivery of one signal.
+    """
+    return Delivery(settings, signal, TelemetryWarnings(journal_path(settings), secrets_in(settings)))
+
+
+def run_once(delivery: Delivery, settings: Settings) -> None:
+    """
+    Deliver what is pending, until the first failure.
+    """
+    with contextlib.closing(delivery), open_journal(settings) as journal:
+        delivery.run(journal, lambda: False)
+
+
+def names_in(receiver: OtlpReceiver) -> list[str]:
+    """
+    Return the names of the received spans, in order.
+    """
+    return sorted(span.name for span in receiver.spans())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_all_signals_of_several_processes_arrive_in_few_requests(
+    receiver: OtlpReceiver, protocol: str, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    Requests of one signal are merged, and each item arrives once.
+    """
+    settings = settings_for(receiver, protocol)
+    for number in range(20):
+        for signal in SIGNALS:
+            append(settings, signal, f"{signal} {number} a", f"{signal} {number} b")
+
+    deliver_own(settings, journal_path(settings), 30.0)
+
+    assert len({span.span_id for span in receiver.spans()}) == len(receiver.spans()) == 40
+    assert len({record.body for record in receiver.logs()}) == len(receiver.logs()) == 40
+    assert len({metric.name for metric in receiver.metrics()}) == len(receiver.metrics()) == 40
+    for signal in SIGNALS:
+        assert len(receiver.requests(signal)) == 1
+        assert books_of(settings, signal) == OtlpBooks(pending=0, delivered=40, refused=0, dropped=0)
+
+
+@pytest.mark.parametrize(("protocol", "answer"), RETRYABLE)
+def test_a_retryable_answer_keeps_telemetry(
+    receiver: OtlpReceiver, protocol: str, answer: Answer, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    It is delivered after a pause, and the pause is not prolonged by a success.
+    """
+    settings = settings_for(receiver, protocol)
+    append(settings, "traces", "a", "b")
+    delivery = delivery_of(settings)
+
+    receiver.answer("traces", answer)
+    run_once(delivery, settings)
+
+    assert books_of(settings, "traces").pending == 2
+    assert delivery.is_paused
+    delivery.resumes_at = 0.0
+    run_once(delivery, settings)
+    assert names_in(receiver) == ["a", "b"]
+    assert books_of(settings, "traces") == OtlpBooks(pending=0, delivered=2, refused=0, dropped=0)
+    assert delivery.problem is None
+
+
+@pytest.mark.parametrize(("protocol", "answer"), FINAL)
+def test_a_final_answer_drops_telemetry_and_is_logged_once(
+    receiver: OtlpReceiver,
+    protocol: str,
+    answer: Answer,
+    settings_for: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    What was refused is counted, and what follows is delivered.
+    """
+    settings = settings_for(receiver, protocol)
+    delivery = delivery_of(settings)
+
+    for _ in range(2):
+        append(settings, "traces", "a", "b")
+        receiver.answer("traces", answer)
+        run_once(delivery, settings)
+    append(settings, "traces", "c")
+    run_once(delivery, settings)
+
+    assert books_of(settings, "traces") == OtlpBooks(pending=0, delivered=1, refused=4, dropped=0)
+    assert names_in(receiver) == ["c"]
+    assert len([message for message in caplog.messages if "refused" in message]) == 1
+    assert not delivery.is_paused
+
+
+IN_AN_HOUR = "a date"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answer", "least", "most"),
+    [
+        ("http/protobuf", Answer(status=429, retry_after="40"), 30.0, 40.0),
+        ("http/protobuf", Answer(status=503, retry_after=IN_AN_HOUR), 3500.0, 3600.0),
+        ("http/protobuf", Answer(status=503, retry_after="999999"), 3500.0, 3600.0),
+        ("http/protobuf", Answer(status=503, retry_after="nonsense"), -9.0, 1.0),
+        ("grpc", Answer(code="RESOURCE_EXHAUSTED", retry_after="40"), 30.0, 40.0),
+        ("grpc", Answer(code="UNAVAILABLE", retry_after="40.5"), 30.0, 40.5),
+        ("grpc", Answer(code="UNAVAILABLE"), -9.0, 1.0),
+    ],
+)
+def test_the_collector_chooses_the_pause(
+    receiver: OtlpReceiver,
+    protocol: str,
+    answer: Answer,
+    least: float,
+    most: float,
+    settings_for: Callable[..., Settings],
+) -> None:
+    """
+    Both forms of Retry-After and RetryInfo count, up to an hour; without them the first pause is at most a second.
+    """
+    settings = settings_for(receiver, protocol)
+    append(settings, "traces", "a")
+    delivery = delivery_of(settings)
+    if answer.retry_after == IN_AN_HOUR:
+        date = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+        answer = replace(answer, retry_after=date)
+
+    receiver.answer("traces", answer)
+    run_once(delivery, settings)
+
+    assert least < delivery.resumes_at - time.monotonic() <= most
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_a_partial_success_is_counted_and_logged_once(
+    receiver: OtlpReceiver,
+    protocol: str,
+    signal: Signal,
+    settings_for: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    The request is not sent again, as the specification requires.
+    """
+    settings = settings_for(receiver, protocol)
+    delivery = delivery_of(settings, signal)
+
+    for _ in range(2):
+        append(settings, signal, "a", "b", "c")
+        receiver.answer(signal, Answer(rejected=2, message="too old"))
+        run_once(delivery, settings)
+
+    assert books_of(settings, signal) == OtlpBooks(pending=0, delivered=2, refused=4, dropped=0)
+    assert len(receiver.requests(signal)) == 2
+    assert [message for message in caplog.messages if "too old" in message] == [
+        f"the collector of {signal} refused some, which are dropped (2 so far): too old"
+    ]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_that_is_too_large_is_halved(protocol: str, settings_for: Callable[..., Settings]) -> None:
+    """
+    Each item that fits arrives once, from one process or from several, and only one that never fits is refused.
+    """
+    with OtlpReceiver(most_bytes=2000) as narrow:
+        settings = settings_for(narrow, protocol)
+        append(settings, "traces", *[f"span {number}" for number in range(200)])
+        for number in range(100):
+            append(settings, "traces", f"another {number}")
+        append(settings, "traces", "x" * 3000, "last")
+
+        run_once(delivery_of(settings), settings)
+
+        expected = [
+            *[f"span {number}" for number in range(200)],
+            *[f"another {number}" for number in range(100)],
+            "last",
+        ]
+        assert names_in(narrow) == sorted(expected)
+        assert books_of(settings, "traces") == OtlpBooks(pending=0, delivered=301, refused=1, dropped=0)
+
+
+@pytest.mark.parametrize("signal", ["metrics", "logs"])
+def test_metrics_and_log_records_are_halved_too(signal: Signal, settings_for: Callable[..., Settings]) -> None:
+    """
+    A metric is counted by its points.
+    """
+    with OtlpReceiver(most_bytes=500) as narrow:
+        settings = settings_for(narrow, "http/protobuf")
+        append(settings, signal, *[f"item {number}" for number in range(60)])
+
+        run_once(delivery_of(settings, signal), settings)
+
+        received = narrow.metrics() if signal == "metrics" else narrow.logs()
+        assert len(received) == 60
+        assert books_of(settings, signal).delivered == 60
+
+
+def test_a_request_that_is_refused_does_not_cost_other_processes_theirs(
+    receiver: OtlpReceiver, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    After a refusal of several requests at once, each is sent on its own.
+    """
+    settings = settings_for(receiver, "http/protobuf")
+    with open_journal(settings) as journal:
+        journal.append("traces", 1, request_of("traces", ["before"]))
+        journal.append("traces", 1, b"\xff no protobuf")
+        journal.append("traces", 1, request_of("traces", ["after"]))
+
+    run_once(delivery_of(settings), settings)
+
+    assert names_in(receiver) == ["after", "before"]
+    assert books_of(settings, "traces") == OtlpBooks(pending=0, delivered=2, refused=1, dropped=0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_silent_collector_of_one_signal_does_not_hold_up_another(
+    receiver: OtlpReceiver, protocol: str, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    Log records arrive while the request with spans waits for its answer, and the wait is limited.
+    """
+    settings = settings_for(receiver, protocol)
+    receiver.answer("traces", Answer(is_silent=True))
+    append(settings, "traces", "a")
+    append(settings, "logs", "b")
+    drainer = TelemetryDrainer(settings)
+
+    drainer.start()
+    receiver.wait_for(lambda found: found.requests("traces") and found.logs())
+    began = time.monotonic()
+    drainer.finish(30.0, patience=0.2)
+
+    assert time.monotonic() - began < 5.0
+    assert books_of(settings, "traces").pending == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_collector_that_never_answers_costs_the_limit(
+    black_hole: BlackHole, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The telemetry stays in the journal.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{black_hole.port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    settings = read_settings()
+    path = append(settings, "traces", "a")
+
+    began = time.monotonic()
+    deliver_own(settings, path, 0.3)
+
+    assert time.monotonic() - began < 3.0
+    assert books_of(settings, "traces").pending == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_after_an_outage_each_item_arrives_once(
+    receiver: OtlpReceiver,
+    protocol: str,
+    settings_for: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    One warning is logged for the whole outage, and one line after it.
+    """
+    caplog.set_level("INFO")
+    settings = settings_for(receiver, protocol)
+    unavailable = Answer(status=503, code="UNAVAILABLE", message="maintenance", retry_after="0.01")
+    for signal in SIGNALS:
+        receiver.answer(signal, *[unavailable] * 3)
+        append(settings, signal, f"{signal} a", f"{signal} b")
+    drainer = TelemetryDrainer(settings, poll_seconds=0.02)
+
+    drainer.start()
+    receiver.wait_for(lambda found: found.spans() and found.logs() and found.metrics(), 30.0)
+    append(settings, "traces", "later")
+    receiver.wait_for(lambda found: "later" in names_in(found), 30.0)
+    drainer.finish(30.0)
+
+    assert names_in(receiver) == ["later", "traces a", "traces b"]
+    assert [len(receiver.logs()), len(receiver.metrics())] == [2, 2]
+    assert len([message for message in caplog.messages if "maintenance" in message]) == 1
+    assert len([message for message in caplog.messages if "delivered again" in message]) == 1
+
+
+def test_of_several_processes_one_delivers(receiver: OtlpReceiver, settings_for: Callable[..., Settings]) -> None:
+    """
+    The others leave it what they have appended, and wait for nothing.
+    """
+    settings = settings_for(receiver, "http/protobuf")
+    path = append(settings, "traces", "a")
+    lock = lock_of(path, "traces")
+    assert lock.acquire()
+
+    deliver_own(settings, path, 30.0)
+    assert receiver.spans() == []
+    lock.release()
+    drainers = [TelemetryDrainer(settings, poll_seconds=0.01) for _ in range(3)]
+    for drainer in drainers:
+        drainer.start()
+    for number in range(50):
+        append(settings, "traces", f"span {number}")
+    for drainer in drainers:
+        drainer.finish(30.0)
+
+    assert names_in(receiver) == sorted(["a", *[f"span {number}" for number in range(50)]])
+
+
+DELIVERER = """
+from dkist_processing_core.otlp import journal_path
+from dkist_processing_core.otlp.drainer import deliver_own
+from dkist_processing_core.settings.reading import read_settings
+settings = read_settings()
+deliver_own(settings, journal_path(settings), 60.0)
+"""
+
+
+def test_a_deliverer_that_is_killed_costs_at_most_a_repeated_request(
+    receiver: OtlpReceiver, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    Nothing is removed before the collector has answered, so another process sends the same request.
+    """
+    settings = settings_for(receiver, "http/protobuf")
+    append(settings, "traces", "a", "b")
+    receiver.answer("traces", Answer(is_silent=True))
+    process = subprocess.Popen([sys.executable, "-c", DELIVERER], cwd=ROOT, env=os.environ)
+
+    receiver.wait_for(lambda found: found.requests("traces"), 60.0)
+    process.send_signal(signals.SIGKILL)
+    process.wait()
+    deliver_own(settings, journal_path(settings), 30.0)
+
+    assert names_in(receiver) == ["a", "b"]
+    assert len({request.size for request in receiver.requests("traces")}) == 1
+    assert len(receiver.requests("traces")) == 2
+
+
+def test_a_process_that_is_killed_after_an_append_loses_nothing(
+    receiver: OtlpReceiver, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    The append is in the file when it returns.
+    """
+    settings = settings_for(receiver, "grpc")
+    program = (
+        "import os, signal\n"
+        "from tests.otlp_requests import append\n"
+        "from dkist_processing_core.settings.reading import read_settings\n"
+        "append(read_settings(), 'traces', 'a', 'b')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+
+    assert run_python(program, {}).returncode == -signals.SIGKILL
+    deliver_own(settings, journal_path(settings), 30.0)
+
+    assert names_in(receiver) == ["a", "b"]
+
+
+def test_a_dead_collector_costs_no_import(refusing_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The clients of both protocols are imported once the collector has accepted a connection.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{refusing_port}")
+    append(read_settings(), "traces", "a")
+    check = "import sys; print(sorted({'grpc', 'requests', 'google.protobuf', 'opentelemetry.sdk'} & set(sys.modules)))"
+
+    done = run_python(DELIVERER + check, {})
+
+    assert done.stdout == "[]\n", done.stderr
+
+
+FORKING = """
+import os, time
+from dkist_processing_core.otlp.drainer import TelemetryDrainer
+from dkist_processing_core.settings.reading import read_settings
+from tests.otlp_requests import append, books_of
+settings = read_settings()
+drainer = TelemetryDrainer(settings, poll_seconds=0.01)
+drainer.start()
+for number in range(20):
+    append(settings, "traces", f"span {number}")
+    child = os.fork()
+    if not child:
+        append(settings, "traces", f"child {number}")
+        raise SystemExit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+drainer.finish(30.0)
+print(books_of(settings, "traces").pending)
+"""
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_fork_beside_a_delivery_is_safe(receiver: OtlpReceiver, protocol: str) -> None:
+    """
+    A child may append and end as any process, while threads of its parent use a connection.
+    """
+    done = run_python(FORKING, environment(receiver, protocol))
+
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+    assert len({span.span_id for span in receiver.spans()}) == len(receiver.spans()) == 40
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_both_ends_of_a_connection_are_verified(
+    protocol: str, tls_files: TlsFiles, settings_for: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The telemetry waits for a delivery with the right certificates.
+    """
+    with OtlpReceiver(tls=tls_files) as receiver:
+        settings = settings_for(receiver, protocol, OTEL_EXPORTER_OTLP_CERTIFICATE=str(tls_files.ca))
+        append(settings, "traces", "a")
+
+        run_once(delivery_of(settings), settings)
+        waiting = books_of(settings, "traces").pending
+        certified = settings_for(
+            receiver,
+            protocol,
+            OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=str(tls_files.certificate),
+            OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY=str(tls_files.key),
+        )
+        run_once(delivery_of(certified), certified)
+
+        assert waiting == 1
+        assert len(caplog.messages) == 1
+        assert names_in(receiver) == ["a"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_headers_reach_the_collector_and_nothing_else(
+    receiver: OtlpReceiver, protocol: str, settings_for: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A collector that repeats a header in its answer does not bring it into a log.
+    """
+    settings = settings_for(
+        receiver,
+        protocol,
+        OTEL_EXPORTER_OTLP_HEADERS="x-general=1",
+        OTEL_EXPORTER_OTLP_TRACES_HEADERS=f"authorization=Bearer%20{SECRET}, x-two = 2 ",
+    )
+    path = append(settings, "traces", "a")
+    receiver.answer("traces", Answer(status=403, code="PERMISSION_DENIED", message=f"no access by {SECRET}"))
+
+    run_once(delivery_of(settings), settings)
+
+    (request,) = receiver.requests("traces")
+    assert request.headers["authorization"] == f"Bearer {SECRET}"
+    assert request.headers["x-two"] == "2"
+    assert "x-general" not in request.headers
+    assert "no access by [redacted]" in caplog.text
+    assert SECRET not in caplog.text + destination_of(settings) + repr(options_of(settings, "traces"))
+    assert not any(SECRET.encode() in file.read_bytes() for file in path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "encoding"), [("", "gzip"), ("gzip", "gzip"), ("deflate", "deflate"), ("none", None)]
+)
+def test_requests_are_compressed(
+    receiver: OtlpReceiver, value: str, encoding: str | None, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    By default with gzip.
+    """
+    settings = settings_for(receiver, "http/protobuf", OTEL_EXPORTER_OTLP_COMPRESSION=value)
+    append(settings, "logs", "a" * 10_000)
+
+    run_once(delivery_of(settings, "logs"), settings)
+
+    (request,) = receiver.requests("logs")
+    assert request.headers.get("content-encoding") == encoding
+    assert (int(request.headers["content-length"]) < 1000) is (encoding is not None)
+    assert len(receiver.logs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "abc"}, "OTEL_EXPORTER_OTLP_TIMEOUT: found abc, expected a number of seconds"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "-1"}, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT: found -1, expected a number"),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "found zstd, expected one of gzip, deflate, none"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": f"a=1,{SECRET}"}, "found header 2 in another form, expected name=value pairs"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": f"a={SECRET}%0A"}, ""),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": f"a={SECRET}%0Ab"}, "found header 1 in another form"),
+        ({"OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/ca.pem"}, "found /no/ca.pem, which cannot be read (No such file"),
+    ],
+)
+def test_a_wrong_variable_is_one_clear_error(
+    receiver: OtlpReceiver,
+    variables: dict[str, str],
+    message: str,
+    settings_for: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    The telemetry is kept until the variable is correct, and a header is not shown.
+    """
+    settings = settings_for(receiver, "http/protobuf", **variables)
+    append(settings, "traces", "a")
+
+    if not message:
+        options_of(settings, "traces")
+        return
+    with pytest.raises(ConfigurationError) as error:
+        options_of(settings, "traces")
+    run_once(delivery_of(settings), settings)
+
+    assert message in str(error.value)
+    assert SECRET not in str(error.value) + caplog.text
+    assert [str(error.value) in text for text in caplog.messages] == [True]
+    assert books_of(settings, "traces").pending == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1"}, "http://c:1/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1/base/"}, "http://c:1/base/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:1/exact"}, "http://c:1/exact"),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "http://localhost:4318/v1/traces"),
+    ],
+)
+def test_the_url_over_http_follows_the_specification(
+    variables: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The variable of a signal is exact, and the general one is a base.
+    """
+    for name, value in (variables | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}).items():
+        monkeypatch.setenv(name, value)
+
+    assert url_of(read_settings(), "traces") == url
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("", 10.0), ("2.5", 2.5), ("999", 999.0), ("1000", 1.0), ("10000", 10.0)]
+)
+def test_a_timeout_is_in_seconds_or_in_milliseconds(
+    value: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    OpenTelemetry's SDK for Python reads seconds, and the specification counts milliseconds.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", value)
+
+    assert options_of(read_settings(), "traces").timeout == seconds
+
+
+def test_the_journal_of_a_collector_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It depends on protocol and address of each signal, and not on what a process exports, nor on credentials.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")
+    plain = journal_path(read_settings())
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:password@c:4317/?key=abcdef")
+    alike = journal_path(read_settings())
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    other = journal_path(read_settings())
+
+    assert plain == alike != other
+    assert "password" not in destination_of(read_settings())
+    assert "abcdef" not in destination_of(read_settings())
