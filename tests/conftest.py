@@ -57,6 +57,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_broker_restart",
         "test_cli_workflows",
         "test_cut_off",
+        "test_deployed_files",
         "test_dead_letters",
         "test_distribution",
         "test_docs",

@@ -75,7 +75,10 @@ def test_the_targets_of_the_documents_have_their_files(distribution: Path) -> No
     `make` finds the files that its targets need, and pytest finds the tests of files.
     """
     targets = ["demo", "docs", "lint", *STAMPS]
-    of_files = [f"tests/test_{name}.py" for name in ("benchmarks", "docs", "door", "drawings", "telemetry_files")]
+    of_files = [
+        f"tests/test_{name}.py"
+        for name in ("benchmarks", "deployed_files", "docs", "door", "drawings", "telemetry_files")
+    ]
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *of_files]
 
     done = [

@@ -186,7 +186,10 @@ def test_every_link_leads_somewhere() -> None:
     """
     broken = [
         f"{path.relative_to(ROOT)}: {target}"
-        for path in [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"]
+        for path in [
+            *DOCUMENTS,
+            *(ROOT / name for name in ("CONTRIBUTING.md", "examples/README.md", "telemetry/README.md")),
+        ]
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text())
         if "://" not in target and not (path.parent / target).exists()
     ]

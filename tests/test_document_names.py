@@ -20,6 +20,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "examples" / "README.md",
     ROOT / "config" / "airflow" / "README.md",
+    ROOT / "telemetry" / "README.md",
 ]
 CODE = [path for folder in ("dkist_processing_core", "examples") for path in (ROOT / folder).rglob("*.py")]
 _COMMAND = re.compile(r"dkist-core((?: +[^\s`|;)\"',]+)+)")

@@ -279,6 +279,21 @@ class RabbitMQNode(Server):
             "the memory alarm to " + ("rise" if on else "clear"),
         )
 
+    @contextmanager
+    def metrics(self) -> Iterator[int]:
+        """
+        Have the node serve its metrics by its plugin for Prometheus, and yield the port.
+        """
+        (port,) = free_ports(1)
+        settings = f'rabbitmq_prometheus, tcp_config, [{{ip, "{self.host}"}}, {{port, {port}}}]'
+        self.eval(f"application:load(rabbitmq_prometheus), application:set_env({settings}).")
+        self._enable("rabbitmq_prometheus")
+        try:
+            yield port
+        finally:
+            with suppress(NodeError):  # a test may leave the node dead
+                self._enable()
+
     def limit_messages(self, size: int) -> int:
         """
         Make the node refuse messages of more bytes, from the next connection on; return the limit before.
@@ -298,6 +313,14 @@ class RabbitMQNode(Server):
         self.start()
         if self._alarm:
             self.memory_alarm(on=False)
+
+    def _enable(self, *plugins: str) -> None:
+        """
+        Start these plugins on the running node, and stop all others.
+        """
+        enabled = self._folder / "enabled_plugins"
+        enabled.write_text(f"[{','.join(plugins)}].\n", encoding="ascii")
+        self.eval(f"rabbit_plugins:ensure({_string(enabled)}).")
 
     def _from_suite(self) -> list[str | Path]:
         """
