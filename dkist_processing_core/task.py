@@ -54,6 +54,8 @@ class TaskBase(ABC):
     """The number of attempts that may follow the first one; with 0, a failed task is not tried again."""
     retry_delay_seconds: int = 60
     """The delay before each of these attempts, in seconds; 0 for none."""
+    auto_instrument: bool = True
+    """Whether installed instrumentors make spans of the libraries that the task uses, if its spans are exported."""
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
         """

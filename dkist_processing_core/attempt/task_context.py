@@ -41,6 +41,7 @@ class IdentifiedTask(Protocol):
     workflow_version: str
     task_name: str
     recipe_run_id: int
+    auto_instrument: bool
 
     @property
     def base_telemetry_attributes(self) -> dict[str, Any]:
@@ -132,7 +133,16 @@ class TaskContext:
                     "%s publishes no events: %s", class_name(type(task)), redact(reason, also=secrets_in(settings))
                 )
                 attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(task))), None
+            self._instrument_libraries(task)
             return Lifecycle(attempt, settings=settings, telemetry=self.telemetry, attributes=attributes)
+
+    def _instrument_libraries(self, task: IdentifiedTask) -> None:
+        # Not before the author's module is loaded: the libraries that it has imported are known then.
+        from dkist_processing_core.delivery.reporter import errors_logged  # noqa: PLC0415 - as above
+
+        with errors_logged("libraries are not instrumented"):
+            if self.settings is not None and self.telemetry.has_own_spans and task.auto_instrument:
+                self.telemetry.instrument_libraries(self.settings)
 
 
 def _refuse_unconstructed(task: IdentifiedTask) -> None:

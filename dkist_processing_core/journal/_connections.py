@@ -103,7 +103,8 @@ class Connections:
     def open(self, database: str, *, uri: bool = False) -> sqlite3.Connection:
         """Return a new connection; the caller must run the first action on it by `use_first`."""
         with low_numbers_taken():
-            connection = sqlite3.connect(database, uri=uri, timeout=0, isolation_level=None, check_same_thread=False)
+            # The class itself: an instrumentor replaces `sqlite3.connect`, and would make a span of each statement.
+            connection = sqlite3.Connection(database, uri=uri, timeout=0, isolation_level=None, check_same_thread=False)
         self._connections.append(connection)
         self._record_descriptors()
         return connection

@@ -38,7 +38,7 @@ def _open(path: Path, timeout: float) -> sqlite3.Connection:
     for is_last in (False, True):
         with OpenedFileCheck(path) as file:
             uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-            reader = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
+            reader = sqlite3.Connection(uri, uri=True, timeout=timeout, isolation_level=None)
             try:
                 file.check(reader)
                 reader.execute("BEGIN")

@@ -107,6 +107,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     otel_service_name: str = _declared("otel_service_name")
     dkist_service_version: str | None = _declared("dkist_service_version")
     otel_resource_attributes: str | None = _declared("otel_resource_attributes")
+    otel_python_disabled_instrumentations: str | None = _declared("otel_python_disabled_instrumentations")
     otel_traces_exporter: Exporter = _declared("otel_traces_exporter")
     otel_metrics_exporter: Exporter = _declared("otel_metrics_exporter")
     otel_logs_exporter: Exporter = _declared("otel_logs_exporter")

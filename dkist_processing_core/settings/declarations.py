@@ -218,6 +218,12 @@ DECLARATIONS = {
         "Attributes of all telemetry.",
         expected="key=value pairs, separated by commas",
     ),
+    "otel_python_disabled_instrumentations": Declaration(
+        None,
+        kinds.text,
+        "The libraries that are not instrumented, by the names of their instrumentors; `*` for all.",
+        expected="names separated by commas, or a JSON list",
+    ),
     "otel_traces_exporter": Declaration(
         None,
         kinds.exporters,

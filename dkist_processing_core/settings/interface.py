@@ -48,6 +48,7 @@ class Settings(Protocol):
     otel_service_name: str
     dkist_service_version: str | None
     otel_resource_attributes: str | None
+    otel_python_disabled_instrumentations: str | None
     otel_exporter_otlp_endpoint: str | None
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:

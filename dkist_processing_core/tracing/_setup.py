@@ -54,6 +54,7 @@ def _set_up(settings: Settings) -> Telemetry:
         return Telemetry()
     secrets = secrets_in(settings)
     providers: dict[str, Any] = {"traces": _hosts_tracer_provider()}
+    is_hosted = providers["traces"] is not None
     if (named := config_file_of(settings)) is not None and providers["traces"] is None:
         problem = problem_of_config_file(settings)
         if problem is None:
@@ -80,6 +81,7 @@ def _set_up(settings: Settings) -> Telemetry:
         },
         secrets=secrets,
     )
+    telemetry.has_own_spans = telemetry.is_tracing and not is_hosted
     _use_given_out_ids(telemetry.tracer)
     return telemetry
 
@@ -90,6 +92,7 @@ def _set_up_by_file(settings: Settings, file: str) -> Telemetry:
     telemetry = Telemetry(
         _hosts_tracer_provider(), providers.get("metrics"), providers.get("logs"), secrets=secrets_in(settings)
     )
+    telemetry.has_own_spans = telemetry.is_tracing
     # Here no process has to wait for ids that a provider chooses: all of this run's set up the same ones.
     _use_given_out_ids(telemetry.tracer, chosen_ids)
     return telemetry

@@ -21,6 +21,7 @@ from dkist_processing_core import semconv
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.logs.fields import fields_of
 from dkist_processing_core.process.signals import signals_deferred
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import redact
 from dkist_processing_core.text.exception_text import class_name, message_of
 from dkist_processing_core.text.internal_errors import redacted_stack
@@ -66,10 +67,19 @@ class Telemetry:
         self._secrets = list(secrets)
         self._log_export = LogExport(logger_provider, self._secrets) if logger_provider else None
         self.is_tracing = tracer_provider is not None
+        self.has_own_spans = False
+        """Whether its spans are exported by this package, and not by a host application."""
         self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
         # The proxy, which the API returns until a provider is set, is not used: it keeps every instrument until then,
         # and with its callbacks every task.
         self.meter: metrics.Meter = (meter_provider or _hosts_meter_provider()).get_meter(semconv.SCOPE)
+
+    @staticmethod
+    def instrument_libraries(settings: Settings) -> None:
+        """Make spans of the use of each library for which an instrumentor is installed, from now on."""
+        from dkist_processing_core.tracing._instrumentation import instrument_libraries  # noqa: PLC0415 - only for spans
+
+        instrument_libraries(settings)
 
     @property
     def tracer_if_tracing(self) -> trace.Tracer | None:

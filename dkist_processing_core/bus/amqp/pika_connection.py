@@ -18,6 +18,7 @@ from typing import Any
 import pika
 import pika.adapters.select_connection
 import pika.adapters.utils.selector_ioloop_adapter
+import pika.connection
 import pika.frame
 import pika.spec
 
@@ -153,6 +154,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         self._services = _Services()
         super().__init__(*values, **named, custom_ioloop=self._services)
         self._services.poller.is_ours = lambda: self.is_ours
+
+    def channel(self, *values: Any, **named: Any) -> Any:
+        """Open a channel that no instrumentor has changed: it would make a span of each message."""
+        # An instrumentor replaces this method of pika by one that keeps the original in this attribute.
+        opening = pika.connection.Connection.channel
+        return getattr(opening, "__wrapped__", opening)(self, *values, **named)
 
     @property
     def is_ours(self) -> bool:

@@ -1,0 +1,100 @@
+"""
+The instrumentation of the libraries that an author uses, by the instrumentors that are installed beside them.
+
+An instrumentor imports its library. Therefore it is loaded only when that library is, or has been. Our own I/O makes no
+spans: the journal uses the class of its connections, which no instrumentor replaces, the connection to the broker is of
+a class that the instrumentor of pika does not know, and deliveries are marked (process.uninstrumented). Not here: the
+providers that receive the spans (_providers).
+"""
+
+import functools
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from importlib.util import find_spec
+
+from dkist_processing_core.process.signals import signals_deferred
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import secrets_in
+from dkist_processing_core.text import redact
+from dkist_processing_core.text.exception_text import class_name, message_of
+
+logger = logging.getLogger(__name__)
+_GROUP = "opentelemetry_instrumentor"
+_ALL = "*"
+# Log records are exported already. This instrumentor would export each of them again, by a handler of the root logger
+# that makes the author's `logging.basicConfig` useless.
+_REPLACED = frozenset({"logging"})
+# https://packaging.python.org/en/latest/specifications/dependency-specifiers/: the name of a requirement.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_INSTRUMENTS = re.compile(r"extra\s*==\s*['\"]instruments(-any)?['\"]")
+
+
+def instrument_libraries(settings: Settings) -> None:
+    """Instrument each library for which an instrumentor is installed, at once or as soon as it is imported."""
+    # Every instrumentor requires it. Without it there is none, and the entry points need not be read.
+    if find_spec("opentelemetry.instrumentation") is None:
+        return
+    _instrument(frozenset(_disabled(settings.otel_python_disabled_instrumentations or "")), tuple(secrets_in(settings)))
+
+
+@functools.cache
+def _instrument(disabled: frozenset[str], secrets: tuple[str, ...]) -> None:
+    # wrapt is a requirement of opentelemetry-instrumentation.
+    from wrapt import register_post_import_hook  # noqa: PLC0415 - as above
+
+    for found in entry_points(group=_GROUP):
+        names = {_ALL, found.name, re.sub("[-_]client$", "", found.name)}
+        if found.name in _REPLACED or not disabled.isdisjoint(names):
+            continue
+        load = functools.partial(_load, found, secrets)
+        libraries = _libraries_of(found)
+        if libraries is None:
+            load()
+        for library in libraries or ():
+            register_post_import_hook(load, library)
+
+
+def _disabled(text: str) -> Iterable[str]:
+    """Return names separated by commas, or in the JSON list that 7.x required."""
+    if text.lstrip().startswith("["):
+        try:
+            return [str(name) for name in json.loads(text)]
+        except ValueError:
+            text = re.sub(r"[\[\]\"']", "", text)
+    return [name.strip() for name in text.split(",")]
+
+
+def _libraries_of(found: EntryPoint) -> list[str] | None:
+    """Return the modules that an instrumentor is for; None for one that has no library, such as one of the system."""
+    required = [each for each in (found.dist.requires or ()) if _INSTRUMENTS.search(each)] if found.dist else []
+    names = [name[0] for each in required if (name := _NAME.match(each))]
+    if not names:
+        return [found.name] if found.name in sys.stdlib_module_names else None
+    # A distribution may have several instrumentors, each for one of these libraries.
+    return [module for name in names if found.name not in names or name == found.name for module in _modules_of(name)]
+
+
+def _modules_of(name: str) -> list[str]:
+    """Return the top-level modules of an installed distribution; none if it is not installed."""
+    try:
+        listed = distribution(name).read_text("top_level.txt")
+    except PackageNotFoundError:
+        return []
+    modules = [module for module in (listed or "").split() if not module.startswith("_")]
+    return modules or [name.replace("-", "_").lower()]
+
+
+def _load(found: EntryPoint, secrets: tuple[str, ...], _: object = None) -> None:
+    with signals_deferred():
+        try:
+            instrumentor = found.load()()
+            # The author may have done it. An incompatible version of the library is logged by the instrumentor.
+            if not instrumentor.is_instrumented_by_opentelemetry:
+                instrumentor.instrument()
+        except Exception as error:  # noqa: BLE001 - an instrumentor may raise anything
+            reason = redact(f"{class_name(type(error))}: {message_of(error)}", also=secrets)
+            logger.warning("%s is not instrumented: %s", found.name, reason)
