@@ -16,6 +16,7 @@ from dkist_processing_core.otlp.destination import Signal, collector_of, protoco
 from dkist_processing_core.otlp.grpc_threads import check_threads_for_grpc
 from dkist_processing_core.otlp.outcome import Delivered, Outcome, Refused, Unavailable
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
+from dkist_processing_core.process.uninstrumented import uninstrumented
 from dkist_processing_core.settings.interface import Settings
 
 # A gRPC server accepts 4 MiB by default, and an HTTP server of the OpenTelemetry Collector 20 MiB.
@@ -149,7 +150,8 @@ class Delivery:
             if isinstance(exporter, Unavailable):
                 return exporter
             self._exporter = exporter
-            outcome = exporter.send(body)
+            with uninstrumented():
+                outcome = exporter.send(body)
         except ConfigurationError as error:
             return Unavailable(str(error))
         except Exception as error:  # noqa: BLE001 - a provider of credentials may raise anything
