@@ -34,6 +34,8 @@ _FEWEST, _MOST = 20, 500
 # The size of a batch follows the time that the database takes for one.
 _FAST_SECONDS, _SLOW_SECONDS = 0.1, 0.5
 _ELSEWHERE_SECONDS = 0.5
+# A process that is replaced ends within a few seconds; a longer wait for another one is logged.
+_LONG_SECONDS = 5.0
 # Errors of the embedded bus that an operator must correct.
 _FINAL = (JournalAccessError, JournalFolderError, JournalVersionError)
 _PRUNED, _PRUNE_SECONDS = 500, 60.0
@@ -84,6 +86,9 @@ class Intake:
         self._steps = steps
         self._since = since
         self._is_past_remarked = False
+        # Since when (`time.monotonic`) another process receives, until that is logged.
+        self._waits_since: float | None = None
+        self._is_wait_remarked = False
         self._secrets = secrets
         self._is_ending = is_ending
         self._receiver: Receiver | None = None
@@ -134,6 +139,7 @@ class Intake:
                 self._close_receivers()
                 self._broker.end()
                 self._remark_past()
+                self._remark_wait(time.monotonic())
                 self._be_quiet()
                 return _ELSEWHERE_SECONDS
             if self._receiver is None:
@@ -160,6 +166,19 @@ class Intake:
                 self._inbox.rules.name,
             )
 
+    def _remark_wait(self, now: float) -> None:
+        """Log once that another process has received for long: on SQLite this one does nothing meanwhile."""
+        if self._waits_since is None:
+            self._waits_since = now
+        if self._is_wait_remarked or now - self._waits_since < _LONG_SECONDS:
+            return
+        self._is_wait_remarked = True
+        name = self._inbox.rules.name
+        if self._inbox.takes_turns:
+            logger.warning("another process of the consumer %r uses its inbox: this one waits for the end of it", name)
+        else:
+            logger.info("another process receives for the consumer %r: this one handles what it stores", name)
+
     def _pause_after(self, error: Exception) -> float:
         """Return how long to wait after an error of the bus, and log it if no receiver does that."""
         if self._receiver is not None and isinstance(error, BusUnreachableError) and not self._has_failed:
@@ -173,7 +192,8 @@ class Intake:
         self._broker.end()
 
     def _open(self) -> None:
-        self.quiet_at = None
+        self.quiet_at = self._waits_since = None
+        self._is_wait_remarked = False
         if not self._completeness.begin():
             return
         # Before the past ones, so that no event is missed between them and the new ones.

@@ -27,7 +27,7 @@ from dkist_processing_core.errors import (
     InboxMissingError,
     InboxUnavailableError,
 )
-from dkist_processing_core.inbox.faults import converted, explained, is_outage, is_passing, refusal
+from dkist_processing_core.inbox.faults import converted, explained, is_outage, is_passing, refusal, unavailable
 from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SERVER, SEAL_ON_SQLITE
 from dkist_processing_core.inbox.migrating import check, migrate
 from dkist_processing_core.journal.place import INBOX_FILE, open_folder, place
@@ -301,8 +301,7 @@ class Database:
             self._writing.release()
             self.check()
             if isinstance(error, sqlite3.OperationalError):
-                msg = f"the inbox {self.where} cannot be used now: {error}"
-                raise InboxUnavailableError(msg) from error
+                raise InboxUnavailableError(unavailable(self.where, error)) from error
             raise
         self._writer = connection
 

@@ -85,11 +85,15 @@ def _text_of(original: BaseException) -> str:
 def converted(where: str, error: SQLAlchemyError, passes: Callable[[BaseException], bool] = is_passing) -> InboxError:
     """Return the error that the inbox raises for one of SQLAlchemy."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    reason = _text_of(original) + _full_disk_of(where, original)
     # Of two transactions that wait for each other, PostgreSQL ends one.
     if passes(error) or (getattr(original, "sqlstate", None) or "").startswith(_CONFLICT):
-        return InboxUnavailableError(f"the inbox {where} cannot be used now: {reason}")
-    return InboxError(f"the inbox {where} has refused a statement: {reason}")
+        return InboxUnavailableError(unavailable(where, original))
+    return InboxError(f"the inbox {where} has refused a statement: {_text_of(original)}")
+
+
+def unavailable(where: str, original: BaseException) -> str:
+    """Return the sentence that a database cannot be used now, with the reason of the driver."""
+    return f"the inbox {where} cannot be used now: {_text_of(original)}{_full_disk_of(where, original)}"
 
 
 def _full_disk_of(where: str, original: BaseException) -> str:

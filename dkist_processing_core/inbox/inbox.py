@@ -80,6 +80,11 @@ class Inbox:
         # How far the clock is ahead of one that cannot be set. At the start it may have been set back before.
         self._ahead = float("inf")
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether one process of the consumer works at a time, as on SQLite."""
+        return self._intake is self._claimer
+
     def become_intake(self) -> bool:
         """Return True if this process is now the one that stores the arrivals of this consumer."""
         return self._intake.acquire()
@@ -228,15 +233,8 @@ class Inbox:
         reason = redact(reason, also=self._database.secrets)
         outcomes.mark_dead(connection, row["seq"], reason=reason, family=family, now=self._clock())
         what = "a message" if row["name"] is None else f"{row['name']} of the run {row['run_id']}"
-        letter = f"i{row['seq']}"
-        logger.error(
-            "consumer %r: %s is the dead letter %s: %s; `dkist-core dead-letters show %s` shows it",
-            self.rules.name,
-            what,
-            letter,
-            reason,
-            letter,
-        )
+        text = "consumer %r: %s is the dead letter i%d: %s; `dkist-core dead-letters show` shows it"
+        logger.error(text, self.rules.name, what, row["seq"], reason)
 
     def _identify(self, connection: Connection, row: RowMapping) -> None:
         """Give a row the place of its event, or give it up if it still is no event, or is refused by the database."""

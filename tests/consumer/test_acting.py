@@ -1008,6 +1008,41 @@ def test_past_events_beside_a_process_that_receives_are_left_with_an_error_and_t
     assert not thread.is_alive()
 
 
+def test_a_long_wait_for_another_process_of_the_consumer_is_logged_once(
+    bus: InMemoryBus,
+    effects: Effects,
+    consumer_of: Callable[..., Consumer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    On SQLite it does nothing meanwhile. A process that replaces another one waits for a moment, which is no message.
+    """
+    caplog.set_level(logging.INFO)
+    first, second = consumer_of(), consumer_of()
+    for consumer in (first, second):
+        consumer.on("task.failed")(take(effects))
+    with (
+        closing(ConsumerService(first, bus, Database.open(effects.url, read_settings()))) as receiving,
+        closing(ConsumerService(second, bus, Database.open(effects.url, read_settings()))) as waiting,
+    ):
+        assert receiving.intake is not None
+        assert waiting.intake is not None
+        receiving.intake.step(0.0)
+        waiting.intake.step(0.0)
+        before = caplog.text.count("another process")
+        for seconds in (0.0, 10.0, 20.0):
+            waiting.intake._remark_wait(time.monotonic() + seconds)
+
+    assert before == 0
+    assert [
+        (each.levelname, each.getMessage()) for each in caplog.records if "another process" in each.getMessage()
+    ] == [
+        ("WARNING", "another process of the consumer 'actor' uses its inbox: this one waits for the end of it")
+        if effects.url.startswith("sqlite")
+        else ("INFO", "another process receives for the consumer 'actor': this one handles what it stores")
+    ]
+
+
 def take(effects: Effects) -> Callable[[Event, Connection], None]:
     """
     Return a handler that takes the effect of an event.
