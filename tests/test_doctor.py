@@ -21,6 +21,8 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.inbox.migrating import HEAD
+from dkist_processing_core.testing import InMemoryBus
 from tests.facts import failed, started
 from tests.running import run_command
 from tests.services.broker import Broker
@@ -671,13 +673,16 @@ def test_the_span_of_the_archive_is_told(
         assert detail.startswith(f"301 messages; oldest event {datetime.now(UTC):%Y-%m-%d} ")
 
 
-def test_the_queue_of_a_consumer_that_nothing_reads_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+def test_the_queue_of_a_consumer_that_nothing_reads_is_told(
+    monkeypatch: pytest.MonkeyPatch, broker: Broker, tmp_path: Path
+) -> None:
     """
     The queue of a former name fills until it expires. A consumer that has read everything is no finding.
     """
     name_broker(monkeypatch, broker)
-    for name in ("former", "present"):
-        consumer = Consumer(name)
+    inboxes = {"former": None, "elsewhere": f"sqlite:///{tmp_path}/other.db", "present": None}
+    for name, inbox in inboxes.items():
+        consumer = Consumer(name, inbox=inbox)
         consumer.on("task.failed")(lambda _: None)
         consumer.run(until_idle=True)
     before = findings()
@@ -685,12 +690,51 @@ def test_the_queue_of_a_consumer_that_nothing_reads_is_told(monkeypatch: pytest.
         publisher.publish(failed("A"), failed("B"))
         assert publisher.flush(SECONDS)
     consumer.run(until_idle=True)
-    (check,) = [each for each in json.loads(doctor("--json").stdout)["checks"] if each["name"] == "consumers"]
+    ended = doctor("--json", "--inbox", str(inboxes["elsewhere"]))
+    check, other = (each for each in json.loads(ended.stdout)["checks"] if each["name"] == "consumers")
 
     assert "consumers" not in before
     assert check["status"] == "skipped"
     assert check["detail"] == "the queue of the consumer 'former' holds 2 events, and nothing reads it"
+    assert other["detail"] == "the queue of the consumer 'elsewhere' holds 2 events, and nothing reads it"
     assert f"`rabbitmqctl --vhost {broker.vhost} delete_queue former` removes its queue" in check["advice"]
+
+
+def test_each_inbox_is_checked_and_an_unusable_one_is_told(state_dir: Path, tmp_path: Path) -> None:
+    """
+    The one of the settings if there is one, and those that are named. None is made or migrated.
+    """
+    before = findings()
+    other, missing, earlier = (f"sqlite:///{tmp_path}/{name}.db" for name in ("other", "missing", "earlier"))
+    for url in (None, other):
+        consumer = Consumer("actor", inbox=url, max_tries=1)
+        consumer.on("task.failed")(lambda _: 1 / 0)
+        with InMemoryBus() as bus:
+            bus.publish(failed("A"))
+            consumer.run(since="first", until_idle=True)
+    with closing(sqlite3.connect(tmp_path / "earlier.db")) as connection:
+        connection.execute("CREATE TABLE dkist_core_version (version_num TEXT)")
+        connection.execute("INSERT INTO dkist_core_version VALUES ('0001')")
+        connection.commit()
+    urls = (other, missing, earlier, f"sqlite:///{tmp_path}")
+    ended = doctor("--json", *(word for url in urls for word in ("--inbox", url)))
+    found = [each for each in json.loads(ended.stdout)["checks"] if each["name"] == "inbox"]
+
+    unusable = (
+        f"the inbox sqlite:///{tmp_path} cannot be used: found a folder; expected a file that this user may read and "
+        f"write, or a new one in such a folder: {tmp_path.parent}"
+    )
+    assert "inbox" not in before
+    assert [(each["status"], each["detail"].partition(": nothing was changed")[0]) for each in found] == [
+        ("ok", f"sqlite:///{state_dir}/inbox.db can be read; dead letters: 1"),
+        ("ok", f"{other} can be read; dead letters: 1"),
+        ("skipped", f"there is no inbox {tmp_path}/missing.db"),
+        ("skipped", f"the tables of the inbox {earlier} have the version 0001, expected {HEAD}"),
+        ("wrong", unusable),
+    ]
+    assert found[0]["advice"] == "`dkist-core dead-letters list` shows them"
+    assert ended.exit_code == 1
+    assert not (tmp_path / "missing.db").exists()
 
 
 def test_a_name_that_was_not_used_for_a_day_is_told() -> None:

@@ -168,10 +168,10 @@ class Database:
     @classmethod
     def _at(cls, file: Path, *, is_ours: bool, is_made: bool = True) -> Self:
         where = f"sqlite:///{file}"
-        if not is_made and not file.exists():
-            msg = f"there is no inbox {file}"
-            raise InboxMissingError(msg)
         try:
+            if not is_made and not file.exists():
+                msg = f"there is no inbox {file}"
+                raise InboxMissingError(msg)
             # Only its path is opened: closing another descriptor would release the locks that SQLite holds for other
             # connections of this process, and the last process would remove the log under them.
             # The mode of a file that its user has named is the user's.

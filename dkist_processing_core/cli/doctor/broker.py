@@ -5,7 +5,7 @@ Not here: AMQP (bus).
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dkist_processing_core.bus.amqp import tls
 from dkist_processing_core.bus.amqp.bus import AmqpBus
@@ -31,10 +31,10 @@ _PROBE_SECONDS = 5.0
 _TOPOLOGY_ADVICE = "to compare them, run `dkist-core topology plan` as an account with the configure permission"
 
 
-def check_broker(settings: Settings) -> Iterator[Check]:
+def check_broker(settings: Settings, inboxes: Sequence[str]) -> Iterator[Check]:
     """Yield the checks in order; after a failed check, the remaining checks have no result."""
     answered = 0
-    for check in _answers(settings):
+    for check in _answers(settings, inboxes):
         answered += 1
         yield check
         if check.status is Status.WRONG:
@@ -43,7 +43,7 @@ def check_broker(settings: Settings) -> Iterator[Check]:
         yield skipped(step, "not checked, since an earlier check failed")
 
 
-def _answers(settings: Settings) -> Iterator[Check]:
+def _answers(settings: Settings, inboxes: Sequence[str]) -> Iterator[Check]:
     try:
         link = AmqpLink.open(settings, _CONNECT_SECONDS)
     except (BusError, ConfigurationError) as error:
@@ -56,7 +56,7 @@ def _answers(settings: Settings) -> Iterator[Check]:
         yield _check_subscribing(settings, link)
     # A request that the broker has refused may have ended the link.
     yield check_archive_of_broker(settings, _CONNECT_SECONDS)
-    yield from check_consumers(settings, _CONNECT_SECONDS)
+    yield from check_consumers(settings, inboxes, _CONNECT_SECONDS)
 
 
 def _accepted(settings: Settings, up_to: int) -> Iterator[Check]:

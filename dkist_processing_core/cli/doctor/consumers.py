@@ -8,7 +8,7 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from dkist_processing_core.bus import Bus
@@ -22,12 +22,12 @@ from dkist_processing_core.text import counted, duration
 _UNUSED_SECONDS = 24 * 3600.0
 
 
-def check_consumers(settings: Settings, timeout: float) -> Iterator[Check]:
-    """Yield a note for each consumer of the inbox whose queue holds events without a reader; nothing without one."""
+def check_consumers(settings: Settings, inboxes: Sequence[str], timeout: float) -> Iterator[Check]:
+    """Yield a note for each consumer of the inboxes, with that of the settings, whose queue has events and no reader."""
     bus = AmqpBus(settings)
-    # An inbox that cannot be used has its own error where it is used, and a refused account cannot read queues.
+    # An inbox that cannot be used is another check, and a refused account cannot read queues.
     with contextlib.suppress(BusError):
-        names = _known(settings, bus)
+        names = dict.fromkeys(name for url in (None, *inboxes) for name in _known(settings, bus, url))
         if not names:
             return
         with bus.connect(timeout) as link:
@@ -72,8 +72,8 @@ def _age(used: float) -> str:
     return duration(time.time() - used)
 
 
-def _known(settings: Settings, bus: AmqpBus) -> list[str]:
-    """Return the names of the consumers that the inbox has compared with this broker; none without an inbox."""
+def _known(settings: Settings, bus: AmqpBus, inbox: str | None) -> list[str]:
+    """Return the names of the consumers that an inbox has compared with this broker; none without an inbox."""
     try:
         # The extra `consumer` may be missing.
         from dkist_processing_core.collect.collector import NAME  # noqa: PLC0415
@@ -81,7 +81,7 @@ def _known(settings: Settings, bus: AmqpBus) -> list[str]:
         from dkist_processing_core.inbox import Database  # noqa: PLC0415
         from dkist_processing_core.inbox.positions import consumers_of  # noqa: PLC0415
 
-        with closing(Database.open_existing(None, settings)) as database, database.reading() as connection:
+        with closing(Database.open_existing(inbox, settings)) as database, database.reading() as connection:
             # The store is caught up by the commands that read it, from the archive.
             return [name for name in consumers_of(connection, archive_of(bus)) if name != NAME]
     except (ImportError, DKISTProcessingCoreError):

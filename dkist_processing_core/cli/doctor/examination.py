@@ -1,10 +1,11 @@
 """
 `dkist-core doctor`: check whether events can leave this host, and advise if they cannot.
 
-Not here: the single checks (doctor.journal, doctor.archive, doctor.broker, doctor.consumers, doctor.collectors).
+Not here: the single checks (doctor.journal, doctor.inboxes, doctor.archive, doctor.broker, doctor.consumers,
+doctor.collectors).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
@@ -13,6 +14,7 @@ from dkist_processing_core.cli.doctor.archive import check_archive_of_journal
 from dkist_processing_core.cli.doctor.check import Check, Status, ok, skipped, wrong
 from dkist_processing_core.cli.doctor.collectors import check_collectors
 from dkist_processing_core.cli.doctor.consumers import check_subscriptions
+from dkist_processing_core.cli.doctor.inboxes import check_inboxes
 from dkist_processing_core.cli.doctor.journal import check_journal
 from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.redaction import without_secrets
@@ -30,8 +32,14 @@ _ASCII_MARKS = {Status.OK: "+", Status.WRONG: "x", Status.SKIPPED: "-"}
 _NAME_CELLS = len("virtual host")
 
 
-def examine(*, as_json: bool) -> bool:
-    """Run every check, show each result at once, and return True if no check failed."""
+def examine(inboxes: Sequence[str], *, as_json: bool) -> bool:
+    """
+    Run every check, show each result at once, and return True if no check failed.
+
+    Args:
+        inboxes: The addresses of inboxes to check as well as that of the settings.
+        as_json: Whether the results are written as JSON, at the end.
+    """
     try:
         settings = read_settings()
     except ConfigurationError as error:
@@ -40,7 +48,7 @@ def examine(*, as_json: bool) -> bool:
         problem = ""
     bus = None if settings is None else without_secrets(open_bus(settings).where, settings)
     reason = _reason(settings)
-    checks = _checks(settings, problem)
+    checks = _checks(settings, problem, inboxes)
     if as_json:
         found = list(checks)
         is_well = all(check.status is not Status.WRONG for check in found)
@@ -60,12 +68,12 @@ def _reason(settings: Settings | None) -> str:
     return reason_for_bus(settings)
 
 
-def _checks(settings: Settings | None, problem: str) -> Iterator[Check]:
-    for check in _unredacted(settings, problem):
+def _checks(settings: Settings | None, problem: str, inboxes: Sequence[str]) -> Iterator[Check]:
+    for check in _unredacted(settings, problem, inboxes):
         yield check.without_secrets(settings)
 
 
-def _unredacted(settings: Settings | None, problem: str) -> Iterator[Check]:
+def _unredacted(settings: Settings | None, problem: str, inboxes: Sequence[str]) -> Iterator[Check]:
     if settings is None:
         yield wrong("settings", problem, "correct the named variables; `config/example.env` explains each of them")
         return
@@ -74,10 +82,11 @@ def _unredacted(settings: Settings | None, problem: str) -> Iterator[Check]:
         "settings", f"read from the environment{f', and from {settings.core_origin.file}: {names}' if names else ''}"
     )
     yield from check_journal(settings, open_bus(settings))
+    yield from check_inboxes(settings, inboxes)
     if settings.names_broker:
         from dkist_processing_core.cli.doctor.broker import check_broker  # noqa: PLC0415 - the journal needs no pika
 
-        yield from check_broker(settings)
+        yield from check_broker(settings, inboxes)
     else:
         yield from check_archive_of_journal(open_bus(settings))
         yield from check_subscriptions(open_bus(settings))
