@@ -51,6 +51,7 @@ NOMAD_ALLOCATION_GROUP = _attribute("nomad.allocation.group", ESTABLISHED, "The 
 
 PIPELINE_NAME = _attribute("cicd.pipeline.name", _CICD, "The name of the workflow.")
 PIPELINE_RUN_ID = _attribute("cicd.pipeline.run.id", _CICD, "The run's id, as the engine names it.")
+PIPELINE_RUN_STATE = _attribute("cicd.pipeline.run.state", _CICD, "`executing`.")
 PIPELINE_RESULT = _attribute("cicd.pipeline.result", _CICD, "`success` or `failure` of the run.")
 PIPELINE_TASK_NAME = _attribute("cicd.pipeline.task.name", _CICD, "The name of the task.")
 PIPELINE_TASK_RUN_ID = _attribute("cicd.pipeline.task.run.id", _CICD, "The attempt: `{run id}/{task}/{attempt}`.")
@@ -102,13 +103,15 @@ ENVIRONMENT = _attribute("dkist.environment", OWN, "The requirement that the tas
 ENVIRONMENT_STATE = _attribute("dkist.environment.state", OWN, "`built`, `reused` or `failed`.")
 HANDLER = _attribute("code.function.name", "Code, 1.44 (stable)", "The function that handles the event.")
 TRY = _attribute("dkist.consumer.try", OWN, "The number of this try of the event's handlers, from 1.")
+ATTEMPT_STATE = _attribute("dkist.core.attempt.state", OWN, "`dispatched` or `running`.")
+METRIC_OVERFLOW = "otel.metric.overflow"
+"""The only attribute of all sets of attributes above a limit together, by the specification of OpenTelemetry's SDK."""
 
 STABILITY_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 """The variable that adds older names: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/."""
 _BOTH_NAMES = "messaging/dup"
 
 METRIC_PREFIX = "dkist.processing."
-
 SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
     "success",
     "failure",
@@ -118,6 +121,15 @@ SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
     "skip",
 )
 """The possible results of a run of a pipeline or task."""
+EXECUTING = "executing"
+"""The state of a run of a pipeline that has begun and not ended."""
+
+_RESULTS = {"exception": FAILURE, "exit_code": FAILURE, "terminated": CANCELLATION, "timeout": TIMEOUT}
+
+
+def result_of(cause: str) -> str:
+    """Return the result of an attempt that failed by a cause; `error` if the task itself is not the reason."""
+    return _RESULTS.get(cause, ERROR)
 
 
 IDENTITY = (RECIPE_RUN_ID, WORKFLOW_NAME, WORKFLOW_VERSION, TASK_NAME)

@@ -33,6 +33,7 @@ LAYERS = (
     {"environments", "task"},
     {"attempt", "collect", "dead_letters", "outbox"},
     {"consumer", "delivery", "runs"},
+    {"metrics"},
     {"bus", "inbox", "tracing"},
     {"otlp"},
     {"journal"},

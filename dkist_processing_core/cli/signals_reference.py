@@ -1,11 +1,13 @@
 """
-`docs/reference/signals.md`, generated from the tables of spans and attributes.
+`docs/reference/signals.md`, generated from the tables of spans, metrics and attributes.
 
-Not here: the tables (semconv, tracing.spans).
+Not here: the tables (semconv, tracing.spans, metrics.declarations).
 """
 
 from collections.abc import Iterable
 
+from dkist_processing_core.metrics import declarations
+from dkist_processing_core.metrics.measurement import Metric
 from dkist_processing_core.semconv import ATTRIBUTES, EXCEPTION
 from dkist_processing_core.tracing.spans import SPANS
 
@@ -13,7 +15,8 @@ _HEAD = """\
 # Signals
 
 Generated from the tables of the library by `python -m dkist_processing_core.cli.signals_reference`; a test compares the
-two. [See the spans](../how-to/see-spans.md) explains how to export them.
+two. [See the spans](../how-to/see-spans.md) explains how to export them, and [operate](../how-to/operate.md#metrics)
+how to read the metrics.
 """
 _SPANS = f"""\
 ## Spans
@@ -21,6 +24,14 @@ _SPANS = f"""\
 The spans of one run are one trace. An exception that leaves a span is recorded, redacted, as its event `{EXCEPTION}`.
 The status of such a span is error, and it has `error.type`. The status of a span without an error is not set.
 """
+_METRICS = """\
+## Metrics
+
+Long-running processes serve these metrics at `/metrics` for Prometheus. The second name is the one of Prometheus, in
+which each `.` of an attribute is `_` as well. A histogram has the further series `…_bucket`, `…_sum` and `…_count`. An
+attribute that does not apply to a value is left out. No attribute identifies a run.
+"""
+_SERVED_BY = (("`collect`, from its store of runs", declarations.OF_ATTEMPTS),)
 _ATTRIBUTES = """\
 ## Attributes
 
@@ -31,7 +42,7 @@ with its version and stability, a release of this library, or this library alone
 
 def reference() -> str:
     """Return the page."""
-    return f"{_HEAD}\n{_SPANS}\n{_spans()}\n{_ATTRIBUTES}\n{_attributes()}"
+    return f"{_HEAD}\n{_SPANS}\n{_spans()}\n{_METRICS}{_metrics()}\n{_ATTRIBUTES}\n{_attributes()}"
 
 
 def _spans() -> str:
@@ -41,12 +52,38 @@ def _spans() -> str:
     )
 
 
+def _metrics() -> str:
+    return "".join(f"\n### Of {who}\n\n{_table_of(metrics)}" for who, metrics in _SERVED_BY)
+
+
+def _table_of(metrics: Iterable[Metric]) -> str:
+    return _table(
+        ("metric", "in Prometheus", "kind", "unit", "attributes", "meaning"),
+        (
+            (
+                f"`{each.name}`",
+                f"`{each.series_name}`",
+                each.kind,
+                f"`{each.unit}`" if each.unit else "",
+                ", ".join(f"`{name}`" for name in each.attributes),
+                each.meaning,
+            )
+            for each in metrics
+        ),
+    )
+
+
 def _attributes() -> str:
+    measured = {name for _, metrics in _SERVED_BY for metric in metrics for name in metric.attributes}
     subjects = {
-        name: ", ".join(span.subject for span in SPANS if name in span.attributes) or "failure" for name in ATTRIBUTES
+        name: ", ".join(
+            [span.subject for span in SPANS if name in span.attributes] + (["metrics"] if name in measured else [])
+        )
+        or "failure"
+        for name in ATTRIBUTES
     }
     return _table(
-        ("attribute", "on spans of", "source", "meaning"),
+        ("attribute", "on", "source", "meaning"),
         ((f"`{each.name}`", subjects[each.name], each.source, each.meaning) for each in ATTRIBUTES.values()),
     )
 

@@ -18,6 +18,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect.answers import Choice, Family
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.folding import Store, digest_of
+from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
 from dkist_processing_core.collect.tables import REPORTS, RUNS
@@ -30,6 +31,7 @@ from dkist_processing_core.identity import Run
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.inbox.locks import named_lock
 from dkist_processing_core.inbox.tables import consumers, inbox
+from dkist_processing_core.metrics.measurement import Measurement
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import counted
 
@@ -75,8 +77,8 @@ class Collector:
         """The address of the store, without a password."""
         return self._database.where
 
-    def run(self, *, health: str | None = None) -> None:
-        """Keep the store up to date until SIGTERM or SIGINT; `health` is that of a consumer."""
+    def run(self, *, health: str | None = None, listen: str | None = None) -> None:
+        """Keep the store up to date until SIGTERM or SIGINT; `health` and `listen` are those of a consumer."""
         consumer, is_complete = self._consumer(), self.completed_at() is not None
 
         @consumer.every(_FOLD_SECONDS)
@@ -92,9 +94,10 @@ class Collector:
         def prune() -> None:
             self._prune()
 
+        consumer.metric_sources.append(self.measurements)
         self._service.acquire()
         try:
-            consumer.run(since=self._since(), health=health)
+            consumer.run(since=self._since(), health=health, listen=listen)
         finally:
             self._service.release()
 
@@ -178,6 +181,11 @@ class Collector:
         """Ask about one state of the store."""
         with self.connection() as connection:
             yield Questions(connection)
+
+    def measurements(self) -> list[Measurement]:
+        """Return the metrics of attempts and runs, from one state of the store."""
+        with self.connection() as connection:
+            return measurements_of(connection)
 
     def dump(self) -> Iterator[str]:
         """Yield the lines of the store's dump."""

@@ -2,7 +2,8 @@
 The store of runs: it takes reports in, and derives the rows of each run from the reports on it.
 
 A report is stored in the transaction in which it was received. The rows of its run are derived afterwards, once for
-all reports that have arrived in between. Not here: the tables (tables), the derivation (rows), and reading (questions).
+all reports that have arrived in between, and its ends are added to the totals in the same transaction. Not here: the
+tables (tables), the derivation (rows, counting), and reading (questions).
 """
 
 import hashlib
@@ -16,12 +17,16 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
+from dkist_processing_core import semconv
+from dkist_processing_core.collect import totals
+from dkist_processing_core.collect.counting import Increment, counted
 from dkist_processing_core.collect.rows import RowsOfRun, rows_of
-from dkist_processing_core.collect.tables import ATTEMPTS, BUSES, IS_NEW, REPORTS, RUNS, TASKS
+from dkist_processing_core.collect.tables import ATTEMPTS, BUSES, IS_NEW, IS_SETTLING, REPORTS, RUNS, TASKS
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import Event, decode, encode
 from dkist_processing_core.identity.short_ids import characters_of
-from dkist_processing_core.runs import kept_reports
+from dkist_processing_core.metrics.declarations import LAST_EVENT
+from dkist_processing_core.runs import kept_reports, run_view
 
 KEPT_SECONDS = 400 * 24 * 3600.0
 """How long a run is kept after its last report was received."""
@@ -63,14 +68,20 @@ class Store:
 
         A run that another transaction is folding is left to it.
         """
-        waiting = select(REPORTS.c.run).distinct().where(IS_NEW).limit(limit)
-        chosen = select(RUNS.c.number).where(RUNS.c.number.in_(waiting))
-        numbers = connection.scalars(chosen.with_for_update(skip_locked=True)).all()
-        for number in numbers:
-            self._fold_run(connection, number)
-        return len(numbers)
+        now = self._clock()
+        waiting = connection.scalars(select(REPORTS.c.run).distinct().where(IS_NEW).limit(limit)).all()
+        settled = select(RUNS.c.number).where(IS_SETTLING, RUNS.c.settles_at <= now).limit(limit)
+        numbers = {*waiting, *connection.scalars(settled)}
+        chosen = select(RUNS.c.number, RUNS.c.identity).where(RUNS.c.number.in_(sorted(numbers)[:limit]))
+        increments: list[Increment] = []
+        runs = connection.execute(chosen.with_for_update(skip_locked=True)).all()
+        for number, identity in runs:
+            increments += self._fold_run(connection, number, identity, now)
+        totals.add(connection, increments, now)
+        return len(runs)
 
-    def _fold_run(self, connection: Connection, number: int) -> None:
+    def _fold_run(self, connection: Connection, number: int, identity: bytes, now: float) -> list[Increment]:
+        """Derive the rows of a run, and return what its ends add to the totals."""
         columns = (REPORTS.c.number, REPORTS.c.body, REPORTS.c.received_at, REPORTS.c.is_folded)
         stored = connection.execute(select(*columns).where(REPORTS.c.run == number)).all()
         by_number = {row.number: event for row in stored if (event := event_in(row.body)) is not None}
@@ -78,16 +89,30 @@ class Store:
         replaced = [each for each, event in by_number.items() if id(event) not in kept]
         received_at = max(row.received_at for row in stored)
         reports = [event for event in by_number.values() if id(event) in kept]
+        increments: list[Increment] = []
         if reports:
-            self._write(connection, number, rows_of(reports, datetime.fromtimestamp(received_at, UTC)), received_at)
+            moment = datetime.fromtimestamp(received_at, UTC)
+            view = run_view(reports, received_at=moment)
+            times = {row.number: row.received_at for row in stored}
+            received = [(event, times[each]) for each, event in by_number.items() if id(event) in kept]
+            found = counted(view, received, totals.marks_of(connection, identity), now)
+            if found.is_changed:
+                totals.store_marks(connection, identity, found.marks, now)
+            increments = found.increments
+            derived = {"received_at": received_at, "settles_at": found.next_at}
+            rows = rows_of(view, reports, moment)
+            self._write(connection, number, rows, derived)
+            of_workflow = {semconv.PIPELINE_NAME: view.run.workflow_name}
+            increments.append(Increment(LAST_EVENT, of_workflow, rows.run["last_sign_at"]))
         for each in in_parts(replaced):
             connection.execute(delete(REPORTS).where(REPORTS.c.number.in_(each)))
         for each in in_parts([row.number for row in stored if not row.is_folded]):
             connection.execute(update(REPORTS).where(REPORTS.c.number.in_(each)).values(is_folded=True))
+        return increments
 
-    def _write(self, connection: Connection, number: int, rows: RowsOfRun, received_at: float) -> None:
+    def _write(self, connection: Connection, number: int, rows: RowsOfRun, derived: dict[str, Any]) -> None:
         of_run = update(RUNS).where(RUNS.c.number == number)
-        connection.execute(of_run.values(**rows.run, received_at=received_at))
+        connection.execute(of_run.values(**rows.run, **derived))
         for table, found in ((TASKS, rows.tasks), (ATTEMPTS, rows.attempts)):
             connection.execute(delete(table).where(table.c.run == number))
             if found:
@@ -100,10 +125,11 @@ class Store:
         for table in (TASKS, ATTEMPTS, REPORTS):
             connection.execute(delete(table).where(table.c.run.in_(numbers)))
         connection.execute(delete(RUNS).where(RUNS.c.number.in_(numbers)))
+        totals.prune_marks(connection, self._clock() - KEPT_SECONDS, limit)
         return len(numbers)
 
     def clear(self, connection: Connection) -> None:
-        """Delete everything."""
+        """Delete everything but the totals, and what was counted of each run: a counter does not fall."""
         for table in (TASKS, ATTEMPTS, REPORTS, RUNS, BUSES):
             connection.execute(delete(table))
 

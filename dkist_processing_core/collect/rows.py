@@ -5,13 +5,13 @@ A pure function: the order and the repetition of the reports do not change the r
 writing the rows (folding).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from dkist_processing_core.events import Event, TaskEvent, TaskFailed, TaskStarted, family_by
-from dkist_processing_core.runs import AttemptView, RunView, State, run_view
+from dkist_processing_core.runs import AttemptView, RunView, State
 
 _Row = dict[str, Any]
 _OPEN = (State.DISPATCHED, State.RUNNING)
@@ -26,16 +26,15 @@ class RowsOfRun:
     attempts: list[_Row]
 
 
-def rows_of(reports: Iterable[Event], received_at: datetime) -> RowsOfRun:
+def rows_of(view: RunView, kept: Sequence[Event], received_at: datetime) -> RowsOfRun:
     """
     Return the rows of a run.
 
     Args:
-        reports: The reports on the run, as `kept_reports` returns them.
+        view: The run, as `run_view` derives it.
+        kept: The reports on the run, as `kept_reports` returns them.
         received_at: When the last of them was received, by which their times are judged.
     """
-    kept = list(reports)
-    view = run_view(kept, received_at=received_at)
     signs = [event.time for event in kept if event not in view.implausible]
     run = {
         "recipe_run_id": view.run.recipe_run_id,

@@ -1,8 +1,8 @@
 """
 The tables of the store: runs, their tasks and attempts, and the reports from which these are derived.
 
-The reports are the content of the store; every other row is derived from them, and is written anew when a report
-arrives. Not here: making and migrating the tables (inbox.migrations), and the derivation of the rows (rows).
+The reports are the content of the store; every other row of a run is derived from them, and is written anew when a
+report arrives. Not here: making and migrating the tables (inbox.migrations), and the derivation of the rows (rows).
 """
 
 from sqlalchemy import (
@@ -55,6 +55,8 @@ RUNS = Table(
     Column("received_at", Double, nullable=False, index=True),
     # The digest of workflow, version and run_id, which may be too long for an index.
     Column("identity", LargeBinary, nullable=False),
+    # When an end is counted that waits for a better report; it is derived again then.
+    Column("settles_at", Double),
     UniqueConstraint("identity", name="dkist_core_run_identity"),
 )
 
@@ -110,8 +112,33 @@ REPORTS = Table(
     Column("is_folded", Boolean, nullable=False),
 )
 
+# The two tables below are no part of the store's content: they remain when runs are deleted and derived again.
+TOTALS = Table(
+    "dkist_core_total",
+    METADATA,
+    # The digest of name and attributes, which may be too long for an index.
+    Column("key", LargeBinary, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    # When it was zero.
+    Column("began_at", Double, nullable=False),
+)
+
+COUNTED = Table(
+    "dkist_core_counted",
+    METADATA,
+    # That of a run.
+    Column("identity", LargeBinary, primary_key=True),
+    Column("marks", LargeBinary, nullable=False),
+    Column("counted_at", Double, nullable=False, index=True),
+)
+
 IS_OPEN, IS_NEW, HAS_FAILED = text("is_open"), text("NOT is_folded"), text("family IS NOT NULL")
+IS_RUNNING, IS_SETTLING = text("state = 'running'"), text("settles_at IS NOT NULL")
 """The conditions of partial indexes, for queries that use them."""
 partial_index("dkist_core_attempt_family", ATTEMPTS.c.family, ATTEMPTS.c.failed_at, where=HAS_FAILED)
 partial_index("dkist_core_attempt_open", ATTEMPTS.c.run, where=IS_OPEN)
 partial_index("dkist_core_report_new", REPORTS.c.run, where=IS_NEW)
+partial_index("dkist_core_run_running", RUNS.c.number, where=IS_RUNNING)
+partial_index("dkist_core_run_settling", RUNS.c.settles_at, where=IS_SETTLING)

@@ -9,10 +9,11 @@ from typing import Any
 
 from dkist_processing_core.author_calls import author_call
 from dkist_processing_core.consumer.declaration import Declaration, check_workers
-from dkist_processing_core.consumer.health import address_of
 from dkist_processing_core.consumer.signals import signals_raise
 from dkist_processing_core.consumer.since import moment_of
 from dkist_processing_core.errors import ConfigurationError, ExtraMissingError
+from dkist_processing_core.metrics.serving import address_of
+from dkist_processing_core.metrics.snapshot import check_extra
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.reading import read_settings
 
@@ -39,7 +40,7 @@ class Consumer(Declaration):
     _is_stopped = False
     _intake: Any = None
 
-    @author_call("consumer.run(since='2h', until_idle=True)", until="until_idle", port="health")
+    @author_call("consumer.run(since='2h', until_idle=True)", until="until_idle", port="listen")
     def run(
         self,
         *,
@@ -47,6 +48,7 @@ class Consumer(Declaration):
         until_idle: bool = False,
         workers: int | None = None,
         health: str | None = None,
+        listen: str | None = None,
     ) -> None:
         """
         Receive and handle events until SIGTERM, SIGINT or `stop`; events that are being handled are finished.
@@ -62,9 +64,11 @@ class Consumer(Declaration):
             workers: Instead of the consumer's number.
             health: Where to answer requests over HTTP about its health: a port of this host, as in `"8080"`, or
                 `"0.0.0.0:8080"`. The status is 200, or 503 while the bus or the database cannot be used.
+            listen: Where to answer requests over HTTP about its metrics, at the path `/metrics`, and about its health,
+                at each other path: an address as for `health`, of which it takes the place.
 
         Raises:
-            ValueError: `since` is no time, `health` is no port, or `workers` is no number of threads.
+            ValueError: `since` is no time, `health` or `listen` is no port, or `workers` is no number of threads.
             RuntimeError: Another thread runs it, or one of its own handlers calls this.
             ExtraMissingError: A module that the extra `consumer` installs is missing.
             ConfigurationError, BusError, JournalError, InboxError: There is no handler, the settings are wrong,
@@ -74,7 +78,15 @@ class Consumer(Declaration):
         if not self.handlers and not self.timers:
             msg = f"the consumer {self.name!r} has no handler; add one by @consumer.on(…)"
             raise ConfigurationError(msg)
-        address = None if health is None else address_of(health)
+        if health is not None and listen is not None:
+            msg = "found health and listen, expected one of them: listen answers about the health as well"
+            raise ValueError(msg)
+        addresses = {
+            name: None if text is None else address_of(text, name)
+            for name, text in (("health", health), ("listen", listen))
+        }
+        if listen is not None:
+            check_extra()
         begin = None if since is None else moment_of(since) or True
         if workers is not None:
             check_workers(workers)
@@ -91,7 +103,7 @@ class Consumer(Declaration):
                 service = service_class.open(self, given, since=begin, workers=workers, end=end)
                 if service is not None:
                     self._intake = service.intake
-                    service.run(until_idle=until_idle, health=address)
+                    service.run(until_idle=until_idle, **addresses)
         finally:
             self._end, self._is_stopped = None, False
 

@@ -8,7 +8,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dkist_processing_core.author_calls import author_call
 from dkist_processing_core.consumer._names import check_name
@@ -18,6 +18,9 @@ from dkist_processing_core.events import Event, TaskFailed, TaskFinished
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import show
 from dkist_processing_core.text.exception_text import class_name
+
+if TYPE_CHECKING:
+    from dkist_processing_core.metrics.snapshot import Source
 
 # Python 3.12 has a syntax for this.
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -116,6 +119,8 @@ class Declaration:
         # The firm ends of attempts that may contradict provisional ones that wait.
         self._contradicting: list[Selection] = []
         self.timers: list[tuple[float, Called]] = []
+        self.metric_sources: list[Source] = []
+        """What its process serves beside the metrics of a consumer."""
         self._provisional = provisional
         self._is_provisional: dict[str, tuple[bool, str]] = {}
 

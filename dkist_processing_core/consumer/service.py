@@ -9,7 +9,7 @@ import logging
 import random as random_module
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import Self
@@ -19,7 +19,6 @@ from dkist_processing_core.consumer.bell import Bell
 from dkist_processing_core.consumer.declaration import Declaration
 from dkist_processing_core.consumer.event_loop import EventLoop
 from dkist_processing_core.consumer.handlers import Called, wanting
-from dkist_processing_core.consumer.health import health_served
 from dkist_processing_core.consumer.intake import Intake
 from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.process_spans import ProcessSpans
@@ -28,6 +27,8 @@ from dkist_processing_core.consumer.worker import Handled, Worker
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
 from dkist_processing_core.events import Event, TaskFailed, TaskFinished
 from dkist_processing_core.inbox import Database, Inbox, Rules
+from dkist_processing_core.metrics.serving import served
+from dkist_processing_core.metrics.snapshot import Snapshot, resource_of
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
 
@@ -69,6 +70,7 @@ class ConsumerService:
         since: datetime | bool | None = None,
         workers: int | None = None,
         spans: ProcessSpans | None = None,
+        resource: Mapping[str, str] | None = None,
     ) -> None:
         """
         Store the parts. Nothing is received or claimed yet.
@@ -83,10 +85,12 @@ class ConsumerService:
             since: The start of past events to take in; True for all.
             workers: The number of workers, instead of the consumer's.
             spans: The spans of the calls of handlers, if any are exported.
+            resource: The attributes of this process in its metrics.
         """
         self.consumer = consumer
         self.bus = bus
         self.database = database
+        self.snapshot = Snapshot(consumer.metric_sources, resource or {})
         self.inbox = Inbox(database, rules_of(consumer), clock=clock, random=random)
         self.outage = Outage(f"the inbox {database.where}")
         self.handled = Handled()
@@ -157,9 +161,15 @@ class ConsumerService:
                 end.wait(outage.begin(error))
                 continue
             outage.end()
-            bus = open_bus(settings)
-            spans = ProcessSpans.open(settings, consumer.name, bus)
-            service = cls(consumer, bus, database, since=since, workers=workers, spans=spans)
+            service = cls(
+                consumer,
+                bus := open_bus(settings),
+                database,
+                since=since,
+                workers=workers,
+                spans=ProcessSpans.open(settings, consumer.name, bus),
+                resource=resource_of(settings),
+            )
             service._end = end
             return service
         return None
@@ -174,17 +184,24 @@ class ConsumerService:
         """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
         self._end.raise_()
 
-    def run(self, *, until_idle: bool = False, health: tuple[str, int] | None = None) -> None:
+    def run(
+        self,
+        *,
+        until_idle: bool = False,
+        health: tuple[str, int] | None = None,
+        listen: tuple[str, int] | None = None,
+    ) -> None:
         """
         Receive and handle until `stop`, or until nothing is left to do.
 
         Args:
             until_idle: Return when nothing is left to do.
             health: Where the health is served, as host and port.
+            listen: Where health and metrics are served, instead.
 
         Raises:
             BusError, InboxError: The bus or the database refuses the consumer.
-            ConfigurationError: The health cannot be served there.
+            ConfigurationError: Nothing can be served there.
         """
         name, began = self.consumer.name, time.monotonic()
         logger.info("the consumer %r begins, with the inbox %s", name, self.database.where)
@@ -195,8 +212,7 @@ class ConsumerService:
             threads.append(self._thread("timers", self._keep_time, began if until_idle else None))
         try:
             with ExitStack() as stack:
-                if health is not None:
-                    stack.enter_context(health_served(health, self.report))
+                self._serve(stack, health, listen)
                 for thread in threads:
                     thread.start()
                     stack.callback(self._wait_for, thread)
@@ -216,6 +232,14 @@ class ConsumerService:
         )
         if self._errors:
             raise self._errors[0]
+
+    def _serve(self, stack: ExitStack, health: tuple[str, int] | None, listen: tuple[str, int] | None) -> None:
+        if listen is not None:
+            where = stack.enter_context(served(listen, self.report, self.snapshot))
+            logger.info("the metrics of the consumer are at %smetrics, its health at %s", where, where)
+        elif health is not None:
+            where = stack.enter_context(served(health, self.report))
+            logger.info("the health of the consumer is at %s", where)
 
     def report(self) -> tuple[bool, dict[str, object]]:
         """Return whether bus and database can be used, and the facts about this process."""

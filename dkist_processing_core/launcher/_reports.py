@@ -37,13 +37,6 @@ from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Carrier, Telemetry, derived_span, open_telemetry, run_parent
 
 _POLL_SECONDS = 0.5
-_RESULTS = {
-    Cause.EXCEPTION: semconv.FAILURE,
-    Cause.EXIT_CODE: semconv.FAILURE,
-    Cause.TERMINATED: semconv.CANCELLATION,
-    Cause.TIMEOUT: semconv.TIMEOUT,
-}
-_ERROR = semconv.ERROR
 logger = logging.getLogger(__name__)
 
 
@@ -165,7 +158,7 @@ class Reports:
         if cause is None:
             self._span.set_attribute(semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS)
             return
-        self._span.set_attribute(semconv.PIPELINE_TASK_RUN_RESULT, _RESULTS.get(cause, _ERROR))
+        self._span.set_attribute(semconv.PIPELINE_TASK_RUN_RESULT, semconv.result_of(cause))
         self._span.set_attribute(semconv.ERROR_TYPE, verdict.error_type or str(cause))
         texts = (str(verdict.facts.get(name) or "") for name in ("message", "stack"))
         message, stack = (redact(text, also=self._secrets) for text in texts)

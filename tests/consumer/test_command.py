@@ -16,8 +16,8 @@ from urllib.error import HTTPError
 import pytest
 
 from dkist_processing_core import Consumer
-from dkist_processing_core.consumer.health import health_served
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.metrics.serving import served
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed
 from tests.running import command, run_command
@@ -257,15 +257,16 @@ def test_a_service_answers_about_its_health(folder: Path) -> None:
     }
 
 
-def test_bad_health_has_another_status(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_health_has_another_status(capsys: pytest.CaptureFixture[str]) -> None:
     """
     A service manager sees it without reading the content; the requests are not logged.
     """
-    caplog.set_level("INFO")
-    with health_served(("127.0.0.1", 0), lambda: (False, {"inbox": "unavailable"})):
-        (address,) = re.findall(r"http://127\.0\.0\.1:\d+/", caplog.text)
-        with pytest.raises(HTTPError, match="503") as refused:
-            urllib.request.urlopen(address, timeout=10)
+
+    def health() -> tuple[bool, dict[str, object]]:
+        return False, {"inbox": "unavailable"}
+
+    with served(("127.0.0.1", 0), health) as address, pytest.raises(HTTPError, match="503") as refused:
+        urllib.request.urlopen(address, timeout=10)
     with refused.value as answer:
         assert json.load(answer) == {"inbox": "unavailable"}
     assert capsys.readouterr().err == ""

@@ -20,13 +20,30 @@ def _checked_since(text: str) -> str:
 
 def checked_health(text: str) -> str:
     """Return a user's address of a service's health unchanged; raise an error for one that cannot be used."""
-    from dkist_processing_core.consumer.health import address_of
+    return _checked(text, "health")
+
+
+def checked_listen(text: str) -> str:
+    """Return a user's address of a service's metrics unchanged; raise an error for one that cannot be used."""
+    return _checked(text, "listen")
+
+
+def _checked(text: str, what: str) -> str:
+    from dkist_processing_core.metrics.serving import address_of
 
     try:
-        address_of(text)
+        address_of(text, what)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return text
+
+
+def check_one_address(health: str | None, listen: str | None) -> None:
+    """Raise an error if a user has given both addresses."""
+    if health is not None and listen is not None:
+        raise typer.BadParameter(
+            "found --health and --listen, expected one of them: --listen serves the health as well"
+        )
 
 
 def consume(
@@ -71,6 +88,15 @@ def consume(
             "status 200, or 503 while the bus or the database cannot be used.",
         ),
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            parser=checked_listen,
+            metavar="[HOST:]PORT",
+            help="Serve the metrics for Prometheus at /metrics, and the health at each other path. It takes the place "
+            "of --health.",
+        ),
+    ] = None,
 ) -> None:
     """
     Run a consumer until SIGTERM or Ctrl-C.
@@ -86,5 +112,6 @@ def consume(
     # A service's log has its start and its end, and the end of an outage.
     logging.getLogger("dkist_processing_core.consumer").setLevel(logging.INFO)
     consumer = load_consumer(target)
+    check_one_address(health, listen)
     with interrupt_ends():
-        consumer.run(since=since, until_idle=until_idle, workers=workers, health=health)
+        consumer.run(since=since, until_idle=until_idle, workers=workers, health=health, listen=listen)

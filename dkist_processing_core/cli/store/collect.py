@@ -10,7 +10,7 @@ from dkist_processing_core.text.console import print_remark
 from dkist_processing_core.text.terminal import interrupt_ends, write_line
 
 
-def collect_until_ended(*, until_idle: bool, health: str | None) -> None:
+def collect_until_ended(*, until_idle: bool, health: str | None, listen: str | None) -> None:
     """
     Keep the store up to date until SIGTERM or Ctrl-C, or with `until_idle` until nothing is left to take in.
 
@@ -25,7 +25,7 @@ def collect_until_ended(*, until_idle: bool, health: str | None) -> None:
             return
         print_remark(f"collecting the runs of {collector.bus.where} into {collector.where}; press Ctrl-C to end")
         with interrupt_ends():
-            collector.run(health=health)
+            collector.run(health=health, listen=listen)
 
 
 def dump_store() -> None:

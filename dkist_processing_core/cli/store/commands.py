@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dkist_processing_core.cli.consume.commands import checked_health
+from dkist_processing_core.cli.consume.commands import check_one_address, checked_health, checked_listen
 from dkist_processing_core.cli.run_ids import complete_family, complete_stored_run_id, complete_workflow_name
 from dkist_processing_core.cli.since import since_option
 
@@ -256,6 +256,16 @@ def collect(
             show_default=False,
         ),
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            parser=checked_listen,
+            metavar="[HOST:]PORT",
+            help="Serve the metrics of attempts and runs for Prometheus at /metrics, and the health at each other "
+            "path. It takes the place of --health.",
+            show_default=False,
+        ),
+    ] = None,
     dump: Annotated[
         bool, typer.Option("--dump", help="Write the store as JSON: equal stores give equal bytes.")
     ] = False,
@@ -278,12 +288,13 @@ def collect(
         raise typer.BadParameter("found --forget without --rebuild; use it only together with --rebuild")
     if sum((until_idle, dump, rebuild)) > 1:
         raise typer.BadParameter("found several of --until-idle, --dump and --rebuild; use one of them")
+    check_one_address(health, listen)
     if dump:
         dump_store()
     elif rebuild:
         rebuild_store(forget=forget)
     else:
-        collect_until_ended(until_idle=until_idle, health=health)
+        collect_until_ended(until_idle=until_idle, health=health, listen=listen)
 
 
 def _limit(limit: int | None, *, as_json: bool) -> int | None:

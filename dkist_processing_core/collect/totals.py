@@ -1,0 +1,151 @@
+"""
+The totals of ended attempts and runs: counters and histograms in the database, so that they never fall.
+
+A fold adds to them in its own transaction. They are no part of the store's content: they remain when old runs are
+deleted, and when the store is built again. Not here: what is counted (counting), and serving them (measurements).
+"""
+
+import hashlib
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, func, select, update
+
+from dkist_processing_core import semconv
+from dkist_processing_core.collect.counting import Increment, Marks
+from dkist_processing_core.collect.tables import COUNTED, RUNS, TOTALS
+from dkist_processing_core.metrics.measurement import Distribution, Exemplar, Kind, Measurement, Metric, Number
+
+MOST_SETS = 2000
+"""The number of sets of attributes of one metric; further ones are counted together, as OpenTelemetry's SDK does."""
+_OVERFLOW = {semconv.METRIC_OVERFLOW: "true"}
+_DIGEST_BYTES = 16
+_Key = tuple[Metric, tuple[tuple[str, str], ...]]
+
+
+class _Total(msgspec.Struct):
+    """The stored value of one set of attributes."""
+
+    bounds: list[float]
+    """Those of its metric when it began: with other ones it begins again."""
+    counts: list[int]
+    total: float = 0.0
+    exemplars: dict[int, tuple[float, float, str, str]] = {}
+
+    def add(self, increment: Increment) -> None:
+        """Add one value; of a gauge, the highest one remains."""
+        if increment.metric.kind is Kind.GAUGE:
+            self.total = max(self.total, increment.value)
+            return
+        place = bisect_left(self.bounds, increment.value)
+        self.counts[place] += 1
+        self.total += increment.value
+        new = increment.exemplar
+        if new is not None and (place not in self.exemplars or self.exemplars[place][1] <= new.at):
+            self.exemplars[place] = (new.value, new.at, new.trace_id, new.span_id)
+
+
+_decoded = msgspec.json.Decoder(_Total).decode
+_marks_in = msgspec.json.Decoder(Marks).decode
+_encoded = msgspec.json.Encoder().encode
+
+
+def add(connection: Connection, increments: Iterable[Increment], now: float, *, most_sets: int = MOST_SETS) -> None:
+    """Add to the totals, in the caller's transaction; other transactions that add to the same totals wait for it."""
+    by_key: dict[_Key, list[Increment]] = defaultdict(list)
+    for increment in increments:
+        by_key[increment.metric, tuple(sorted(increment.attributes.items()))].append(increment)
+    if not by_key:
+        return
+    digests = {_digest(*key): key for key in by_key}
+    known = set(connection.scalars(select(TOTALS.c.key).where(TOTALS.c.key.in_(digests))))
+    room = _Room(connection, most_sets)
+    added: dict[bytes, list[Increment]] = defaultdict(list)
+    names: dict[bytes, _Key] = {}
+    for digest, (metric, attributes) in digests.items():
+        key = metric, attributes if digest in known or room.takes(metric) else tuple(_OVERFLOW.items())
+        names[found := _digest(*key)] = key
+        added[found] += by_key[metric, attributes]
+    # Always in the same order, so that no two transactions wait for each other.
+    for digest in sorted(added):
+        _add(connection, digest, names[digest], added[digest], now)
+
+
+class _Room:
+    """How many sets of attributes of each metric may still begin."""
+
+    def __init__(self, connection: Connection, most: int) -> None:
+        self._connection = connection
+        self._most = most
+        self._numbers: dict[str, int] | None = None
+
+    def takes(self, metric: Metric) -> bool:
+        if self._numbers is None:
+            query = select(TOTALS.c.name, func.count().label("number")).group_by(TOTALS.c.name)
+            self._numbers = {row.name: row.number for row in self._connection.execute(query)}
+        number = self._numbers.get(metric.name, 0)
+        self._numbers[metric.name] = number + 1
+        return number < self._most
+
+
+def _add(connection: Connection, digest: bytes, key: _Key, increments: Sequence[Increment], now: float) -> None:
+    metric, attributes = key
+    insert = import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert
+    empty = _Total(list(metric.bounds), [0] * (len(metric.bounds) + 1))
+    values = {"key": digest, "name": metric.name, "attributes": _encoded(dict(attributes)).decode(), "began_at": now}
+    connection.execute(insert(TOTALS).values(**values, value=_encoded(empty)).on_conflict_do_nothing())
+    stored = connection.execute(select(TOTALS).where(TOTALS.c.key == digest).with_for_update()).one()
+    total = _decoded(stored.value)
+    if total.bounds != empty.bounds:
+        total = empty
+    for increment in increments:
+        total.add(increment)
+    began_at = now if total is empty else stored.began_at
+    of_total = update(TOTALS).where(TOTALS.c.key == digest)
+    connection.execute(of_total.values(value=_encoded(total), began_at=began_at))
+
+
+def _digest(metric: Metric, attributes: tuple[tuple[str, str], ...]) -> bytes:
+    return hashlib.sha256(_encoded((metric.name, attributes))).digest()[:_DIGEST_BYTES]
+
+
+def measurements(connection: Connection, metrics: Iterable[Metric]) -> list[Measurement]:
+    """Return the totals of metrics; one without a total has no values."""
+    by_name: dict[str, list[Any]] = defaultdict(list)
+    for row in connection.execute(select(TOTALS).order_by(TOTALS.c.name, TOTALS.c.attributes)):
+        by_name[row.name].append(row)
+    return [Measurement(metric, [_value(metric, row) for row in by_name[metric.name]]) for metric in metrics]
+
+
+def _value(metric: Metric, row: Any) -> Number | Distribution:
+    attributes: Mapping[str, str] = msgspec.json.decode(row.attributes)
+    total = _decoded(row.value)
+    if metric.kind is not Kind.HISTOGRAM:
+        return Number(total.total, attributes, row.began_at)
+    exemplars = {place: Exemplar(*values) for place, values in total.exemplars.items()}
+    return Distribution(total.counts, total.total, attributes, row.began_at, exemplars)
+
+
+def marks_of(connection: Connection, identity: bytes) -> Marks:
+    """Return what was counted of a run."""
+    stored = connection.scalar(select(COUNTED.c.marks).where(COUNTED.c.identity == identity))
+    return Marks() if stored is None else _marks_in(stored)
+
+
+def store_marks(connection: Connection, identity: bytes, marks: Marks, now: float) -> None:
+    """Store what was counted of a run."""
+    connection.execute(delete(COUNTED).where(COUNTED.c.identity == identity))
+    connection.execute(COUNTED.insert().values(identity=identity, marks=_encoded(marks), counted_at=now))
+
+
+def prune_marks(connection: Connection, until: float, limit: int) -> None:
+    """Delete what was counted of at most `limit` runs that the store no longer has, and counted before a time."""
+    old = select(COUNTED.c.identity).where(
+        COUNTED.c.counted_at < until, ~COUNTED.c.identity.in_(select(RUNS.c.identity))
+    )
+    identities = connection.scalars(old.order_by(COUNTED.c.counted_at).limit(limit)).all()
+    connection.execute(delete(COUNTED).where(COUNTED.c.identity.in_(identities)))

@@ -1,0 +1,93 @@
+"""
+One snapshot of all metrics of a process, from the parts that measure.
+
+Not here: the parts (collect, consumer, outbox), and the server (serving).
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from urllib.parse import unquote
+
+from dkist_processing_core.errors import DKISTProcessingCoreError, ExtraMissingError
+from dkist_processing_core.metrics.measurement import Measurement
+from dkist_processing_core.settings.interface import Settings
+
+Source = Callable[[], Iterable[Measurement]]
+logger = logging.getLogger(__name__)
+
+
+class Snapshot:
+    """Reads the parts of a process when it is asked; several threads may ask."""
+
+    def __init__(self, sources: Sequence[Source], resource: Mapping[str, str]) -> None:
+        """
+        Store the parts. Nothing is read yet.
+
+        Args:
+            sources: Each returns some of the measurements; a metric is in one of them only.
+            resource: The attributes of this process.
+        """
+        self._sources = sources
+        self.resource = resource
+        self.began_at = time.time()
+        """When the process began to measure, in seconds since 1970."""
+        self._reading = threading.Lock()
+        # The sources that could not be read the last time.
+        self._failed: set[Source] = set()
+
+    def measurements(self) -> list[Measurement]:
+        """Return the present values. A part that cannot be read, as in an outage of its database, is left out."""
+        found: list[Measurement] = []
+        for source in self._sources:
+            try:
+                found += source()
+            except DKISTProcessingCoreError as error:
+                if source not in self._failed:
+                    self._failed.add(source)
+                    logger.warning("some metrics are left out: %s", error)
+            else:
+                self._failed.discard(source)
+        return found
+
+    def rendered(self, accept: str, *, patience: float) -> tuple[bytes, str] | None:
+        """
+        Return the present values as text for Prometheus, and its content type.
+
+        Args:
+            accept: The forms that the client accepts, as in the header `Accept` of HTTP.
+            patience: How many seconds to wait for another thread that reads; then the result is None.
+        """
+        from dkist_processing_core.metrics.exposition import rendered  # noqa: PLC0415 - it needs an extra
+
+        if not self._reading.acquire(timeout=patience):
+            return None
+        try:
+            return rendered(self.measurements(), self.resource, accept)
+        finally:
+            self._reading.release()
+
+
+def check_extra() -> None:
+    """
+    Check that metrics can be served.
+
+    Raises:
+        ExtraMissingError: prometheus-client is missing.
+    """
+    try:
+        import prometheus_client  # noqa: F401, PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise ExtraMissingError("consumer", "metrics are served", str(error.name)) from error
+
+
+def resource_of(settings: Settings) -> dict[str, str]:
+    """Return the attributes of this process, by OpenTelemetry's standard variables."""
+    pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
+    given = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+    own = {"service.name": settings.otel_service_name, "service.instance.id": str(uuid.uuid4())}
+    if "otel_service_name" in settings.model_fields_set:
+        given.pop("service.name", None)
+    return own | given
