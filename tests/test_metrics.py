@@ -32,7 +32,7 @@ from dkist_processing_core.metrics.measurement import (
     Number,
     measured,
 )
-from dkist_processing_core.metrics.otlp import data_of
+from dkist_processing_core.metrics.sdk_values import data_of
 from dkist_processing_core.metrics.serving import address_of, served
 from dkist_processing_core.metrics.snapshot import Snapshot
 

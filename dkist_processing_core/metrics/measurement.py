@@ -1,7 +1,7 @@
 """
 One snapshot of metrics as plain values: what is measured, and the numbers and distributions of one moment.
 
-Not here: the metrics that there are (declarations), and the forms in which a snapshot is sent (exposition, otlp).
+Not here: the metrics that there are (declarations), and the forms in which a snapshot is sent (exposition, sdk_values).
 """
 
 from collections.abc import Mapping, Sequence

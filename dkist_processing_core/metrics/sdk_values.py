@@ -1,7 +1,7 @@
 """
 A snapshot as the values of OpenTelemetry's SDK, which its encoder turns into OTLP.
 
-It imports the SDK. Not here: sending it (sending).
+It imports the SDK. Not here: the text for Prometheus (exposition).
 """
 
 import time
