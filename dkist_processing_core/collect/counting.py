@@ -208,12 +208,12 @@ def _increments(
     measures: list[tuple[Metric, dict[str, str], float | None]] = [
         (declarations.ATTEMPT_DURATION, of_result, attempt.duration_seconds),
         (declarations.QUEUE_DURATION, attributes, max((each for each in queued if each is not None), default=None)),
-        (declarations.PEAK_MEMORY, attributes, None if attempt.end is None else attempt.end.peak_memory_bytes),
+        (declarations.PEAK_MEMORY, attributes, None if attempt.end is None else attempt.end.peak_memory),
     ]
     environment = next((each for each in reports if isinstance(each, TaskStarted) and each.environment), None)
     if environment is not None:
         of_environment = attributes | {semconv.ENVIRONMENT_STATE: str(environment.environment)}
-        measures.append((declarations.ENVIRONMENT_DURATION, of_environment, environment.environment_seconds))
+        measures.append((declarations.ENVIRONMENT_DURATION, of_environment, attempt.preparation_seconds))
     span = next((found for each in reports if (found := parse_traceparent(each.traceparent or "")) is not None), None)
     at = max(at for _, at in received) if attempt.ended_at is None else attempt.ended_at.timestamp()
     for metric, of_metric, value in measures:

@@ -176,6 +176,11 @@ class TaskEnd(TaskEvent, frozen=True, kw_only=True, dict=True):
         dict[str, Seconds], about("The seconds spent in each phase that was entered: `pre_run`, `run`, `post_run`.")
     ] = msgspec.field(default_factory=dict)
 
+    @property
+    def peak_memory(self) -> int | None:
+        """The largest resident memory in bytes, for readers."""
+        return self.peak_memory_bytes
+
 
 class TaskFinished(TaskEnd, frozen=True, kw_only=True, dict=True):
     """Signals that an attempt succeeded."""

@@ -72,13 +72,13 @@ def end_detail(event: TaskEnd) -> str:
 
 
 def _measurements(event: TaskFinished) -> Iterator[str]:
-    if event.peak_memory_bytes is not None:
-        yield f"peak {size(event.peak_memory_bytes)}"
+    if event.peak_memory is not None:
+        yield f"peak {size(event.peak_memory)}"
 
 
 def measured(end: TaskEnd | None) -> tuple[str, str]:
     """Return the processor time and the largest memory of an attempt, each "" if it was not measured."""
-    cpu, peak = (None, None) if end is None else (end.cpu_seconds, end.peak_memory_bytes)
+    cpu, peak = (None, None) if end is None else (end.cpu_seconds, end.peak_memory)
     return "" if cpu is None else duration(cpu), "" if peak is None else size(peak)
 
 
