@@ -23,7 +23,7 @@ _UNUSED_SECONDS = 24 * 3600.0
 
 
 def check_consumers(settings: Settings, inboxes: Sequence[str], timeout: float) -> Iterator[Check]:
-    """Yield a note for each consumer of the inboxes, with that of the settings, whose queue has events and no reader."""
+    """Yield a note for each consumer of the inboxes and of the settings whose queue has events and no reader."""
     bus = AmqpBus(settings)
     # An inbox that cannot be used is another check, and a refused account cannot read queues.
     with contextlib.suppress(BusError):
