@@ -51,6 +51,7 @@ CLEANED_NAMES = frozenset(
 SAME_ON_EVERY_PYTHON = frozenset(
     {
         "test_airflow_config",
+        "test_architecture",
         "test_asyncapi",
         "test_benchmarks",
         "test_bounded_exit",

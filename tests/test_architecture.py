@@ -124,10 +124,16 @@ def part_of(path: Path) -> str:
 
 
 @cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the syntax tree of a module's file, which several tests read."""
+    return ast.parse(path.read_text(), path)
+
+
+@cache
 def imports_in(path: Path) -> list[Import]:
     """Return every import of a module's file."""
     package = ".".join([PACKAGE, *path.relative_to(ROOT).parent.parts])
-    return list(imports_of(ast.parse(path.read_text(), path), package))
+    return list(imports_of(tree_of(path), package))
 
 
 def forbidden_in(part: str, imports: list[Import]) -> Iterator[tuple[str, str]]:
@@ -150,7 +156,6 @@ def test_every_module_has_its_layer() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-@pytest.mark.once
 def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
     """Imports go downwards, including those inside functions: a reader can learn the library from the bottom up."""
     part = part_of(path)
@@ -161,14 +166,13 @@ def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-@pytest.mark.once
 def test_a_docstring_refers_to_modules_that_exist(path: Path) -> None:
     """
     The names in parentheses after "Not here:" are paths from the module's package or from a package that contains it.
 
     Each leads to exactly one module or package that is not on the way to the module itself.
     """
-    _, _, elsewhere = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split()).partition("Not here:")
+    _, _, elsewhere = " ".join((ast.get_docstring(tree_of(path)) or "").split()).partition("Not here:")
     names = [name for names in re.findall(r"\(([^()]*)\)", elsewhere) for name in re.split(r",\s*|\s+and\s+", names)]
     packages = [parent for parent in path.parents if parent.is_relative_to(ROOT)]
     found = {name: [_modules_at(package / name.replace(".", "/")) for package in packages] for name in names}
@@ -262,10 +266,9 @@ def writing_in(tree: ast.AST) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-@pytest.mark.once
 def test_text_reaches_a_terminal_by_one_door(path: Path) -> None:
     """Control characters that could change a terminal are shown as escapes, by every command."""
-    lines = list(writing_in(ast.parse(path.read_text(), path)))
+    lines = list(writing_in(tree_of(path)))
 
     assert lines == [] or str(path.relative_to(ROOT)) in WRITERS
 
@@ -279,7 +282,6 @@ def test_another_way_to_a_terminal_is_noticed(line: str) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-@pytest.mark.once
 def test_optional_libraries_are_imported_only_when_they_are_used(path: Path) -> None:
     """A task's environment needs neither Airflow nor a database nor a web framework."""
     optional = OPTIONAL_LIBRARIES - ROOMS_OF_LIBRARIES.get(part_of(path), set())
@@ -361,7 +363,7 @@ def test_finalizers_and_locks_of_modules_know_their_process() -> None:
     """
     found: dict[str, set[str]] = {}
     for path in MODULES:
-        tree = ast.parse(path.read_text(), path)
+        tree = tree_of(path)
         at_module_level = {call for node in tree.body if isinstance(node, ast.Assign) for call in ast.walk(node)}
         for node in ast.walk(tree):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else getattr(node, "name", None) or ""

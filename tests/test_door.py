@@ -7,6 +7,7 @@ Not here: the work of the targets, which is the rest of the suite.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -288,14 +289,22 @@ def test_hooks_are_local_and_run_the_pieces_of_lint() -> None:
     assert recipe("lint") == re.findall(r"entry: *(.+)", text)
 
 
-def test_ci_runs_lint_and_test_and_nothing_else() -> None:
-    """A contributor can run the checks of CI by the same two commands."""
-    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+@pytest.mark.parametrize("failing", ["neither", "lint", "test"])
+def test_ci_runs_lint_and_test_and_nothing_else(tmp_path: Path, failing: str) -> None:
+    """A contributor can run the checks of CI by the same two commands; CI fails if one of them does, and shows both."""
+    script = shutil.copytree(ROOT / ".ci", tmp_path / ".ci") / "run"
+    write_command(tmp_path / "commands" / "make", 'echo "made $@" | tee -a calls; test "$1" != "$FAILING"')
+    path = f"{tmp_path / 'commands'}:{os.environ['PATH']}"
 
-    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    ran = subprocess.run(
+        [script], env=os.environ | {"PATH": path, "FAILING": failing}, capture_output=True, text=True, check=False
+    )
 
-    assert commands == ["make lint", "make test"]
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0] == "made .venv/.stamp-dev .venv/.stamp-test"
+    assert sorted(calls[1:]) == ["made lint", "made test"]
+    assert set(calls) <= set(ran.stdout.splitlines())
+    assert (ran.returncode == 0) is (failing == "neither")
 
 
 def write_command(path: Path, script: str) -> None:
