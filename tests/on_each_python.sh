@@ -87,13 +87,26 @@ prepare() {
         fi
     fi
     selects "$with_airflow" && goals+=(.venv-airflow/.stamp-airflow)
-    selects "$with_node" && goals+=(.node/.stamp)
     ((${#others[@]})) && goals+=("${others[@]/%//.stamp-test}")
+    # Packages of Python and of the system come from different archives, and most of the time is waiting for them.
+    local making= status=0
+    if ((${#goals[@]})); then
+        printf '%s\n' "${goals[@]}" | xargs -P 2 -n 1 make --silent &
+        making=$!
+    fi
+    prepare_services || status=$?
+    if [[ $making ]]; then
+        wait "$making" || status=$?
+    fi
+    return "$status"
+}
+
+prepare_services() {
     if selects "$with_packages"; then
         tests/services/install_packages.sh || return
     fi
-    if ((${#goals[@]})); then
-        printf '%s\n' "${goals[@]}" | xargs -P 2 -n 1 make --silent || return
+    if selects "$with_node"; then
+        make --silent .node/.stamp || return # npm is one of the packages
     fi
     if ((${#suites[@]})); then
         suites=$(tests/services/fetch_rabbitmq.sh "${suites[@]}") || return
