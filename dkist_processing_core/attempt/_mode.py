@@ -178,8 +178,9 @@ class LaunchedMode:
         """Whether the task received a request, or the launcher did (if the author has installed another handler)."""
         return self._termination.is_requested or self._pipe.has_forwarded_termination
 
-    def open_span(self, _: Telemetry, __: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
-        """Make the launcher's span current."""
+    def open_span(self, telemetry: Telemetry, _: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
+        """Make the launcher's span current; the launcher ends the spans below it that a killed task leaves open."""
+        telemetry.report_open_spans(self._pipe.note)
         outer = run_parent(self._attempt.run, handed_variables() or os.environ)
         return trace.use_span(NonRecordingSpan(outer))
 

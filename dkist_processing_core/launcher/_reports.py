@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +35,14 @@ from dkist_processing_core.launcher.assignment import Assignment
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_leniently, secrets_in
 from dkist_processing_core.text.redaction import redact
-from dkist_processing_core.tracing import Carrier, Telemetry, derived_span, open_telemetry, run_parent
+from dkist_processing_core.tracing import (
+    Carrier,
+    Telemetry,
+    derived_span,
+    end_open_spans,
+    open_telemetry,
+    run_parent,
+)
 
 _POLL_SECONDS = 0.5
 logger = logging.getLogger(__name__)
@@ -127,6 +135,11 @@ class Reports:
         publisher = self._reporter.publisher
         note = None if publisher is None else publisher.noted_by(pid, *names)
         return {} if note is None else {"end": names[note], "is_on_disk": True}
+
+    def end_open_spans(self, reports: Mapping[str, Any], cause: str) -> None:
+        """End the spans that the task has left open, if others below them are exported."""
+        with self._errors_logged("spans of the task have no parent"):
+            end_open_spans(self._telemetry.root_span, reports, cause)
 
     def ended(self, verdict: Verdict) -> bool:
         """Publish the end, unless the task has, and end the span; return True if the end is published."""

@@ -112,6 +112,10 @@ class Launch:
         status = int(end.exit_code != 0 or end.reported_event != FINISHED)
         with errors_logged():
             status = end.status(termination_requested=self._requests.received is not None)
+        # The parts of the task's trace that it could not end, before the attempt's own span ends.
+        with errors_logged():
+            cause = str(supervision.verdict_on(end).cause or "exit")
+            self._reports.report(lambda reports: reports.end_open_spans(end.reports, cause))
         if supervision.is_announced:
             self._notify_engine(supervision.announced)
             # The task's time is over and its end is published already, so the status is never 0.

@@ -9,7 +9,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 from dkist_processing_core.otlp.destination import SIGNALS, Collector, Signal
 from dkist_processing_core.tracing._log_export import LogExport
 from dkist_processing_core.tracing._log_fields import fields_on_records
+from dkist_processing_core.tracing._open_spans import report_open_spans
 from dkist_processing_core.tracing._scope import Scope, opened
 
 logger = logging.getLogger(__name__)
@@ -180,6 +181,11 @@ class Telemetry:
             finally:
                 with _logging_errors("a span does not end"):
                     span.end(end_time)
+
+    def report_open_spans(self, report: Callable[[dict[str, Any]], object]) -> None:
+        """Report the open spans that have exported ones below them: another process ends them if this one is killed."""
+        if hasattr(self._providers.get("traces"), "add_span_processor"):
+            report_open_spans(self._providers["traces"], report)
 
     @contextlib.contextmanager
     def scope(self, subject: Run | Attempt, attributes: Mapping[str, Any], span: SpanContext) -> Iterator[None]:

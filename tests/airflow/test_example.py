@@ -13,8 +13,9 @@ from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.runs import State
 from tests.airflow.ground import SECONDS, Ground
 from tests.services.airflow import AIRFLOW_VARIABLE
-from tests.services.otlp import OtlpReceiver
+from tests.services.otlp import OtlpReceiver, Span
 from tests.services.processes import with_environment
+from tests.traces import problems_of
 
 DAG = "raw_to_l1_solar_calibration_1.0"
 TASKS = {
@@ -92,7 +93,26 @@ def test_the_example_runs_with_the_local_executor(ground: Ground) -> None:
     assert not [found for folder in folders for found in Path(folder).glob("lib/python*/site-packages/airflow")]
 
 
-@pytest.mark.timeout(700)
+def run_that_is_killed_once(ground: Ground, otlp: OtlpReceiver) -> list[Span]:
+    """
+    Run a workflow whose task is killed in its first attempt, and return the spans of the run when they have arrived.
+    """
+    dag_id = "faulty_is_killed_once_1.0"
+    ground.airflow.wait_for_dag(dag_id)
+    run_id = ground.airflow.trigger(dag_id, {"recipe_run_id": ground.next_number()})
+    ground.airflow.wait_for_run(dag_id, run_id, "success", "failed", seconds=2 * SECONDS)
+    ground.listener.wait_for_end(run_id)
+
+    def arrived(receiver: OtlpReceiver) -> list[Span]:
+        own = [span for span in receiver.spans() if span.attributes.get("messaging.message.conversation_id") == run_id]
+        found = [span for span in receiver.spans() if own and span.trace_id == own[0].trace_id]
+        # The root comes last: from the DAG processor, or from Airflow's scheduler.
+        return found if any(not span.parent_id for span in found) else []
+
+    return otlp.wait_for(arrived, SECONDS)
+
+
+@pytest.mark.timeout(900)
 def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: OtlpReceiver) -> None:
     """
     Each worker takes the tasks of its queue, and the whole run is one trace with one root.
@@ -108,6 +128,13 @@ def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: Otl
     spans = otlp.wait_for(
         lambda receiver: [span for span in receiver.spans() if span.name == run.workflow_name] and receiver.spans()
     )
+    derived = run_that_is_killed_once(celery_ground, otlp)
+    # The API server begins Airflow's own trace of a run, the scheduler and the workers continue it.
+    airflow.environment["AIRFLOW__TRACES__OTEL_ON"] = "True"
+    for component in airflow.components:
+        component.stop()
+    airflow.start()
+    ridden = run_that_is_killed_once(celery_ground, otlp)
     airflow.close()
 
     assert_all_is_told(celery_ground, run_id)
@@ -123,3 +150,11 @@ def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: Otl
     assert {span.parent_id for span in attempts} == {root.span_id}
     assert all(root.start <= span.start and span.end <= root.end for span in attempts)
     assert with_environment(AIRFLOW_VARIABLE, airflow.mark) == set()
+    assert problems_of([*spans]) == problems_of(derived) == problems_of(ridden) == []
+    assert [span.name for span in derived if not span.parent_id] == ["faulty_is_killed_once"]
+    # Airflow's own span of the run is the root, and ours of the attempts are below Airflow's span of the task.
+    assert [span.name for span in ridden if not span.parent_id] == ["dag_run.faulty_is_killed_once_1.0"]
+    for of_run in (derived, ridden):
+        killed, retried = sorted((span for span in of_run if span.name == "IsKilledOnce"), key=lambda span: span.start)
+        assert (killed.status_code, retried.status_code) == ("ERROR", "UNSET")
+        assert killed.attributes["error.type"] == "signal"

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from opentelemetry import trace
+
 from dkist_processing_core import TaskBase
 
 
@@ -81,6 +83,27 @@ class IsKilled(Noting):
         """
         self.note()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class IsKilledOnce(Noting):
+    """
+    Is killed in the first attempt, within a span of its own, and has a second one.
+    """
+
+    retries = 1
+    retry_delay_seconds = 0
+
+    def run(self) -> None:
+        """
+        Kill this process in the first attempt, when a part of its work has been exported.
+        """
+        is_first = self.note()
+        with self.telemetry_span("work"):
+            with self.telemetry_span("part of the work"):
+                self.progress(1, 2)
+            if is_first:
+                getattr(trace.get_tracer_provider(), "force_flush", bool)()
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Waits(Noting):

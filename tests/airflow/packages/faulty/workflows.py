@@ -21,6 +21,7 @@ def _of(name: str, *chain: type[tasks.Noting], version: str = RELEASE) -> Workfl
 succeeds = _of("succeeds", tasks.Succeeds, tasks.Follows)
 raises = _of("raises", tasks.Raises, tasks.Follows)
 is_killed = _of("is_killed", tasks.IsKilled)
+is_killed_once = _of("is_killed_once", tasks.IsKilledOnce)
 waits = _of("waits", tasks.Waits)
 waits_twice = _of("waits_twice", tasks.WaitsTwice)
 fails_once = _of("fails_once", tasks.FailsOnce)

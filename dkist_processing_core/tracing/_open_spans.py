@@ -1,0 +1,95 @@
+"""
+The open spans of a task's process that have exported spans below them: its launcher ends them if the process is killed.
+
+Without this, the spans below them would have no parent in the trace. Not here: the pipe to the launcher (attempt), and
+the export of such a span (launcher).
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span as ApiSpan
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from dkist_processing_core.semconv import ERROR_TYPE
+
+OPEN = "open "
+"""The beginning of a name in a report: the rest is the id of an open span, and the value describes it, or is None."""
+_PLAIN = (str, bool, int, float)
+
+
+def report_open_spans(provider: Any, report: Callable[[dict[str, Any]], object]) -> None:
+    """Report the open spans of a provider of the SDK that have spans below them, and their ends."""
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor  # noqa: PLC0415 - nothing is exported by default
+
+    class OpenSpans(SpanProcessor):
+        def __init__(self) -> None:
+            self._process = os.getpid()
+            self._open: dict[int, Span] = {}
+            self._reported: set[int] = set()
+
+        def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
+            # A fork has the spans of its parent process, which ends them itself.
+            if self._process == os.getpid():
+                self._open[span.context.span_id] = span
+
+        def on_end(self, span: ReadableSpan) -> None:
+            own = span.context.span_id
+            if self._process != os.getpid() or self._open.pop(own, None) is None:
+                return
+            above = span.parent
+            while above is not None and above.span_id in self._open and above.span_id not in self._reported:
+                parent = self._open[above.span_id]
+                self._reported.add(above.span_id)
+                report({f"{OPEN}{above.span_id:016x}": _described(parent)})
+                above = parent.parent
+            if own in self._reported:
+                self._reported.discard(own)
+                report({f"{OPEN}{own:016x}": None})
+
+    provider.add_span_processor(OpenSpans())
+
+
+def _described(span: Any) -> dict[str, Any]:
+    attributes = {name: value for name, value in (span.attributes or {}).items() if isinstance(value, _PLAIN)}
+    return {
+        "name": span.name,
+        "trace": f"{span.context.trace_id:032x}",
+        "parent": f"{span.parent.span_id:016x}" if span.parent else None,
+        "start": span.start_time,
+        "attributes": attributes,
+    }
+
+
+def end_open_spans(
+    root_span: Callable[..., AbstractContextManager[ApiSpan]], reports: Mapping[str, Any], cause: str
+) -> None:
+    """
+    Export the spans that a process has reported as open, and has not ended; they end now, as errors.
+
+    Args:
+        root_span: Opens a span with given ids: `Telemetry.root_span`.
+        reports: All reports of the process.
+        cause: Why the process did not end them.
+    """
+
+    def context(trace_id: str, span_id: str) -> SpanContext:
+        return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(1))
+
+    for name, each in reports.items():
+        if name.startswith(OPEN) and each is not None:
+            parent = context(each["trace"], each["parent"]) if each["parent"] else None
+            with root_span(
+                each["name"],
+                parent,
+                context(each["trace"], name.removeprefix(OPEN)),
+                SpanKind.INTERNAL,
+                each["attributes"],
+                start_time=each["start"],
+                is_given_out=True,
+            ) as span:
+                span.set_attribute(ERROR_TYPE, cause)
+                span.set_status(Status(StatusCode.ERROR, f"the process of the task ended before this span: {cause}"))
