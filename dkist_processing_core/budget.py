@@ -74,6 +74,11 @@ end, and waits for the journal within its own limit. The time is only needed in 
 """
 DYING_SECONDS = 0.5
 """How long a terminating task checks whether its launcher exists; a launcher that has ended waits for nothing."""
+SILENT_COLLECTOR_SECONDS = 0.15
+"""
+How long a launcher waits for a collector that accepts no connection, or does not answer: telemetry is on disk, and the
+next process of the host delivers it.
+"""
 BUS, LOOK, COLLECTOR = "bus", "look", "collector"
 CALLBACK_PROCESS = {BUS: 16.0, LOOK: 18.0, COLLECTOR: 8.0}
 """

@@ -18,10 +18,11 @@ from email.utils import format_datetime
 import pytest
 
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.otlp import OtlpBooks
-from dkist_processing_core.otlp import SIGNALS, Signal, destination_of, journal_path
+from dkist_processing_core.otlp import SIGNALS, Signal, destination_of, journal_path, lock_path
 from dkist_processing_core.otlp.delivery import Delivery
-from dkist_processing_core.otlp.drainer import TelemetryDrainer, deliver_own, lock_of
+from dkist_processing_core.otlp.drainer import TelemetryDrainer, deliver_own
 from dkist_processing_core.otlp.options import options_of, url_of
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.settings.interface import Settings
@@ -329,12 +330,12 @@ def test_a_silent_collector_of_one_signal_does_not_hold_up_another(
     receiver.answer("traces", Answer(is_silent=True))
     append(settings, "traces", "a")
     append(settings, "logs", "b")
-    drainer = TelemetryDrainer(settings)
+    drainer = TelemetryDrainer(settings, patience=0.2)
 
     drainer.start()
     receiver.wait_for(lambda found: found.requests("traces") and found.logs())
     began = time.monotonic()
-    drainer.finish(30.0, patience=0.2)
+    deliver_own(settings, journal_path(settings), 30.0)
 
     assert time.monotonic() - began < 5.0
     assert books_of(settings, "traces").pending == 1
@@ -395,7 +396,7 @@ def test_of_several_processes_one_delivers(receiver: OtlpReceiver, settings_for:
     """
     settings = settings_for(receiver, "http/protobuf")
     path = append(settings, "traces", "a")
-    lock = lock_of(path, "traces")
+    lock = FileLock(lock_path(path, "traces"))
     assert lock.acquire()
 
     deliver_own(settings, path, 30.0)

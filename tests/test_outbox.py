@@ -408,7 +408,7 @@ def test_a_relay_without_a_broker_is_refused() -> None:
 
     assert (told.returncode, told.stderr) == (
         1,
-        "error: there is nothing to relay: MESH_CONFIG names no interservice-bus\n",
+        "error: there is nothing to relay: MESH_CONFIG names no interservice-bus, and no telemetry is exported\n",
     )
 
 

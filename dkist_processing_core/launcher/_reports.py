@@ -32,6 +32,7 @@ from dkist_processing_core.events import (
 from dkist_processing_core.journal.notes import ENDED, SUCCEEDED, TERMINATION_REQUESTED
 from dkist_processing_core.launcher._verdict import Verdict
 from dkist_processing_core.launcher.assignment import Assignment
+from dkist_processing_core.otlp.drainer import TelemetryDrainer, start_delivery
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_leniently, secrets_in
 from dkist_processing_core.text.redaction import redact
@@ -69,6 +70,16 @@ class Reports:
             self._reporter.carrier = Carrier.of(self._span.get_span_context())
             self._stack.enter_context(self._telemetry.scope(self._attempt, attributes, self._span.get_span_context()))
         self._open_publisher()
+        self._telemetry_drainer = self._start_delivery()
+
+    def _start_delivery(self) -> TelemetryDrainer | None:
+        """Deliver the telemetry of this host, unless the process of the run does."""
+        if self._settings is not None and not self._assignment.is_delivered:
+            with self._errors_logged("telemetry is not delivered"):
+                return start_delivery(
+                    self._settings, poll_seconds=_POLL_SECONDS, patience=budget.SILENT_COLLECTOR_SECONDS
+                )
+        return None
 
     def _open_publisher(self) -> None:
         if self._settings is not None and self._reporter.publisher is None:
@@ -207,6 +218,8 @@ class Reports:
         allowance = budget.ORPHANED_LAUNCHER if is_orphaned else budget.LAUNCHER
         timeout = 0.0 if self._settings is None else allowance.for_bus(self._settings.event_flush_timeout)
         self._reporter.close(self._telemetry, timeout, including_backlog=True)
+        if self._telemetry_drainer is not None:
+            self._telemetry_drainer.stop(0.0)
         return 0 if publisher is None else publisher.unreported_loss
 
     def _errors_logged(self, consequence: str) -> contextlib.AbstractContextManager[None]:

@@ -38,6 +38,7 @@ from dkist_processing_core.journal.notes import RUN_ENDED
 from dkist_processing_core.journal.run_record import RunRecord
 from dkist_processing_core.local._attempt_end import AttemptEnd
 from dkist_processing_core.local.outcomes import RunResult, TaskState
+from dkist_processing_core.otlp.drainer import TelemetryDrainer, start_delivery
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import Carrier, derived_span, open_telemetry, run_parent
@@ -56,11 +57,12 @@ class RunReports:
         self._telemetry = open_telemetry(settings)
         self._reporter = EventReporter(Reporter.ENGINE, run)
         self._record: RunRecord | None = None
+        self._drainer: TelemetryDrainer | None = None
         self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
 
     def open(self) -> None:
-        """Open the publisher, which delivers the events of all processes of the run."""
+        """Open the publisher, which delivers the events of all processes of the run, and deliver their telemetry."""
         with errors_logged("the run's events are not published"):
             self._reporter.publisher = Publisher.open(
                 self._settings,
@@ -69,6 +71,8 @@ class RunReports:
                 wait_limit=budget.LOCAL_ENGINE.journal,
             )
             report_lost_runs(self._reporter.publisher)
+        with errors_logged("the run's telemetry is not delivered"):
+            self._drainer = start_delivery(self._settings, poll_seconds=_POLL_SECONDS)
 
     def begin_span(self) -> None:
         """Begin the run's span: all later reports belong to it."""
@@ -217,3 +221,5 @@ class RunReports:
     def close(self) -> None:
         """Deliver the pending events and export telemetry, for as long as the settings allow."""
         self._reporter.close(self._telemetry, self._settings.event_flush_timeout * budget.LOCAL_ENGINE.bus)
+        if self._drainer is not None:
+            self._drainer.stop(0.0)

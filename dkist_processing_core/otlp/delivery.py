@@ -5,6 +5,7 @@ The rules are those of https://opentelemetry.io/docs/specs/otlp/: which answers 
 the next request. Not here: one request (over_http, over_grpc), and the thread and the lock (otlp.drainer).
 """
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -41,13 +42,7 @@ class Exporter(Protocol):
 class Delivery:
     """Delivers one signal from its journal; it belongs to one thread, except for `cancel`."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        signal: Signal,
-        warnings: TelemetryWarnings,
-        on_progress: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, settings: Settings, signal: Signal, warnings: TelemetryWarnings) -> None:
         """
         Open no connection.
 
@@ -55,12 +50,10 @@ class Delivery:
             settings: The settings that name the collector.
             signal: The signal.
             warnings: Logs outages and refusals.
-            on_progress: Called when the collector has accepted a connection or has answered.
         """
         self._settings = settings
         self._signal = signal
         self._warnings = warnings
-        self._on_progress = on_progress
         self._exporter: Exporter | None = None
         self._most_bytes = _MOST_BYTES
         self._failures = 0
@@ -71,6 +64,8 @@ class Delivery:
         """Why nothing can be delivered at present; None if no problem is known."""
         self.resumes_at = 0.0
         """The time of `time.monotonic` before which no request is sent."""
+        self.waits_since = math.inf
+        """The time since which the collector has not answered; infinite if nothing is expected from it."""
 
     @property
     def is_paused(self) -> bool:
@@ -150,22 +145,24 @@ class Delivery:
             if isinstance(exporter, Unavailable):
                 return exporter
             self._exporter = exporter
+            self.waits_since = time.monotonic()
             with uninstrumented():
-                outcome = exporter.send(body)
+                return exporter.send(body)
         except ConfigurationError as error:
             return Unavailable(str(error))
         except Exception as error:  # noqa: BLE001 - a provider of credentials may raise anything
             return Unavailable(f"{self._signal} cannot be sent: {type(error).__name__}: {error}")
-        self._on_progress()
-        return outcome
+        finally:
+            self.waits_since = math.inf
 
     def _open(self) -> Exporter | Unavailable:
         """Return an exporter, whose modules are imported once the collector has accepted a connection."""
         collector = collector_of(self._settings, self._signal)
+        self.waits_since = time.monotonic()
         problem = None if collector is None else collector.problem(_CONNECT_SECONDS)
+        self.waits_since = math.inf
         if problem is not None:
             return Unavailable(problem)
-        self._on_progress()
         exporter: Exporter
         if protocol_of(self._settings, self._signal) == "grpc":
             check_threads_for_grpc()
@@ -176,7 +173,6 @@ class Delivery:
             from dkist_processing_core.otlp.over_http import HttpExporter  # noqa: PLC0415 - see the docstring
 
             exporter = HttpExporter(self._settings, self._signal)
-        self._on_progress()
         return exporter
 
     def _pause(self, reason: str, after: float | None) -> None:

@@ -66,6 +66,11 @@ def journal_path(settings: Settings) -> Path:
     return otlp_path(place(settings).folder, destination_of(settings))
 
 
+def lock_path(journal: Path, signal: Signal) -> Path:
+    """Return the path of the lock that the process holds which delivers a signal from a journal."""
+    return journal.with_name(f"{journal.stem}.{signal}.lock")
+
+
 def shown_endpoint(settings: Settings, signal: Signal) -> str:
     """Return the address of a signal's collector without user information and query, which may hold secrets."""
     parts = _parts_of(endpoint_of(settings, signal) or "localhost")

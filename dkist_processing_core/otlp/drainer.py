@@ -8,12 +8,10 @@ here: the requests and the pauses (otlp.delivery).
 import contextlib
 import logging
 import math
+import os
 import threading
 import time
 from pathlib import Path
-
-from opentelemetry import context
-from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY, _SUPPRESS_INSTRUMENTATION_KEY
 
 from dkist_processing_core.errors import JournalError, JournalLostError
 from dkist_processing_core.journal.locks import FileLock
@@ -26,6 +24,7 @@ from dkist_processing_core.otlp.destination import (
     endpoint_of,
     is_exported,
     journal_path,
+    lock_path,
 )
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
@@ -35,18 +34,25 @@ from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _POLL_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
 logger = logging.getLogger(__name__)
 
 
-def lock_of(path: Path, signal: Signal) -> FileLock:
-    """Return the lock of the process that delivers a signal from a journal."""
-    return FileLock(path.with_name(f"{path.stem}.{signal}.lock"))
+_running: dict[tuple[int, Path], "TelemetryDrainer"] = {}
+"""The drainers by their process and journal: at the end of the process, they deliver what is left."""
 
 
 class TelemetryDrainer:
     """Delivers the journal of the collectors of the settings, for as long as it is open."""
 
-    def __init__(self, settings: Settings, *, path: Path | None = None, poll_seconds: float = _POLL_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        path: Path | None = None,
+        poll_seconds: float = _POLL_SECONDS,
+        patience: float = math.inf,
+    ) -> None:
         """
         Start no thread, and open no file.
 
@@ -54,7 +60,9 @@ class TelemetryDrainer:
             settings: The settings that name the collectors.
             path: The journal, if it is not at the place for these settings.
             poll_seconds: How often to look for the telemetry of other processes.
+            patience: How long `finish` waits for a collector that does not answer, in seconds.
         """
+        self._patience = patience
         signals = [signal for signal in SIGNALS if is_exported(settings, signal) or endpoint_of(settings, signal)]
         self.path = path or journal_path(settings)
         warnings = TelemetryWarnings(self.path, secrets_in(settings))
@@ -65,36 +73,36 @@ class TelemetryDrainer:
         ]
 
     @property
-    def problems(self) -> dict[Signal, str]:
+    def problems(self) -> dict[str, str]:
         """Why a signal cannot be delivered at present, for each such signal."""
         return {each.signal: each.problem for each in self._threads if each.problem is not None}
 
     def start(self) -> None:
         """Start the threads. One that cannot be started leaves the telemetry in the journal."""
+        _running[os.getpid(), self.path] = self
         for each in self._threads:
             # A RuntimeError: too many processes or threads, or an interpreter that is about to exit.
             with contextlib.suppress(RuntimeError):
                 each.start()
 
-    def finish(self, seconds: float, *, patience: float = math.inf) -> None:
+    def finish(self, seconds: float) -> None:
         """
-        Deliver what is pending now, and end.
-
-        What another process is delivering is left to it.
+        Deliver what is pending now, and end; leave to another process what that is delivering.
 
         Args:
             seconds: The limit of the wait; what is not delivered by then stays in the journal.
-            patience: How long to wait for a collector that neither accepts a connection nor answers, in seconds.
         """
         until = time.monotonic() + seconds
         for each in self._threads:
             each.finish()
         for each in self._threads:
-            each.join(until, patience)
+            each.join(until, self._patience)
         self.stop(0.0)
 
     def stop(self, seconds: float) -> None:
         """End without delivering more, and wait at most `seconds` seconds for the end of a request."""
+        if _running.get((os.getpid(), self.path)) is self:
+            del _running[os.getpid(), self.path]
         until = time.monotonic() + seconds
         for each in self._threads:
             each.end()
@@ -114,12 +122,11 @@ class _SignalThread:
         self._destination = destination_of(settings)
         self._warnings = warnings
         self._poll_seconds = poll_seconds
-        self._delivery = Delivery(settings, signal, warnings, self._note_progress)
-        self._lock = lock_of(path, signal)
+        self._delivery = Delivery(settings, signal, warnings)
+        self._lock = FileLock(lock_path(path, signal))
         self._wake = SignalSafeFlag()
         self._is_finishing = False
         self._is_over = False
-        self._progressed_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"dkist-core-{signal}", daemon=True)
         self._disk_problem: str | None = None
 
@@ -131,7 +138,6 @@ class _SignalThread:
         self._thread.start()
 
     def finish(self) -> None:
-        self._progressed_at = time.monotonic()
         self._is_finishing = True
         self._wake.raise_()
 
@@ -144,20 +150,15 @@ class _SignalThread:
             self._delivery.cancel()
 
     def join(self, until: float, patience: float) -> None:
-        """Wait for the end of the thread until a time of `time.monotonic`, or for `patience` seconds of silence."""
+        """Wait for the end of the thread until a time of `time.monotonic`, or until its patience is over."""
         while self._thread.is_alive():
-            left = min(until, self._progressed_at + patience) - time.monotonic()
+            now = time.monotonic()
+            left = min(until, self._delivery.waits_since + patience) - now
             if left <= 0:
                 return
-            self._thread.join(left)
-
-    def _note_progress(self) -> None:
-        self._progressed_at = time.monotonic()
+            self._thread.join(min(left, _LOOK_SECONDS))
 
     def _run(self) -> None:
-        # What this thread sends is not the work of the author's code, so it is not traced.
-        for key in (_SUPPRESS_INSTRUMENTATION_KEY, _SUPPRESS_HTTP_INSTRUMENTATION_KEY):
-            context.attach(context.set_value(key, True))  # noqa: FBT003 - the API's signature
         while not self._is_over:
             try:
                 self._deliver()
@@ -205,18 +206,31 @@ class _SignalThread:
             self._wake.lower()
 
 
+def start_delivery(
+    settings: Settings, *, poll_seconds: float = _POLL_SECONDS, patience: float = math.inf
+) -> TelemetryDrainer | None:
+    """Return a drainer that delivers from now on, with the arguments of its class; None if nothing is exported."""
+    if not any(is_exported(settings, signal) for signal in SIGNALS):
+        return None
+    drainer = TelemetryDrainer(settings, poll_seconds=poll_seconds, patience=patience)
+    drainer.start()
+    return drainer
+
+
 def deliver_own(settings: Settings, path: Path, seconds: float) -> None:
     """
-    Deliver the telemetry in a journal at the end of a process that no other one delivers for.
+    Deliver what is pending in the journal of telemetry, at the end of a process.
 
-    This waits only for collectors that accept a connection, and leaves what another process is delivering to it.
+    A drainer of this process ends by this. What another process is delivering is left to that one.
 
     Args:
         settings: The settings that name the collectors.
         path: The journal.
         seconds: The limit of the wait; what is not delivered by then stays in the journal.
     """
-    if seconds > 0 and path.exists():
+    drainer = _running.get((os.getpid(), path))
+    if drainer is None and seconds > 0 and path.exists():
         drainer = TelemetryDrainer(settings, path=path)
         drainer.start()
+    if drainer is not None:
         drainer.finish(seconds)

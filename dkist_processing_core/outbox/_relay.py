@@ -1,5 +1,5 @@
 """
-Delivering the messages that the processes of this host put into the outbox of the settings, until stopped.
+Delivering what the processes of this host leave in the outbox and the journal of telemetry, until stopped.
 
 Not here: connecting to the broker, pausing and retrying (delivery.drainer).
 """
@@ -7,17 +7,23 @@ Not here: connecting to the broker, pausing and retrying (delivery.drainer).
 import contextlib
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.delivery.drainer import Drainer
 from dkist_processing_core.errors import ConfigurationError, JournalError
 from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal.place import check_place
 from dkist_processing_core.journal.spare import spares_of
 from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
+from dkist_processing_core.outbox._telemetry import exports_telemetry
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
+
+if TYPE_CHECKING:
+    from dkist_processing_core.otlp.drainer import TelemetryDrainer
 
 _POLL_SECONDS = 0.5
 logger = logging.getLogger(__name__)
@@ -28,14 +34,14 @@ class Relay:
 
     def __init__(self, settings: Settings) -> None:
         """
-        Store the settings that name the outbox. No file is opened.
+        Store the settings that name broker and collectors. No file is opened.
 
         Raises:
-            ConfigurationError: The settings name no broker.
+            ConfigurationError: The settings name neither a broker nor a collector.
         """
-        if not settings.names_broker:
+        if not (settings.names_broker or exports_telemetry(settings)):
             msg = f"there is nothing to relay: MESH_CONFIG names no {ISB_SERVICE}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(f"{msg}, and no telemetry is exported")
         self._settings = settings
         self._end = SignalSafeFlag()
         self._delivered = 0
@@ -46,6 +52,27 @@ class Relay:
 
     def run(self) -> None:
         """Deliver until stopped."""
+        check_place(self._settings)
+        telemetry = self._start_telemetry()
+        try:
+            if self._settings.names_broker:
+                self._relay_events()
+            else:
+                self._end.wait()
+        finally:
+            if telemetry is not None:
+                telemetry.stop(STOP_SECONDS)
+                logger.info("the delivery of telemetry from %s has ended", telemetry.path)
+
+    def _start_telemetry(self) -> "TelemetryDrainer | None":
+        from dkist_processing_core.otlp.drainer import start_delivery  # noqa: PLC0415 - imports OpenTelemetry
+
+        telemetry = start_delivery(self._settings, poll_seconds=_POLL_SECONDS)
+        if telemetry is not None:
+            logger.info("delivering telemetry from %s", telemetry.path)
+        return telemetry
+
+    def _relay_events(self) -> None:
         bus = unhurried(self._settings)
         logger.info("relaying from %s to %s", bus.journal_path, bus.where)
         while not self._end.is_raised:

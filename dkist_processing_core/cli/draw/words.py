@@ -6,11 +6,13 @@ Not here: durations, sizes and counts (text), colours, and the texts about an ev
 """
 
 import shlex
+import time
 from collections.abc import Iterator
 from datetime import datetime, tzinfo
 
 from rich.cells import cell_len, set_cell_size
 
+from dkist_processing_core.text import duration
 from dkist_processing_core.text.terminal import visible, visible_line
 
 
@@ -66,3 +68,8 @@ def broken(text: str, width: int, lines: int, ellipsis: str) -> Iterator[str]:
         rest = rest[at:].lstrip()
     if rest:
         yield fitted(rest, width, ellipsis).rstrip()
+
+
+def age(moment: float) -> str:
+    """Return the time since a moment, in seconds since 1970, as text."""
+    return duration(max(0.0, time.time() - moment))

@@ -24,8 +24,9 @@ def outbox_list(
     List the journals of this host and their numbers of messages.
 
     An outbox keeps the messages for one broker until this broker confirms them. The counts: published = confirmed +
-    pending + set aside. A mark (● or >) shows the outbox of the current settings. No file is changed. A journal that
-    cannot be read is listed with the reason; the exit code is also 0 in this case.
+    pending + set aside. A mark (● or >) shows the outbox of the current settings. Journals of telemetry follow, with
+    their spans, metric points and log records. No file is changed. A journal that cannot be read is listed with the
+    reason; the exit code is also 0 in this case.
     """
     if set_aside:
         from dkist_processing_core.cli.outbox.set_aside import show_set_aside
@@ -51,13 +52,14 @@ def outbox_drain(
     ] = None,
 ) -> None:
     """
-    Deliver the pending messages of the outbox of the settings now.
+    Deliver the pending messages of the outbox and the telemetry of the settings now.
 
     These include the messages of killed processes. The command connects at once, even if the broker was unreachable a
     moment ago. It ends when no message is pending, or with the error of the broker. While another process delivers, the
     command waits for it. The exit code is 0 if all messages were delivered, 1 if messages are still pending or were set
     aside now, 130 after Ctrl-C. Messages that were set aside earlier are reported, but do not count. If the settings
-    name no broker, the exit code is 1 if messages for any broker are pending.
+    name no broker, the exit code is 1 if messages for any broker are pending. It is also 1 if telemetry is still
+    pending, or if a collector has refused some now.
     """
     from dkist_processing_core.cli.outbox.delivery import deliver
 
@@ -67,10 +69,10 @@ def outbox_drain(
 @outbox_app.command("relay")
 def outbox_relay() -> None:
     """
-    Deliver the outbox of the settings continuously.
+    Deliver the outbox and the telemetry of the settings continuously.
 
-    Run this command as a service: it delivers the messages that the processes of this host leave behind. If the folder,
-    the file or the broker is not available, it waits without a limit. It logs each problem. SIGTERM or Ctrl-C ends it
+    Run this command as a service: it delivers the messages, spans, metrics and log records that the processes of this
+    host leave behind. If the folder, a file, the broker or a collector is not available, it waits without a limit. It logs each problem. SIGTERM or Ctrl-C ends it
     within two seconds, with exit code 0; the remaining messages stay on disk.
     """
     from dkist_processing_core.cli.outbox.delivery import relay

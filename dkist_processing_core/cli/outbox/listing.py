@@ -1,10 +1,9 @@
 """
-`dkist-core outbox list`: the journals of this host and their books.
+`dkist-core outbox list`: the journals of this host and their books, those of telemetry after the others.
 
 Not here: the figures (outbox), and the messages set aside (outbox.set_aside).
 """
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -14,12 +13,12 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.rows import rows
-from dkist_processing_core.cli.draw.words import local_time
+from dkist_processing_core.cli.draw.words import age, local_time
 from dkist_processing_core.cli.outbox.as_json import as_json
+from dkist_processing_core.cli.outbox.telemetry import telemetry_as_json, telemetry_lines
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
+from dkist_processing_core.outbox import OutboxState, SpareState, outboxes, telemetry_journals
 from dkist_processing_core.settings.reading import read_settings
-from dkist_processing_core.text import duration
 from dkist_processing_core.text.console import ATTENTION, Terminal
 from dkist_processing_core.text.terminal import visible_line, write_json
 
@@ -34,11 +33,15 @@ def show(*, in_json: bool) -> None:
     settings = read_settings()
     hide = partial(without_secrets, settings=settings)
     bus = open_bus(settings)
-    states = outboxes(settings)
+    states, telemetry = outboxes(settings), telemetry_journals(settings)
     folder = hide(str(bus.journal_path.parent))
     shown = visible_line(folder)
     if in_json:
-        report = {"folder": folder, "journals": [as_json(state, hide) for state in states]}
+        report = {
+            "folder": folder,
+            "journals": [as_json(state, hide) for state in states],
+            "telemetry": [telemetry_as_json(state, hide) for state in telemetry],
+        }
         write_json(report)
         return
     console = Terminal(highlight=False)
@@ -49,6 +52,12 @@ def show(*, in_json: bool) -> None:
             console.print_line(line, len(_INDENT))
     else:
         console.print_line(Text(f"no journals in {shown}"))
+    for number, line in enumerate(telemetry_lines(telemetry, console, hide)):
+        if not number:
+            console.print()
+            console.print_line(Text.assemble(("journals of telemetry in ", "dim"), shown))
+            console.print()
+        console.print_line(line, len(_INDENT))
     if not any(state.is_current for state in states):
         console.print()
         console.print_line(Text(hide(f"no event was published yet for the bus of the settings, {bus.where}")))
@@ -81,11 +90,7 @@ def _figures(state: OutboxState) -> tuple[str, ...]:
     if state.is_embedded:
         return (f"{books.published:,}", "", "", "", "")
     counts = (books.published, books.confirmed, books.pending, books.set_aside)
-    return (*[f"{count:,}" for count in counts], "-" if state.oldest is None else _age(state.oldest))
-
-
-def _age(moment: float) -> str:
-    return duration(max(0.0, time.time() - moment))
+    return (*[f"{count:,}" for count in counts], "-" if state.oldest is None else age(state.oldest))
 
 
 def _remarks(state: OutboxState) -> Iterator[tuple[str, str]]:
