@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dkist_processing_core.cli import app
+from dkist_processing_core.cli.outbox.telemetry import telemetry_lines
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.otlp import journal_path, lock_path
+from dkist_processing_core.journal.otlp import OtlpBooks
+from dkist_processing_core.otlp import SIGNALS, journal_path, lock_path
+from dkist_processing_core.outbox import TelemetryState
 from dkist_processing_core.settings.reading import read_settings
+from dkist_processing_core.text.console import Terminal
 from tests.otlp_requests import append, books_of, open_journal
 from tests.running import ROOT
 from tests.services.otlp import Answer, OtlpReceiver
@@ -191,6 +196,30 @@ def test_the_journals_of_telemetry_are_listed(monkeypatch: pytest.MonkeyPatch) -
     }
     assert mine["signals"]["logs"]["deliveredBy"] == os.getpid()
     assert SECRET not in shown.stdout + json.dumps(found)
+
+
+def test_the_page_about_outages_shows_what_is_listed() -> None:
+    """
+    The block of the page is drawn from the counts in it.
+    """
+    page = (ROOT / "docs" / "how-to" / "outages.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"(?s)```text\n( +delivered.*?)```", page)
+    state = TelemetryState(
+        Path("/var/lib/dkist/otlp-1f2e3d4c.db"),
+        is_current=True,
+        collectors=dict.fromkeys(SIGNALS, ("grpc", "http://collector.example:4317")),
+        books={
+            "traces": OtlpBooks(pending=12, delivered=1204, refused=0, dropped=0),
+            "metrics": OtlpBooks(pending=0, delivered=96, refused=0, dropped=0),
+            "logs": OtlpBooks(pending=140, delivered=8310, refused=2, dropped=0),
+        },
+        size=98_304,
+        oldest=time.time() - 41,
+    )
+
+    lines = [line.plain for line in telemetry_lines([state], Terminal(width=80), lambda text: text)]
+
+    assert [line.replace("41.0 s", "41 s").rstrip() for line in lines] == block.splitlines()
 
 
 def test_a_journal_of_telemetry_that_cannot_be_read_is_listed(receiver: OtlpReceiver) -> None:

@@ -72,8 +72,8 @@ def outbox_relay() -> None:
     Deliver the outbox and the telemetry of the settings continuously.
 
     Run this command as a service: it delivers the messages, spans, metrics and log records that the processes of this
-    host leave behind. If the folder, a file, the broker or a collector is not available, it waits without a limit. It logs each problem. SIGTERM or Ctrl-C ends it
-    within two seconds, with exit code 0; the remaining messages stay on disk.
+    host leave behind. If the folder, a file, the broker or a collector is not available, it waits without a limit. It
+    logs each problem. SIGTERM or Ctrl-C ends it within two seconds, with exit code 0; the rest stays on disk.
     """
     from dkist_processing_core.cli.outbox.delivery import relay
 
