@@ -112,6 +112,10 @@ STABILITY_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _BOTH_NAMES = "messaging/dup"
 
 METRIC_PREFIX = "dkist.processing."
+EXECUTED = f"{METRIC_PREFIX}tasks.executed"
+EXECUTED_UNIT, EXECUTED_MEANING = "1", "The number of tasks executed in the processing stack."
+"""The counter of executed tasks, as dashboards of 7.x know it."""
+
 SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
     "success",
     "failure",

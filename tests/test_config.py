@@ -48,6 +48,7 @@ WRONG = {
     "ISB_EXCHANGE": ["x" * 256],
     "ISB_EVENT_EXCHANGE": ["x" * 256],
     "ISB_QUEUE_TYPE": ["stream", "Quorum"],
+    "DKIST_CORE_LOG_FORMAT": ["xml", "JSON"],
     "ISB_ARCHIVE_MAX_BYTES": ["99999999", "5 GB", "1.5"],
     "EVENT_FLUSH_TIMEOUT": ["-1", "nan", "inf", "soon"],
     "RETRY_CONFIG": ["nonsense", "[]", '{"retry_delay": "long"}', '{"retry_jitter": [1]}'],

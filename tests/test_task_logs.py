@@ -4,7 +4,10 @@ Log records of a task, where no other code has configured logging: they are show
 Not here: exported log records (test_tracing).
 """
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,3 +141,103 @@ def test_what_a_task_sets_up_itself_stays() -> None:
     shown = [line for line in told.stderr.splitlines() if "frames" in line or "afterwards" in line]
     assert told.returncode == 0, told.stderr
     assert shown == ["own read 4 frames", "own read 4 frames", "own afterwards"]
+
+
+IN_JSON = """
+import logging, sys
+from dkist_processing_core import TaskBase, Workflow
+logging.getLogger("module").warning("loaded with %s", "hunter2")
+class Speaks(TaskBase):
+    def run(self):
+        logging.getLogger("speaks").info("two\\nlines", extra={"frame": 4})
+        try:
+            raise LookupError("by hunter2")
+        except LookupError:
+            logging.getLogger("speaks").exception("caught")
+        with self.telemetry_span("own"):
+            logging.getLogger("speaks").error("in own")
+        raise ArithmeticError("at last, hunter2")
+workflow = Workflow(process_category="scratch", process_name="speaks", workflow_package=__package__)
+workflow.add_node(Speaks)
+"""
+IDENTITY = {"version": "dev", "recipe_run_id": 1, "task": "Speaks", "attempt": 1}
+
+
+def test_the_log_of_a_run_is_json_where_it_is_requested(tmp_path: Path) -> None:
+    """
+    Each record is one object on one line, from the load of the module to the exception that ends the process.
+
+    It has the run, the attempt and the span that it belongs to, and no secrets.
+    """
+    write_package(tmp_path, {"a.py": IN_JSON})
+
+    told = run_command(
+        *("run", "scratch.a:workflow", "--recipe-run-id", "1"),
+        cwd=tmp_path,
+        DKIST_CORE_LOG_FORMAT="json",
+        A_SECRET="hunter2",
+    )
+
+    assert told.returncode == 1
+    assert "hunter2" not in told.stdout + told.stderr
+    lines = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
+    assert [(line["level"], line["logger"], line["message"]) for line in lines] == [
+        ("WARNING", "module", "loaded with [redacted]"),
+        ("INFO", "speaks", "two\nlines"),
+        ("ERROR", "speaks", "caught"),
+        ("ERROR", "speaks", "in own"),
+        ("ERROR", "dkist_processing_core.logs.of_task", "Speaks has ended by ArithmeticError"),
+    ]
+    for line in lines:
+        assert {name: line[name] for name in IDENTITY} == IDENTITY
+        assert line["workflow"].endswith("speaks")
+        assert line["run_id"].startswith("local__1__")
+        assert line["time"].endswith("Z")
+    assert len({line["trace_id"] for line in lines}) == 1
+    attempt, phase, _, own, end = (line["span_id"] for line in lines)
+    assert attempt == end
+    assert len(attempt) == len(phase) == len(own) == 16
+    assert [line["exception"].splitlines()[-1] for line in lines if "exception" in line] == [
+        "LookupError: by [redacted]",
+        "ArithmeticError: at last, [redacted]",
+    ]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("variables", [{}, {"LAUNCHER": "1"}, {"BY_HAND": "1"}], ids=["command", "launcher", "by hand"])
+def test_each_process_that_sets_up_its_log_writes_json(variables: dict[str, str], tmp_path: Path) -> None:
+    """
+    Also the errors of a command and of a launcher are lines of JSON.
+    """
+    environment = os.environ | {"DKIST_CORE_LOG_FORMAT": "json"}
+    if "LAUNCHER" in variables:
+        names = {"RUN_ID": "r1", "WORKFLOW": "W", "VERSION": "dev", "TASK": "T", "RECIPE_RUN_ID": "x"}
+        environment |= {f"DKIST_CORE_{name}": value for name, value in names.items()}
+        arguments = ["-m", "dkist_processing_core.launcher"]
+    elif "BY_HAND" in variables:
+        write_package(tmp_path, {"a.py": TASK.format(set_up="")})
+        arguments = ["-c", "from scratch.a import Speaks; Speaks(3, 'W', '1')()"]
+    else:
+        environment |= {"EVENT_FLUSH_TIMEOUT": "soon"}
+        arguments = ["-m", "dkist_processing_core.cli", "events", "list"]
+
+    told = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    lines = [json.loads(line) for line in told.stderr.splitlines()]
+    assert lines, told
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    if variables:
+        assert {line["task"] for line in lines} == ({"T"} if "LAUNCHER" in variables else {"Speaks"})
+
+
+@pytest.mark.once
+def test_a_wrong_form_of_the_log_is_one_error() -> None:
+    """
+    It is readable, and names the variable, the value and what was expected.
+    """
+    told = run_command("events", "list", DKIST_CORE_LOG_FORMAT="xml")
+
+    assert told.returncode == 1
+    assert told.stderr.strip() == "error: DKIST_CORE_LOG_FORMAT: found 'xml', expected text or json"

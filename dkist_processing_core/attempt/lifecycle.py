@@ -28,8 +28,8 @@ from dkist_processing_core.delivery.reporter import EventReporter, context_error
 from dkist_processing_core.events import Cause, Reporter, TaskEnd, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.journal.notes import ENDED
+from dkist_processing_core.logs.by_hand import shown_log
 from dkist_processing_core.process import sources
-from dkist_processing_core.process.default_logging import shown_log
 from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.interface import Settings

@@ -30,9 +30,11 @@ from dkist_processing_core.cli.store.commands import collect, failures, runs_app
 from dkist_processing_core.cli.topology.commands import topology_app
 from dkist_processing_core.cli.workflows.commands import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.logs.lines import formatter, is_json
 from dkist_processing_core.process.exit_status import fill_standard_descriptors
 from dkist_processing_core.text.terminal import interrupt_ends, visible, write_line
 
+logger = logging.getLogger(__name__)
 _INTERRUPTED = 130
 # A shell that completes a word sets this; click derives the name from that of the program.
 _COMPLETE = "_DKIST_CORE_COMPLETE"
@@ -78,6 +80,9 @@ class _Commands(TyperGroup):
         except DKISTProcessingCoreError as error:
             if is_debug:
                 raise
+            if is_json():
+                logger.error("%s", without_secrets(str(error), None))  # noqa: TRY400 - as one line of text
+                raise typer.Exit(1) from None
             from dkist_processing_core.text.console import print_text  # noqa: PLC0415 - as above
 
             print_text(without_secrets(f"error: {error}", None), err=True)
@@ -123,7 +128,9 @@ def main() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # A shell that completes a word shows the error stream between the person's words.
     handler = logging.NullHandler() if _COMPLETE in os.environ else _ErrorStream()
-    handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
+    with contextlib.suppress(DKISTProcessingCoreError):
+        # A wrong setting is reported by a command that uses it.
+        handler.setFormatter(formatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s")))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):
         # Characters that are not in the encoding of the terminal become question marks.

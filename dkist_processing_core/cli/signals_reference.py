@@ -1,11 +1,12 @@
 """
-`docs/reference/signals.md`, generated from the tables of spans, metrics and attributes.
+`docs/reference/signals.md`, generated from the tables of spans, metrics, attributes and log fields.
 
-Not here: the tables (semconv, tracing.spans, metrics.declarations).
+Not here: the tables (semconv, tracing.spans, metrics.declarations, logs.fields).
 """
 
 from collections.abc import Iterable
 
+from dkist_processing_core.logs.fields import MEANINGS
 from dkist_processing_core.metrics import declarations
 from dkist_processing_core.metrics.measurement import Metric
 from dkist_processing_core.semconv import ATTRIBUTES, EXCEPTION
@@ -40,9 +41,23 @@ with its version and stability, a release of this library, or this library alone
 """
 
 
+_LOGS = """\
+## Log records
+
+Each record that a logger passes on while a task or a run is observed has the fields from `workflow` to `span_id` as
+attributes, for a formatter of yours. With `DKIST_CORE_LOG_FORMAT=json`, a process that configures logging itself writes
+each record as one JSON object on one line. It has these fields, of those that are known:
+"""
+
+
 def reference() -> str:
     """Return the page."""
-    return f"{_HEAD}\n{_SPANS}\n{_spans()}\n{_METRICS}{_metrics()}\n{_ATTRIBUTES}\n{_attributes()}"
+    parts = (_HEAD, _SPANS, _spans(), f"{_METRICS}{_metrics()}", _ATTRIBUTES, _attributes(), _LOGS, _fields())
+    return "\n".join(parts)
+
+
+def _fields() -> str:
+    return _table(("field", "meaning"), ((f"`{name}`", meaning) for name, meaning in MEANINGS.items()))
 
 
 def _spans() -> str:

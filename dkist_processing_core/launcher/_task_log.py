@@ -6,13 +6,20 @@ It uses only modules that the launcher has imported before it starts the task. N
 """
 
 import contextlib
+import functools
+import os
 from typing import TYPE_CHECKING
 
+from dkist_processing_core.settings.origin import Origin
 from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.text.terminal import write_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from dkist_processing_core.identity import Attempt
+
+_as_json: "Callable[[str], str] | None" = None
 
 
 @contextlib.contextmanager
@@ -35,4 +42,22 @@ def show(line: str) -> None:
     """Write a line to the task's log, redacted."""
     with contextlib.suppress(OSError, ValueError):
         # The task's log consists of everything that its process writes.
-        write_line(redact(line), err=True)
+        write_line(_as_json(line) if _as_json else redact(line), err=True)
+
+
+def begin_log(attempt: "Attempt") -> None:
+    """Write JSON from now on, here and in the log of this process's modules, if the settings request it."""
+    global _as_json  # noqa: PLW0603 - a process has one log
+    if Origin.of_process().named("DKIST_CORE_LOG_FORMAT") != "json":
+        return
+    import logging  # noqa: PLC0415 - not for readable lines, as all below
+
+    from dkist_processing_core.identity.trace_context import attempt_traceparent, parse_traceparent  # noqa: PLC0415
+    from dkist_processing_core.logs.fields import fields_of, trace_fields  # noqa: PLC0415
+    from dkist_processing_core.logs.lines import JsonLines, json_line  # noqa: PLC0415
+
+    span = parse_traceparent(attempt_traceparent(attempt, os.environ))
+    known = fields_of(attempt) | ({} if span is None else trace_fields(*span))
+    _as_json = functools.partial(json_line, logging.ERROR, "dkist_processing_core.launcher", known=known)
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(JsonLines(known))

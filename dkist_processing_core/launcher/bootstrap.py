@@ -106,6 +106,10 @@ try:
     logging.root.setLevel(logging.INFO - 1)
     logging.lastResort = logging.StreamHandler()
     logging.lastResort.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    try:
+        importlib.import_module("dkist_processing_core.logs.of_task").begin(logging.lastResort)
+    except Exception:
+        pass
     if file:
         loader = importlib.machinery.SourceFileLoader(module_name, file)
         module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))

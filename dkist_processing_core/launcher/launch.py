@@ -14,7 +14,7 @@ from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
 from dkist_processing_core.launcher._on_demand import ReportsOnDemand
 from dkist_processing_core.launcher._supervision import Supervision, bare_end
 from dkist_processing_core.launcher._task_environment import TaskEnvironment
-from dkist_processing_core.launcher._task_log import errors_logged, show, show_error
+from dkist_processing_core.launcher._task_log import begin_log, errors_logged, show, show_error
 from dkist_processing_core.launcher.assignment import Assignment
 from dkist_processing_core.launcher.process_end import FINISHED, SOFTWARE, USAGE, ProcessEnd
 from dkist_processing_core.launcher.termination_requests import TerminationRequests
@@ -41,6 +41,8 @@ def main() -> int:
     except IdentityError as error:
         show(f"dkist_processing_core.launcher: {error}")
         return USAGE
+    with errors_logged():
+        begin_log(assignment.attempt)
     status = SOFTWARE
     # Once the status is known, no later error changes it.
     with errors_logged(), TerminationRequests() as requests:

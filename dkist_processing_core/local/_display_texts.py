@@ -6,12 +6,14 @@ Not here: the end of an attempt as text (_attempt_end).
 
 from collections.abc import Sequence
 
+from dkist_processing_core.logs.lines import is_json
 from dkist_processing_core.text.terminal import write_line
 
 
 def write_lines(name: str, lines: Sequence[str]) -> None:
-    """Write a task's lines to the standard output stream."""
-    write_line("\n".join(f"{name} | {line}" for line in lines))
+    """Write a task's lines to the standard output stream, each with its name, unless the lines are JSON with it."""
+    before = "" if is_json() else f"{name} | "
+    write_line("\n".join(f"{before}{line}" for line in lines))
 
 
 def result_text(reason: str | None, *, succeeded: bool) -> str:

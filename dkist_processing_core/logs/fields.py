@@ -18,6 +18,22 @@ IDENTITY = (*_OF_RUN, "task", "attempt")
 """The fields in their order; the variables of a launched attempt have the same names, in capitals."""
 TRACE = ("trace_id", "span_id")
 """The ids of the current span in hexadecimal, named as OpenTelemetry names them in logs that are not OTLP."""
+MEANINGS = {
+    "time": "The time in UTC, as RFC 3339 with milliseconds.",
+    "level": "The name of the level, such as `INFO`.",
+    "logger": "The name of the logger.",
+    "message": "The text with its values, redacted.",
+    "workflow": "The name of the workflow.",
+    "version": "The version of the workflow.",
+    "run_id": "The run, as the engine names it.",
+    "recipe_run_id": "The recipe run that the run processes, a number.",
+    "task": "The name of the task.",
+    "attempt": "The number of the attempt, from 1.",
+    "trace_id": "The trace of the run, 32 hexadecimal digits.",
+    "span_id": "The span in which the record was made, 16 hexadecimal digits.",
+    "exception": "The exception with its stack, redacted; only if there is one.",
+}
+"""All fields of a JSON line, in their order, for the documentation."""
 _PREFIX = "DKIST_CORE_"
 _NUMBERS = frozenset({"recipe_run_id", "attempt"})
 

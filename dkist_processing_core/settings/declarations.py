@@ -139,6 +139,12 @@ DECLARATIONS = {
         "The folder of the journals. Default: dkist-processing-core in the user's XDG state folder.",
         expected="the path of a folder",
     ),
+    "dkist_core_log_format": Declaration(
+        "text",
+        kinds.one_of("text", "json"),
+        "The form of the log of a process that configures logging itself: readable lines, or one JSON object per line.",
+        expected="text or json",
+    ),
     "dkist_core_inbox": Declaration(
         None,
         kinds.text,

@@ -8,10 +8,11 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from dkist_processing_core.logs.lines import READABLE, formatter
 from dkist_processing_core.process import forks
 
-_FORM = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 _lock = forks.Lock()
+_form: logging.Formatter | None = None
 _open = 0
 
 
@@ -38,17 +39,19 @@ def shown_log() -> Iterator[None]:
 
 
 def _show() -> None:
+    global _form  # noqa: PLW0603 - as above
     handler, root = logging.lastResort, logging.root
     if handler is None or root.handlers or (handler.level, root.level) != (logging.WARNING, logging.WARNING):
         return
     handler.setLevel(logging.INFO)
-    handler.setFormatter(_FORM)
+    _form = formatter(logging.Formatter(READABLE))
+    handler.setFormatter(_form)
     root.setLevel(logging.INFO)
 
 
 def _show_no_longer() -> None:
     handler, root = logging.lastResort, logging.root
-    if handler is None or handler.formatter is not _FORM:
+    if handler is None or _form is None or handler.formatter is not _form:
         return
     handler.setLevel(logging.WARNING)
     handler.setFormatter(None)
