@@ -85,6 +85,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_run_ids",
         "test_run_memory",
         "test_runs",
+        "test_scraped",
         "test_services",
         "test_short_ids",
         "test_starting",

@@ -368,6 +368,12 @@ class TestCompose:
         assert settings.mesh_config["interservice-bus"].host in COMPOSE["services"]
         assert settings.otel_metrics_exporter == "none"
 
+    def test_the_command_of_the_store_exists(self) -> None:
+        """The image starts `dkist-core` with it."""
+        command = COMPOSE["services"]["collect"]["command"]
+
+        assert list(unknown_words(" ".join(word for word in command if not word[0].isdigit()))) == []
+
     def test_the_plugins_of_rabbitmq_are_installed_with_it(self) -> None:
         """The names are those of the plugins that Debian's RabbitMQ has."""
         text = re.sub(r"%.*", "", (FOLDER / "rabbitmq" / "enabled_plugins").read_text())

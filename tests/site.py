@@ -1,0 +1,201 @@
+"""
+A site of a test: a broker behind a proxy, an OTLP receiver, `collect`, `outbox relay`, `consume`, and a Prometheus that
+scrapes them with the deployed jobs.
+
+Not here: the provoked faults, and what Prometheus must show (test_scraped).
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import Event
+from dkist_processing_core.journal.message import to_message
+from tests.conftest import CLEANED_NAMES, CLEANED_PREFIXES
+from tests.deployed import RULES, jobs
+from tests.running import ROOT, command
+from tests.services.broker import Broker
+from tests.services.otlp import OtlpReceiver
+from tests.services.processes import SESSION_VARIABLE
+from tests.services.prometheus import PrometheusServer
+from tests.services.proxy import Proxy
+from tests.services.sockets import LOOPBACK, free_ports
+from tests.services.storage import disk_folder
+
+SECONDS = 30.0
+INTERVAL = "250ms"
+EXCHANGE = "workflow.events.x"
+PROGRAMS = """
+from dkist_processing_core import Consumer
+
+operators = Consumer("operators", max_tries=1)
+
+@operators.on("task.failed")
+def announce(failure):
+    pass
+"""
+# The thresholds and windows of the alerts, for faults that last seconds.
+_SHORTER = {
+    r"\boffset 1h\b": "offset 3s",
+    r"\[(1h|15m|10m)\]": "[3s]",
+    r"> (3600|600)$": "> 2",
+    r"> 300$": "> 0.5",
+    r"> (100|10000)\b": "> 10",
+}
+
+
+def sooner(path: Path) -> dict[str, Any]:
+    """
+    Return the rules of a file with short windows and low thresholds, and without a time before an alert.
+
+    Their records have names of their own, since the dashboards read the deployed ones.
+    """
+    rules: dict[str, Any] = yaml.safe_load(path.read_text())
+    for group in rules["groups"]:
+        group["name"] += "-sooner"
+        for rule in group["rules"]:
+            if "alert" in rule:
+                rule["for"] = "0s"
+            else:
+                rule["record"] = rule["record"].replace("dkist_core:", "sooner:")
+            for pattern, shorter in _SHORTER.items():
+                rule["expr"] = re.sub(pattern, shorter, rule["expr"], flags=re.MULTILINE)
+            rule["expr"] = rule["expr"].replace("dkist_core:", "sooner:")
+    return rules
+
+
+@dataclass
+class Site:
+    """
+    The processes of a site, and what a test does there.
+    """
+
+    folder: Path
+    environment: Mapping[str, str]
+    broker: Broker
+    proxy: Proxy
+    otlp: OtlpReceiver
+    prometheus: PrometheusServer
+    processes: Mapping[str, subprocess.Popen[bytes]]
+
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """
+        Run `dkist-core` to its end with the settings of the site.
+        """
+        return subprocess.run(
+            command(*arguments),
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def report(self, *events: Event) -> None:
+        """
+        Append events to the outbox of the site, as a task does that ends before they are sent.
+        """
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
+                journal.append([to_message(event, EXCHANGE) for event in events])
+
+    def fires(self, alert: str) -> None:
+        """
+        Wait until an alert fires.
+        """
+        self.prometheus.wait_for(lambda server: alert in server.firing(), SECONDS)
+
+    def ends(self, alert: str) -> None:
+        """
+        Wait until an alert does not fire any more.
+        """
+        self.prometheus.wait_for(lambda server: alert not in server.firing(), SECONDS)
+
+
+@contextmanager
+def open_site(broker: Broker, folder: Path) -> Iterator[Site]:
+    """
+    Start a site in a folder, and end it.
+    """
+    (folder / "site_programs.py").write_text(PROGRAMS)
+    with ExitStack() as stack:
+        (folder / "state").mkdir(mode=0o700)
+        state = stack.enter_context(disk_folder(folder / "state"))
+        otlp, proxy = stack.enter_context(OtlpReceiver()), stack.enter_context(Proxy(broker.port))
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if name == SESSION_VARIABLE or (name not in CLEANED_NAMES and not name.startswith(CLEANED_PREFIXES))
+        }
+        own = {
+            "DKIST_CORE_STATE_DIR": str(state),
+            "MESH_CONFIG": broker.env["MESH_CONFIG"].replace(str(broker.port), str(proxy.port)),
+            "OTEL_METRICS_EXPORTER": "none",
+            "OPENBLAS_NUM_THREADS": "1",  # the example's threads would only wait for each other
+            "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(ROOT / "examples")]),
+        }
+        environment = clean | broker.env | otlp.grpc_env | own
+        ports = dict(zip(("collect", "consume"), free_ports(2), strict=True))
+        programs = {
+            "collect": ["collect", "--listen", str(ports["collect"])],
+            "consume": ["consume", "site_programs:operators", "--listen", str(ports["consume"])],
+            "relay": ["outbox", "relay"],
+        }
+        processes = {}
+        for name, arguments in programs.items():
+            log = stack.enter_context((folder / f"{name}.log").open("wb"))
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command(*arguments)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+            stack.callback(_end, process)
+            processes[name] = process
+        ports["rabbitmq"] = stack.enter_context(broker.node.metrics())
+        prometheus = stack.enter_context(PrometheusServer(folder / "prometheus", _settings(folder, ports)))
+        yield Site(folder, environment, broker, proxy, otlp, prometheus, processes)
+
+
+def _settings(folder: Path, ports: Mapping[str, int]) -> dict[str, Any]:
+    """
+    Return the settings of Prometheus: the deployed jobs and rules, at the addresses of this site.
+    """
+    files = [*map(str, RULES)]
+    for path in RULES:
+        rules = folder / f"sooner-{path.name}"
+        rules.write_text(yaml.dump(sooner(path)))
+        files.append(str(rules))
+    scraped = {job: ports.get(job.removeprefix("dkist-core-")) for job in jobs()}
+    return {
+        "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
+        "rule_files": files,
+        "scrape_configs": [
+            {"job_name": job, "static_configs": [{"targets": [f"{LOOPBACK}:{port}"]}]}
+            for job, port in scraped.items()
+            if port is not None
+        ],
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """
+    End a process that a test may have stopped.
+    """
+    process.kill()
+    process.wait()
