@@ -26,20 +26,21 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def publishing(
-    *, delivers: bool, allowance: Allowance = budget.CALLBACKS, asks_within: float = 0.0
+    *, delivers: bool, heeds_mark: bool = True, allowance: Allowance = budget.CALLBACKS, asks_within: float = 0.0
 ) -> Iterator[Publisher]:
     """
     Open a publisher for a block, and close it within the time limit.
 
     Without `delivers`, the publisher only appends to the journal: the next process on this host, in the end a launcher,
-    delivers the journal to the bus. With `delivers`, it delivers the journal now, within the allowance. If
-    the block queries Airflow, for at most `asks_within` seconds, the bus gets the rest of that time.
+    delivers the journal to the bus. With `delivers`, it delivers the journal now, within the allowance; without
+    `heeds_mark`, although another process could not connect a moment ago. If the block queries Airflow, for at most
+    `asks_within` seconds, the bus gets the rest of that time.
     """
     began = time.monotonic()
     settings, complaint = read_leniently()
     if complaint is not None:
         logger.warning("a callback uses a default instead: %s", complaint)
-    publisher = Publisher.open(settings, delivers=delivers, wait_limit=allowance.journal)
+    publisher = Publisher.open(settings, delivers=delivers, heeds_mark=heeds_mark, wait_limit=allowance.journal)
     try:
         yield publisher
     finally:

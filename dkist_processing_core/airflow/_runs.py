@@ -50,7 +50,8 @@ def ended(workflow: ExportedWorkflow, context: Mapping[str, Any], *, succeeded: 
     }
     # If Airflow does not report the states, each task without a success on the bus counts as failed with the run.
     failed = [name for name, state in states.items() if state == FAILED] if states or succeeded else None
-    with publishing(delivers=True, allowance=budget.RUN_CALLBACK) as publisher:
+    # A process that had too little time on a busy host has left a mark. Perhaps no other process follows on this host.
+    with publishing(delivers=True, heeds_mark=False, allowance=budget.RUN_CALLBACK) as publisher:
         reporter = reporter_of_run(ti, run, dag_run, publisher)
         # If no root task was executed, the start is unreported; otherwise this repeats the same occurrence.
         reporter.report(WorkflowStarted, **start_facts(workflow, dag_run))

@@ -50,6 +50,7 @@ class Publisher:
         flush_timeout: float = 0.0,
         wait_limit: float = WAIT_LIMIT_SECONDS,
         delivers: bool = True,
+        heeds_mark: bool = True,
         poll_seconds: float | None = None,
         keeps_older_names: bool = False,
     ) -> None:
@@ -66,6 +67,7 @@ class Publisher:
                 fails, in memory; one warning is logged.
             delivers: False if another process of this host delivers the messages, as long as this publisher can write
                 to disk.
+            heeds_mark: False if this process tries to connect although another one could not do so a moment ago.
             poll_seconds: Deliver the messages of other processes as well, and poll the journal for them at this
                 interval.
             keeps_older_names: Give the spans the older names of attributes as well.
@@ -77,6 +79,7 @@ class Publisher:
         self._flush_timeout = flush_timeout
         self.delivers = delivers
         """Whether this process delivers its messages itself; otherwise another process of its run does."""
+        self._heeds_mark = heeds_mark
         self._poll_seconds = poll_seconds
         self._is_closed = False
         self._limit = WaitLimit(wait_limit)
@@ -109,6 +112,7 @@ class Publisher:
         *,
         tracer: "trace.Tracer | None" = None,
         delivers: bool = True,
+        heeds_mark: bool = True,
         poll_seconds: float | None = None,
         wait_limit: float = WAIT_LIMIT_SECONDS,
     ) -> Self:
@@ -126,6 +130,7 @@ class Publisher:
             flush_timeout=settings.event_flush_timeout,
             wait_limit=wait_limit,
             delivers=delivers,
+            heeds_mark=heeds_mark,
             poll_seconds=poll_seconds,
             keeps_older_names=semconv.keeps_older_names(settings.core_origin.named(semconv.STABILITY_OPT_IN)),
         )
@@ -212,7 +217,14 @@ class Publisher:
         from dkist_processing_core.delivery.drainer import Drainer  # noqa: PLC0415
 
         bus, shelf = cast("AmqpBus", self.bus), self._shelf
-        drainer = Drainer(bus, self._record_delivery, shelf.memory, shelf.handover, poll_seconds=self._poll_seconds)
+        drainer = Drainer(
+            bus,
+            self._record_delivery,
+            shelf.memory,
+            shelf.handover,
+            heeds_mark=self._heeds_mark,
+            poll_seconds=self._poll_seconds,
+        )
         # One step without a call, so that no other thread and no signal handler sets another drainer in between.
         self._drainer = self._drainer or drainer
         self._drainer.start()
