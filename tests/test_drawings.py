@@ -5,6 +5,7 @@ Not here: drawing, which needs Graphviz and is `python docs/drawings/render.py`.
 """
 
 import html
+import json
 import re
 import runpy
 import tomllib
@@ -103,7 +104,7 @@ def test_each_source_is_drawn_and_each_drawing_has_a_source() -> None:
     """
     drawn = {path.stem for path in (DOCS / "images").glob("*.svg")}
 
-    assert drawn == {*(source.stem for source in SOURCES), "timeline"}
+    assert drawn == {*(source.stem for source in SOURCES), "timeline", "trace"}
 
 
 @generated_by(".venv/bin/python docs/drawings/timeline.py")
@@ -117,6 +118,23 @@ def test_the_timeline_is_drawn_as_the_command_draws_it() -> None:
 
     assert re.findall(r'https?://[^"]*', image) == [SVG.strip("{}")]
     assert image == generated
+
+
+@generated_by(".venv/bin/python docs/drawings/trace.py")
+def test_the_trace_is_drawn_from_the_spans_of_a_run_with_a_retry_and_a_killed_attempt() -> None:
+    """
+    Each of its spans is a row, or a mark if it is a publication, and the drawing needs nothing from another address.
+    """
+    program = runpy.run_path(str(DOCS / "drawings" / "trace.py"))
+    spans = json.loads((DOCS / "drawings" / "trace.json").read_text(encoding="utf-8"))
+    image = (DOCS / "images" / "trace.svg").read_text(encoding="utf-8")
+    shown = [element.text for element in ET.fromstring(image).iter(f"{SVG}text")]
+
+    assert re.findall(r'https?://[^"]*', image) == [SVG.strip("{}")]
+    assert image == program["render"]()
+    assert sum(name in shown for name in {span["name"] for span in spans if span["kind"] != "PRODUCER"}) >= 10
+    assert {span["error_type"] for span in spans} == {None, "OSError", "signal"}
+    assert len(spans) == image.count("<rect") - 6 + image.count("<path") - 1  # without the ground and the legend
 
 
 @generated_by("make drawings")

@@ -2,13 +2,14 @@
 The trace of a run with a retry and a killed attempt, as a real OTLP receiver got it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.semconv import ATTRIBUTES, SCOPE
+from dkist_processing_core.semconv import ATTRIBUTES, ERROR_TYPE, PHASE_SPANS, SCOPE
 from dkist_processing_core.tracing.spans import SPANS
-from tests.services.otlp import OtlpReceiver
+from tests.services.otlp import OtlpReceiver, Span
 from tests.traced import spans_of_run
 from tests.traces import problems_of
 
@@ -48,10 +49,17 @@ def test_a_run_with_a_retry_and_a_killed_attempt_is_one_sound_trace(
     assert [span.name for span in children[fit.span_id]] == ["find edges", "publish workflow.events.x"]
     assert (below["Pre Run"].status_code, below["Run"].status_code) == ("UNSET", "ERROR")
     assert below["Run"].start < fit.start < fit.end <= killed.end
-    listed = {span.name.strip("`"): span.attributes for span in SPANS}
-    publishes = [span for span in spans if span.name.startswith("publish")]
-    assert {name for span in publishes for name in span.attributes} <= {
-        *listed["publish {exchange}"],
-        *(name for name in ATTRIBUTES if name.startswith("nomad.")),
-    }
+    listed = {span.subject: set(span.attributes) for span in SPANS}
+    assert_listed(listed["attempt"], [span for found in attempts.values() for span in found])
+    assert_listed(listed["phase"], [span for span in spans if span.name in PHASE_SPANS.values()])
+    assert_listed(listed["author's"], children[below["Run"].span_id])
+    assert_listed(listed["publication"], [span for span in spans if span.kind == "PRODUCER"])
     assert {name for span in spans if span.scope == SCOPE for name in span.attributes} <= set(ATTRIBUTES)
+
+
+def assert_listed(listed: set[str], spans: Sequence[Span]) -> None:
+    """
+    Assert that spans have only attributes that the reference lists for their kind, and those of failures.
+    """
+    assert spans
+    assert {name for span in spans for name in span.attributes} <= listed | {ERROR_TYPE}

@@ -9,13 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from opentelemetry import trace
 
 from dkist_processing_core import TaskBase, Workflow
+from dkist_processing_core.semconv import ERROR_TYPE
 from tests.services.otlp import OtlpReceiver, Span
 
 
@@ -115,7 +116,7 @@ workflow.add_node(FitLimb, upstreams=ParseFrames)
 workflow.add_node(MakeMovie, upstreams=[CorrectFrames, FitLimb])
 
 
-def spans_of_run(receiver: OtlpReceiver, environment: dict[str, str]) -> list[Span]:
+def spans_of_run(receiver: OtlpReceiver, environment: dict[str, str], timeout: float = 100) -> list[Span]:
     """
     Run the workflow, and return its spans when that of the run has arrived.
     """
@@ -123,7 +124,7 @@ def spans_of_run(receiver: OtlpReceiver, environment: dict[str, str]) -> list[Sp
         [sys.executable, "-c", "from tests.traced import workflow; workflow.run(recipe_run_id=5)"],
         env=os.environ | environment | {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
         check=False,
-        timeout=100,
+        timeout=timeout,
     )
     return receiver.wait_for(
         lambda received: [span for span in received.spans() if span.name == workflow.workflow_name] and received.spans()
@@ -131,6 +132,13 @@ def spans_of_run(receiver: OtlpReceiver, environment: dict[str, str]) -> list[Sp
 
 
 if __name__ == "__main__":
-    with OtlpReceiver() as otlp:
-        arrived = spans_of_run(otlp, otlp.grpc_env | {"TRACED_FOLDER": sys.argv[2], "TRACED_SECONDS": "1"})
-    Path(sys.argv[1]).write_text(json.dumps([asdict(span) for span in arrived], indent=1) + "\n")
+    with OtlpReceiver() as otlp, tempfile.TemporaryDirectory() as folder:
+        # The parts of the work take seconds, as those of a real run take minutes.
+        environment = {"TRACED_FOLDER": folder, "TRACED_SECONDS": "30", "DKIST_CORE_STATE_DIR": folder}
+        arrived = spans_of_run(otlp, otlp.grpc_env | environment, timeout=900)
+    kept = ("name", "span_id", "parent_id", "kind", "status_code", "start", "end")
+    rows = [
+        {name: getattr(span, name) for name in kept} | {"error_type": span.attributes.get(ERROR_TYPE)}
+        for span in sorted(arrived, key=lambda span: (span.start, span.end))
+    ]
+    Path(sys.argv[1]).write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")

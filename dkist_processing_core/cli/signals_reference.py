@@ -16,7 +16,7 @@ _HEAD = """\
 # Signals
 
 Generated from the tables of the library by `python -m dkist_processing_core.cli.signals_reference`; a test compares the
-two. [See the spans](../how-to/see-spans.md) explains how to export them, and [operate](../how-to/operate.md#metrics)
+two. [See your run](../how-to/see-spans.md) explains how to export them, and [operate](../how-to/operate.md#metrics)
 how to read the metrics.
 """
 _SPANS = f"""\
