@@ -669,3 +669,40 @@ def test_the_journal_of_a_collector_is_found_again(monkeypatch: pytest.MonkeyPat
     assert plain == alike != other
     assert "password" not in destination_of(read_settings())
     assert "abcdef" not in destination_of(read_settings())
+
+
+MANY = """
+import re
+from pathlib import Path
+from dkist_processing_core.otlp import journal_path
+from dkist_processing_core.otlp.drainer import deliver_own
+from dkist_processing_core.settings.reading import read_settings
+settings = read_settings()
+deliver_own(settings, journal_path(settings), 100.0)
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_memory_of_a_delivery_does_not_grow_with_what_is_pending(
+    receiver: OtlpReceiver, protocol: str, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    10,000 spans and 100,000 log records arrive once each, in few requests, with less than 100 MB in all.
+    """
+    settings = settings_for(receiver, protocol)
+    with open_journal(settings) as journal:
+        for start in range(0, 10_000, 500):
+            journal.append("traces", 500, request_of("traces", [f"{n:08}" for n in range(start, start + 500)]))
+        for start in range(0, 100_000, 500):
+            text = "frame {} was reduced in 0.12 s, and its dark, flat and polarimetric corrections were applied to it"
+            journal.append("logs", 500, request_of("logs", [text.format(n) for n in range(start, start + 500)]))
+
+    done = run_python(MANY, {})
+
+    assert done.returncode == 0, done.stderr
+    assert len({span.span_id for span in receiver.spans()}) == len(receiver.spans()) == 10_000
+    assert len({record.body for record in receiver.logs()}) == len(receiver.logs()) == 100_000
+    assert len(receiver.requests("logs")) < 30
+    assert int(done.stdout) < 100_000
