@@ -5,6 +5,7 @@ Not here: the journal itself (test_otlp_journal), and what is written to it (tes
 """
 
 import contextlib
+import json
 import os
 import signal as signals
 import subprocess
@@ -343,10 +344,10 @@ def test_a_silent_collector_of_one_signal_does_not_hold_up_another(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_collector_that_never_answers_costs_the_limit(
-    black_hole: BlackHole, protocol: str, monkeypatch: pytest.MonkeyPatch
+    black_hole: BlackHole, protocol: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    The telemetry stays in the journal.
+    The telemetry stays in the journal, and one warning reports this.
     """
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{black_hole.port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
@@ -354,10 +355,14 @@ def test_a_collector_that_never_answers_costs_the_limit(
     path = append(settings, "traces", "a")
 
     began = time.monotonic()
-    deliver_own(settings, path, 0.3)
+    deliver_own(settings, path, 1.0)
 
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 5.0
     assert books_of(settings, "traces").pending == 1
+    (message,) = caplog.messages
+    assert message.startswith(
+        f"http://127.0.0.1:{black_hole.port} has not accepted everything in time. Telemetry is kept "
+    )
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -475,6 +480,50 @@ def test_a_dead_collector_costs_no_import(refusing_port: int, monkeypatch: pytes
     done = run_python(DELIVERER + check, {})
 
     assert done.stdout == "[]\n", done.stderr
+
+
+ATTEMPT = {
+    "DKIST_CORE_RUN_ID": "manual__1",
+    "DKIST_CORE_WORKFLOW": "faults",
+    "DKIST_CORE_VERSION": "dev",
+    "DKIST_CORE_TASK": "Succeeds",
+    "DKIST_CORE_ATTEMPT": "1",
+    "DKIST_CORE_MAX_ATTEMPTS": "1",
+    "DKIST_CORE_RECIPE_RUN_ID": "5",
+    "DKIST_CORE_TASK_MODULE": "tests.launched",
+    "DKIST_CORE_TASK_SEARCH_PATH": json.dumps([str(ROOT), *sys.path]),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        (["-m", "dkist_processing_core.launcher"], ATTEMPT),
+        (["-c", "from tests.pipelines import diamond; diamond.run(recipe_run_id=5)"], {}),
+    ],
+    ids=["launcher", "run"],
+)
+def test_a_process_that_observes_a_task_delivers_what_others_have_left(
+    receiver: OtlpReceiver, command: list[str], variables: dict[str, str], settings_for: Callable[..., Settings]
+) -> None:
+    """
+    The telemetry of a killed task of the host arrives with the next launcher or run.
+    """
+    settings = settings_for(receiver, "http/protobuf", EVENT_FLUSH_TIMEOUT="60")
+    append(settings, "traces", "left behind")
+
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left behind" in names_in(receiver), done.stdout + done.stderr
 
 
 FORKING = """

@@ -57,6 +57,7 @@ class Delivery:
         self._exporter: Exporter | None = None
         self._most_bytes = _MOST_BYTES
         self._failures = 0
+        self._is_cancelled = False
         # How many of the next chunks are sent in a request of their own.
         self._alone = 0
         self._answered: tuple[list[Chunk], int, tuple[int, int] | None] | None = None
@@ -184,7 +185,8 @@ class Delivery:
             seconds = min(after, _LONGEST_REQUESTED_SECONDS)
         self.resumes_at = time.monotonic() + seconds
         self.problem = reason
-        self._warnings.report_outage(self._signal, reason)
+        if not self._is_cancelled:
+            self._warnings.report_outage(self._signal, reason)
         self.close()
 
     def close(self) -> None:
@@ -194,7 +196,8 @@ class Delivery:
             exporter.close()
 
     def cancel(self) -> None:
-        """End the request that another thread is sending, if the protocol can do this."""
+        """End the request that another thread is sending, if the protocol can do this; its failure is not logged."""
+        self._is_cancelled = True
         exporter = self._exporter
         if exporter is not None:
             exporter.close()

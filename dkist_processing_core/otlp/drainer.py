@@ -25,6 +25,7 @@ from dkist_processing_core.otlp.destination import (
     is_exported,
     journal_path,
     lock_path,
+    shown_endpoint,
 )
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
@@ -97,6 +98,7 @@ class TelemetryDrainer:
             each.finish()
         for each in self._threads:
             each.join(until, self._patience)
+            each.report_rest()
         self.stop(0.0)
 
     def stop(self, seconds: float) -> None:
@@ -120,6 +122,7 @@ class _SignalThread:
         self.signal = signal
         self._path = path
         self._destination = destination_of(settings)
+        self._where = shown_endpoint(settings, signal)
         self._warnings = warnings
         self._poll_seconds = poll_seconds
         self._delivery = Delivery(settings, signal, warnings)
@@ -148,6 +151,11 @@ class _SignalThread:
     def cancel(self) -> None:
         if self._thread.is_alive():
             self._delivery.cancel()
+
+    def report_rest(self) -> None:
+        """Log that not everything was delivered, if this thread is still running."""
+        if self._thread.is_alive():
+            self._warnings.report_outage(self.signal, f"{self._where} has not accepted everything in time")
 
     def join(self, until: float, patience: float) -> None:
         """Wait for the end of the thread until a time of `time.monotonic`, or until its patience is over."""
