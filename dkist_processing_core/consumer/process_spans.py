@@ -7,7 +7,7 @@ Not here: the calls (worker), and the export of the spans (tracing).
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -21,6 +21,9 @@ from dkist_processing_core.events import Event
 from dkist_processing_core.journal.message import routing_key
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import Telemetry, open_telemetry
+
+if TYPE_CHECKING:
+    from dkist_processing_core.otlp.drainer import TelemetryDrainer
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -41,6 +44,7 @@ class ProcessSpans:
         *,
         keeps_older_names: bool = False,
         flush_timeout: float = 0.0,
+        drainer: "TelemetryDrainer | None" = None,
     ) -> None:
         """
         Store what all spans of the consumer share.
@@ -51,9 +55,11 @@ class ProcessSpans:
             bus: The bus that the events come from.
             keeps_older_names: Give the spans the older names of attributes as well.
             flush_timeout: How long `close` waits for the collector, in seconds.
+            drainer: It delivers the telemetry of this host while the consumer runs.
         """
         self._telemetry = telemetry
         self._flush_timeout = flush_timeout
+        self._drainer = drainer
         self._name = f"{semconv.PROCESS_SPAN} {bus.event_exchange}:{consumer}"
         self._attributes = functools.partial(
             semconv.process_attributes,
@@ -69,8 +75,18 @@ class ProcessSpans:
         telemetry = open_telemetry(settings)
         if not telemetry.is_tracing:
             return None
+        # It imports the transports, which a consumer without exported spans does not need.
+        from dkist_processing_core.otlp.drainer import start_delivery  # noqa: PLC0415
+
         older = semconv.keeps_older_names(settings.core_origin.named(semconv.STABILITY_OPT_IN))
-        return cls(telemetry, consumer, bus, keeps_older_names=older, flush_timeout=settings.event_flush_timeout)
+        return cls(
+            telemetry,
+            consumer,
+            bus,
+            keeps_older_names=older,
+            flush_timeout=settings.event_flush_timeout,
+            drainer=start_delivery(settings),
+        )
 
     @contextmanager
     def span(self, called: Called, event: Event, number: int) -> Iterator[None]:
@@ -91,6 +107,8 @@ class ProcessSpans:
         """Export the spans that are pending, and wait for the collector for at most the given time."""
         with self._telemetry.flushing(self._flush_timeout):
             pass
+        if self._drainer is not None:
+            self._drainer.stop(0.0)
 
 
 def _links(event: Event) -> list[Link]:
