@@ -30,7 +30,8 @@ _SQLITE_PASSING = _SQLITE_OUTAGE | {
     sqlite3.SQLITE_READONLY,
 }
 _PRIMARY = 0xFF
-# The driver gives no SQLSTATE of a connection that fails. Another language of the server's messages is waited for.
+# The driver has no SQLSTATE of a connection that fails, since libpq gives its text alone. A refusal in another language
+# of the server is waited for, and logged with its reason.
 _REFUSALS = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|not permitted to log in"
     r"|permission denied|not currently accepting connections|not support SSL|certificate"

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from psycopg import Error
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
@@ -114,7 +115,19 @@ def test_an_address_that_the_server_refuses_is_not_waited_for(
         Database.open(address.render_as_string(hide_password=False), read_settings())
 
     assert "\n" not in str(refused.value)
+    # Otherwise the refusal could be recognised by it, in any language of the server.
+    assert state_of(refused.value) is None
     assert not {postgres.password, "hidden"} & set(re.findall(r"\w+", str(refused.value)))
+
+
+def state_of(error: BaseException) -> str | None:
+    """
+    Return the SQLSTATE of the driver's error that has led to an error.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert isinstance(error, Error)
+    return error.sqlstate
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "POSTGRESQL", "postgresql", "PostgreSQL+psycopg"])
