@@ -293,13 +293,18 @@ def test_lines_lead_from_exchanges_to_the_queues_bound_to_them() -> None:
     assert led_to == {(binding.exchange, binding.queue) for binding in topology.bindings}
 
 
-def test_telemetry_comes_from_reporters_alone() -> None:
+def test_telemetry_comes_from_reporters_and_from_the_handlers_of_consumers() -> None:
     """
-    No consumer sends spans, logs or metrics to the collector.
+    The broker and the programs of Airflow that this library does not run in send nothing to the collector.
     """
     lines = _LINE.findall(DEPLOYMENT.read_text(encoding="utf-8"))
 
-    assert {start for start, end in lines if end.startswith("otlp_")} == {"dag_processor", "launcher", "from_task"}
+    assert {start for start, end in lines if end.startswith("otlp_")} == {
+        "dag_processor",
+        "launcher",
+        "from_task",
+        "from_consumers",
+    }
 
 
 def test_reporters_are_those_of_events_each_in_one_colour() -> None:
