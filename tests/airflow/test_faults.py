@@ -22,7 +22,8 @@ from dkist_processing_core.runs import AttemptView, State, TaskView
 from tests.airflow.ground import ENDS_OF_RUN, SECONDS, Ground
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+# The first test waits for all of these runs, which take minutes on a busy host.
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass
