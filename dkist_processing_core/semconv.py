@@ -17,6 +17,7 @@ ESTABLISHED = "established by 7.x"
 OWN = "this library"
 _CICD = "CICD, 1.44 (release candidate)"
 _ERROR = "Error, 1.44 (stable)"
+_SERVER = "Server, 1.44 (stable)"
 _EXCEPTIONS = "Exceptions, 1.44 (stable)"
 _MESSAGING = "Messaging, 1.44 (development)"
 # The registry renamed it after 1.44: https://opentelemetry.io/docs/specs/semconv/registry/attributes/rabbitmq/.
@@ -72,7 +73,7 @@ EXCEPTION_MESSAGE = _attribute("exception.message", _EXCEPTIONS, "Its text, reda
 EXCEPTION_STACKTRACE = _attribute("exception.stacktrace", _EXCEPTIONS, "Its stack, redacted.")
 
 MESSAGING_SYSTEM = _attribute("messaging.system", _MESSAGING, "`rabbitmq`, or `embedded` for the embedded journal.")
-MESSAGING_OPERATION_NAME = _attribute("messaging.operation.name", _MESSAGING, "`publish` or `process`.")
+MESSAGING_OPERATION_NAME = _attribute("messaging.operation.name", _MESSAGING, "`publish`, `receive` or `process`.")
 MESSAGING_OPERATION_TYPE = _attribute("messaging.operation.type", _MESSAGING, "`send` or `process`.")
 MESSAGING_DESTINATION_NAME = _attribute(
     "messaging.destination.name",
@@ -104,6 +105,12 @@ ENVIRONMENT_STATE = _attribute("dkist.environment.state", OWN, "`built`, `reused
 HANDLER = _attribute("code.function.name", "Code, 1.44 (stable)", "The function that handles the event.")
 TRY = _attribute("dkist.consumer.try", OWN, "The number of this try of the event's handlers, from 1.")
 ATTEMPT_STATE = _attribute("dkist.core.attempt.state", OWN, "`dispatched` or `running`.")
+INBOX_STATE = _attribute("dkist.core.inbox.state", OWN, "`waiting`, `claimed`, `parked`, `dead` or `archived`.")
+CONSUMER_PEER = _attribute("dkist.core.consumer.peer", OWN, "`bus` or `inbox`.")
+OUTBOX = _attribute("dkist.core.outbox", OWN, "The eight hexadecimal digits in the name of the file.")
+SIGNAL = _attribute("dkist.core.signal", OWN, "`traces`, `metrics` or `logs`.")
+SERVER_ADDRESS = _attribute("server.address", _SERVER, "The host of the broker.")
+SERVER_PORT = _attribute("server.port", _SERVER, "The port of the broker.")
 METRIC_OVERFLOW = "otel.metric.overflow"
 """The only attribute of all sets of attributes above a limit together, by the specification of OpenTelemetry's SDK."""
 

@@ -35,6 +35,7 @@ from dkist_processing_core.metrics.measurement import (
 from dkist_processing_core.metrics.sdk_values import data_of
 from dkist_processing_core.metrics.serving import address_of, served
 from dkist_processing_core.metrics.snapshot import Snapshot
+from dkist_processing_core.settings.reading import read_settings
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 DECLARED = [each for each in vars(declarations).values() if isinstance(each, Metric)]
@@ -216,7 +217,7 @@ def test_one_server_has_the_metrics_and_the_health() -> None:
     """
     The client's header chooses the form of the metrics.
     """
-    with served(("127.0.0.1", 0), good, Snapshot([lambda: [measured(RUNS, 3)]], {})) as address:
+    with served(("127.0.0.1", 0), good, Snapshot([lambda: [measured(RUNS, 3)]], read_settings())) as address:
         text = fetch(f"{address}metrics")
         open_text = fetch(f"{address}metrics?x=1", OPEN_METRICS)
         health = fetch(address)
@@ -239,7 +240,7 @@ def test_a_part_that_cannot_be_read_is_left_out(caplog: pytest.LogCaptureFixture
             raise InboxUnavailableError(outages.pop())
         return [measured(RUNS, 1)]
 
-    snapshot = Snapshot([unreadable, lambda: [measured(declarations.RUN_ACTIVE, 2)]], {})
+    snapshot = Snapshot([unreadable, lambda: [measured(declarations.RUN_ACTIVE, 2)]], read_settings())
     found = [[each.metric.name for each in snapshot.measurements()] for _ in range(3)]
 
     assert found == [["cicd.pipeline.run.active"]] * 2 + [["dkist.core.runs", "cicd.pipeline.run.active"]]
@@ -250,7 +251,7 @@ def test_silent_clients_hold_up_nothing() -> None:
     """
     Many connections without a request are open while others are answered.
     """
-    with served(("127.0.0.1", 0), good, Snapshot([], {})) as address:
+    with served(("127.0.0.1", 0), good, Snapshot([], read_settings())) as address:
         port = int(address.rstrip("/").rpartition(":")[2])
         silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(20)]
         try:
@@ -274,7 +275,7 @@ def test_requests_do_not_pile_up_behind_a_slow_database() -> None:
         assert goes_on.wait(30)
         return []
 
-    snapshot = Snapshot([slow], {})
+    snapshot = Snapshot([slow], read_settings())
     first = threading.Thread(target=snapshot.rendered, args=("",), kwargs={"patience": 1.0})
     first.start()
     assert begun.wait(30)
@@ -294,7 +295,7 @@ def test_an_error_in_this_package_is_logged_and_the_server_goes_on(caplog: pytes
     def wrong() -> list[Measurement]:
         raise KeyError("a mistake")
 
-    with served(("127.0.0.1", 0), good, Snapshot([wrong], {})) as address:
+    with served(("127.0.0.1", 0), good, Snapshot([wrong], read_settings())) as address:
         with pytest.raises((HTTPError, OSError)):
             fetch(f"{address}metrics")
         assert fetch(address)[1] == '{"consumer": "c"}\n'
@@ -307,7 +308,7 @@ def test_metrics_are_served_on_ipv6_and_by_the_name_of_a_host(host: str) -> None
     """
     An address of IPv6 is shown in brackets, as a client needs it.
     """
-    with served((host, 0), good, Snapshot([], {})) as address:
+    with served((host, 0), good, Snapshot([], read_settings())) as address:
         assert ("[::1]" in address) is (host == "::1")
         assert fetch(address)[1] == '{"consumer": "c"}\n'
 

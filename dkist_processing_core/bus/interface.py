@@ -92,6 +92,9 @@ class Receiver(Protocol):
     def is_connected(self) -> bool:
         """Whether messages can arrive now; a receiver whose connection is lost connects again, and logs that."""
 
+    def backlog(self) -> int | None:
+        """Return how many messages the bus has for the subscription and has not delivered; None if it is not known."""
+
     def has_caught_up(self, requested_since: float) -> bool:
         """
         Return True if all events that the bus held for a replay at its start were received or wait for `receive`.

@@ -32,7 +32,11 @@ Long-running processes serve these metrics at `/metrics` for Prometheus. The sec
 which each `.` of an attribute is `_` as well. A histogram has the further series `…_bucket`, `…_sum` and `…_count`. An
 attribute that does not apply to a value is left out. No attribute identifies a run.
 """
-_SERVED_BY = (("`collect`, from its store of runs", declarations.OF_ATTEMPTS),)
+_SERVED_BY = (
+    ("`collect`, from its store of runs", declarations.OF_ATTEMPTS),
+    ("consumers: `consume` and `collect`", declarations.OF_CONSUMERS),
+    ("`outbox relay`, for each outbox and each journal of telemetry on its host", declarations.OF_RELAY),
+)
 _ATTRIBUTES = """\
 ## Attributes
 

@@ -80,12 +80,13 @@ class Collector:
     def run(self, *, health: str | None = None, listen: str | None = None) -> None:
         """Keep the store up to date until SIGTERM or SIGINT; `health` and `listen` are those of a consumer."""
         consumer, is_complete = self._consumer(), self.completed_at() is not None
+        is_service = self._service.acquire()
 
         @consumer.every(_FOLD_SECONDS)
         def fold() -> None:
-            nonlocal is_complete
+            nonlocal is_complete, is_service
             # A command that looks for a service holds its lock for a moment.
-            self._service.acquire()
+            is_service = self._service.acquire()
             if (self._fold() or not is_complete) and consumer.has_caught_up:
                 self._note_complete()
                 is_complete = True
@@ -94,8 +95,9 @@ class Collector:
         def prune() -> None:
             self._prune()
 
-        consumer.metric_sources.append(self.measurements)
-        self._service.acquire()
+        consumer.shared_metrics.append(self.measurements)
+        # Of several processes that share a store, one sends the metrics of the store to a collector.
+        consumer.sends_shared_metrics = lambda: is_service
         try:
             consumer.run(since=self._since(), health=health, listen=listen)
         finally:

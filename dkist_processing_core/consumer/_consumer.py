@@ -12,6 +12,7 @@ from dkist_processing_core.consumer.declaration import Declaration, check_worker
 from dkist_processing_core.consumer.signals import signals_raise
 from dkist_processing_core.consumer.since import moment_of
 from dkist_processing_core.errors import ConfigurationError, ExtraMissingError
+from dkist_processing_core.metrics.sending import is_sent
 from dkist_processing_core.metrics.serving import address_of
 from dkist_processing_core.metrics.snapshot import check_extra
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
@@ -100,7 +101,10 @@ class Consumer(Declaration):
         try:
             with signals_raise(end):
                 given = self.settings or read_settings()
-                service = service_class.open(self, given, since=begin, workers=workers, end=end)
+                is_measured = listen is not None or (is_sent(given) and not until_idle)
+                service = service_class.open(
+                    self, given, since=begin, workers=workers, end=end, is_measured=is_measured
+                )
                 if service is not None:
                     self._intake = service.intake
                     service.run(until_idle=until_idle, **addresses)

@@ -119,8 +119,10 @@ class Declaration:
         # The firm ends of attempts that may contradict provisional ones that wait.
         self._contradicting: list[Selection] = []
         self.timers: list[tuple[float, Called]] = []
-        self.metric_sources: list[Source] = []
-        """What its process serves beside the metrics of a consumer."""
+        self.shared_metrics: list[Source] = []
+        """What its process serves beside the metrics of a consumer, as other processes do."""
+        self.sends_shared_metrics: Callable[[], bool] = lambda: True
+        """Whether its process is the one of them that sends these to a collector."""
         self._provisional = provisional
         self._is_provisional: dict[str, tuple[bool, str]] = {}
 

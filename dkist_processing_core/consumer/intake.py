@@ -6,6 +6,7 @@ with the archive (completeness), and handling what is stored (worker).
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ from datetime import datetime
 from dkist_processing_core.bus import Bus, ReceivedMessage, Receiver
 from dkist_processing_core.consumer._subscription import event_of
 from dkist_processing_core.consumer.completeness import Completeness
+from dkist_processing_core.consumer.measures import Measures
 from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.past import Past
 from dkist_processing_core.errors import (
@@ -39,6 +41,7 @@ _LONG_SECONDS = 5.0
 # Errors of the embedded bus that an operator must correct.
 _FINAL = (JournalAccessError, JournalFolderError, JournalVersionError)
 _PRUNED, _PRUNE_SECONDS = 500, 60.0
+_MEASURE_SECONDS = 10.0
 logger = logging.getLogger("dkist_processing_core.consumer")
 
 
@@ -58,6 +61,7 @@ class Intake:
         since: datetime | bool | None = None,
         secrets: Sequence[str] = (),
         is_ending: Callable[[], bool] = lambda: False,
+        measures: Measures | None = None,
     ) -> None:
         """
         Store the parts. Nothing is opened yet.
@@ -73,6 +77,7 @@ class Intake:
             since: The start of past events to take in; True for all.
             secrets: What the reason of a dead letter may not show.
             is_ending: Whether the consumer is to end, so that it reads no further.
+            measures: Counts what is received, if metrics are served.
         """
         self._bus = bus
         self._inbox = inbox
@@ -91,6 +96,10 @@ class Intake:
         self._is_wait_remarked = False
         self._secrets = secrets
         self._is_ending = is_ending
+        self._measures = measures
+        self._measured_at = -math.inf
+        self.backlog: int | None = None
+        """How many messages waited on the bus at most ten seconds ago; None if that is not known, or not measured."""
         self._receiver: Receiver | None = None
         self._past: Past | None = None
         # How many of the next messages may be repetitions: those that were received and not acknowledged before.
@@ -146,6 +155,7 @@ class Intake:
                 self._open()
             else:
                 self._take_in(timeout)
+                self._measure()
             self._prune()
         except InboxUnavailableError as error:
             self.quiet_at = None
@@ -230,6 +240,8 @@ class Intake:
                 return
             self._silent_since = None
             self._note_success()
+            if self._measures is not None:
+                self._measures.note_received(len(self._batch))
         self.quiet_at = None
         began = time.monotonic()
         self.store(self._batch if self._past is None else self._past.unhandled(self._batch))
@@ -246,6 +258,13 @@ class Intake:
         self._repeatable -= len(batch)
         if self._completeness.is_due(len(batch)):
             self._completeness.compare()
+
+    def _measure(self) -> None:
+        """Measure the backlog every few seconds."""
+        if self._measures is None or self._receiver is None or time.monotonic() < self._measured_at + _MEASURE_SECONDS:
+            return
+        self._measured_at = time.monotonic()
+        self.backlog = self._receiver.backlog()
 
     def _go_on(self, source: Receiver, silent_since: float) -> None:
         """Go on after a source had nothing: from the past to new events, or to the comparison with the archive."""
@@ -330,7 +349,7 @@ class Intake:
             self._past.receiver.close()
         if self._receiver is not None:
             self._receiver.close()
-        self._past = self._receiver = None
+        self._past = self._receiver = self.backlog = None
 
     def close(self) -> None:
         """End the subscriptions. What was not acknowledged is delivered again."""

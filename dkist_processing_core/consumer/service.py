@@ -9,7 +9,7 @@ import logging
 import random as random_module
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import Self
@@ -20,6 +20,7 @@ from dkist_processing_core.consumer.declaration import Declaration
 from dkist_processing_core.consumer.event_loop import EventLoop
 from dkist_processing_core.consumer.handlers import Called, wanting
 from dkist_processing_core.consumer.intake import Intake
+from dkist_processing_core.consumer.measures import Measures
 from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.process_spans import ProcessSpans
 from dkist_processing_core.consumer.timers import Timers
@@ -27,8 +28,9 @@ from dkist_processing_core.consumer.worker import Handled, Worker
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
 from dkist_processing_core.events import Event, TaskFailed, TaskFinished
 from dkist_processing_core.inbox import Database, Inbox, Rules
+from dkist_processing_core.metrics.sending import sent
 from dkist_processing_core.metrics.serving import served
-from dkist_processing_core.metrics.snapshot import Snapshot, resource_of
+from dkist_processing_core.metrics.snapshot import Snapshot
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
 
@@ -70,7 +72,7 @@ class ConsumerService:
         since: datetime | bool | None = None,
         workers: int | None = None,
         spans: ProcessSpans | None = None,
-        resource: Mapping[str, str] | None = None,
+        measures: Measures | None = None,
     ) -> None:
         """
         Store the parts. Nothing is received or claimed yet.
@@ -85,18 +87,20 @@ class ConsumerService:
             since: The start of past events to take in; True for all.
             workers: The number of workers, instead of the consumer's.
             spans: The spans of the calls of handlers, if any are exported.
-            resource: The attributes of this process in its metrics.
+            measures: The measures of this process, if metrics are served or sent.
         """
         self.consumer = consumer
         self.bus = bus
         self.database = database
-        self.snapshot = Snapshot(consumer.metric_sources, resource or {})
         self.inbox = Inbox(database, rules_of(consumer), clock=clock, random=random)
+        self._measures = measures
+        self._clock = clock
         self.outage = Outage(f"the inbox {database.where}")
         self.handled = Handled()
         self._arrived = Bell()
         self._end = SignalSafeFlag()
         self._errors: list[BaseException] = []
+        self._snapshot: Snapshot | None = None
         self._has_waited = False
         self._loop = EventLoop()
         self._spans = spans
@@ -112,6 +116,7 @@ class ConsumerService:
                 since=since,
                 secrets=database.secrets,
                 is_ending=self._is_ending,
+                measures=measures,
             )
             if consumer.handlers
             else None
@@ -127,6 +132,7 @@ class ConsumerService:
                 loop=self._loop,
                 secrets=database.secrets,
                 spans=spans,
+                measures=measures,
             )
             for _ in range(workers or consumer.workers)
         ]
@@ -150,8 +156,13 @@ class ConsumerService:
         since: datetime | bool | None = None,
         workers: int | None = None,
         end: SignalSafeFlag | None = None,
+        is_measured: bool = False,
     ) -> Self | None:
-        """Return the service of a consumer when its database can be reached; None if `end` is raised before."""
+        """
+        Return the service of a consumer when its database can be reached; None if `end` is raised before.
+
+        It measures what it does if that `is_measured`.
+        """
         end = end or SignalSafeFlag()
         outage = Outage("the inbox")
         while not end.is_raised:
@@ -168,9 +179,10 @@ class ConsumerService:
                 since=since,
                 workers=workers,
                 spans=ProcessSpans.open(settings, consumer.name, bus),
-                resource=resource_of(settings),
+                measures=Measures(consumer.name, bus) if is_measured else None,
             )
             service._end = end
+            service._snapshot = service._snapshot_for(settings)
             return service
         return None
 
@@ -213,6 +225,8 @@ class ConsumerService:
         try:
             with ExitStack() as stack:
                 self._serve(stack, health, listen)
+                if self._snapshot is not None and not until_idle:
+                    stack.enter_context(sent(self._snapshot))
                 for thread in threads:
                     thread.start()
                     stack.callback(self._wait_for, thread)
@@ -235,15 +249,29 @@ class ConsumerService:
 
     def _serve(self, stack: ExitStack, health: tuple[str, int] | None, listen: tuple[str, int] | None) -> None:
         if listen is not None:
-            where = stack.enter_context(served(listen, self.report, self.snapshot))
+            where = stack.enter_context(served(listen, self.report, self._snapshot))
             logger.info("the metrics of the consumer are at %smetrics, its health at %s", where, where)
         elif health is not None:
             where = stack.enter_context(served(health, self.report))
             logger.info("the health of the consumer is at %s", where)
 
+    def _snapshot_for(self, settings: Settings) -> Snapshot | None:
+        measures = self._measures
+        if measures is None:
+            return None
+        sources = (
+            lambda: measures.of_process(self._outages(), None if self.intake is None else self.intake.backlog),
+            lambda: measures.of_inbox(self.inbox, self._clock),
+        )
+        consumer = self.consumer
+        return Snapshot(sources, settings, shared=consumer.shared_metrics, sends_shared=consumer.sends_shared_metrics)
+
+    def _outages(self) -> dict[str, bool]:
+        return {"bus": self.intake is not None and self.intake.is_disturbed, "inbox": self.outage.is_going_on}
+
     def report(self) -> tuple[bool, dict[str, object]]:
         """Return whether bus and database can be used, and the facts about this process."""
-        outages = {"bus": self.intake is not None and self.intake.is_disturbed, "inbox": self.outage.is_going_on}
+        outages = self._outages()
         facts: dict[str, object] = {
             "consumer": self.consumer.name,
             **{what: "unavailable" if is_out else "ok" for what, is_out in outages.items()},

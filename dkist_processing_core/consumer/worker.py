@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dkist_processing_core.consumer.event_loop import EventLoop
 from dkist_processing_core.consumer.handlers import Called, line_of
+from dkist_processing_core.consumer.measures import Measures
 from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.process_spans import ProcessSpans
 from dkist_processing_core.errors import ClaimLostError, InboxError, InboxUnavailableError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _FEWEST, _MOST = 1, 500
 # The size of a claim follows the time that handlers take: other workers should find work as well.
 _FAST_SECONDS, _SLOW_SECONDS = 0.2, 1.0
-_NO_SPAN = nullcontext()
+_NOTHING = nullcontext()
 logger = logging.getLogger("dkist_processing_core.consumer")
 
 
@@ -66,11 +67,12 @@ class Worker:
         loop: EventLoop,
         secrets: Sequence[str],
         spans: ProcessSpans | None,
+        measures: Measures | None,
     ) -> None:
         """
         Store the inbox, the choice of the handlers of an event, and what a log of their failures may not show.
 
-        Without exported spans, `spans` is None.
+        Without exported spans, `spans` is None; without metrics, `measures` is None.
         """
         self._inbox = inbox
         self._wanting = wanting
@@ -81,6 +83,7 @@ class Worker:
         self._loop = loop
         self._secrets = secrets
         self._spans = spans
+        self._measures = measures
         self._limit = _FEWEST
         self._claimed_at = 0.0
         self._claimed = 0
@@ -198,7 +201,7 @@ class Worker:
         for called in handlers:
             self._calls = called, event
             try:
-                with self._span(called, event, row):
+                with self._span(called, event, row), self._measured(called):
                     called.call(event, transaction=connection, loop=self._loop, secrets=self._secrets)
             except Exception as error:
                 raise _HandlerFailedError(row, called, error) from error
@@ -209,7 +212,10 @@ class Worker:
                 self._calls = None
 
     def _span(self, called: Called, event: Event, row: Row) -> AbstractContextManager[None]:
-        return _NO_SPAN if self._spans is None else self._spans.span(called, event, row.tries + 1)
+        return _NOTHING if self._spans is None else self._spans.span(called, event, row.tries + 1)
+
+    def _measured(self, called: Called) -> AbstractContextManager[None]:
+        return _NOTHING if self._measures is None else self._measures.calling(called)
 
     def _fail(self, batch: list[tuple[Row, Sequence[Called]]], name: str, error: Exception) -> None:
         if len(batch) > 1:

@@ -24,6 +24,7 @@ from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.link import AmqpLink
+    from dkist_processing_core.delivery.send_measures import SendMeasures
 
 UNREACHABLE_SECONDS = 30.0
 """For how many seconds no process of this host tries a broker again that could not be reached."""
@@ -47,8 +48,10 @@ class Delivery:
         *,
         end: SignalSafeFlag,
         on_progress: Callable[[], None],
+        measures: "SendMeasures | None" = None,
     ) -> None:
         """Send nothing yet; a raised `end` ends each `run`, and `on_progress` is called after each answer."""
+        self._measures = measures
         self._bus = bus
         self._link = link
         self._backlog = backlog
@@ -107,9 +110,13 @@ class Delivery:
     def _run_on_channel(self) -> None:
         link, backlog = self._link, self._backlog
         backlog.begin()
+        if self._measures is not None:
+            self._measures.begin()
         self._last_answer = time.monotonic()
         while not self._end.is_raised:
             while link.has_room and (entry := backlog.next(is_alone=not link.unsettled)) is not None:
+                if self._measures is not None:
+                    self._measures.note_sent(entry.seq, entry.message.exchange)
                 link.send(entry.seq, entry.message)
             if backlog.is_at_end and not (link.unsettled or link.has_news or link.blocked_reason):
                 backlog.end()
@@ -131,6 +138,8 @@ class Delivery:
         """Wait a short time for confirms and refusals, and process them."""
         link, backlog = self._link, self._backlog
         settled = link.settle(_SETTLE_SECONDS)
+        if self._measures is not None:
+            self._measures.note_answered(settled.confirmed, [number for number, _ in settled.refused])
         self._record_blocking()
         has_removed = False
         try:

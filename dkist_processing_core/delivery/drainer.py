@@ -31,6 +31,7 @@ from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.link import AmqpLink
+    from dkist_processing_core.delivery.send_measures import SendMeasures
 
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
@@ -51,6 +52,7 @@ class Drainer:
         *,
         heeds_mark: bool = True,
         poll_seconds: float | None = None,
+        measures: "SendMeasures | None" = None,
     ) -> None:
         """
         Start no thread and open no connection.
@@ -62,8 +64,10 @@ class Drainer:
             handover: Messages that this process has just appended to the outbox.
             heeds_mark: Pause first if another process could not reach the broker a moment ago.
             poll_seconds: The interval at which to read the outbox, for other processes' messages; None: at `wake`.
+            measures: Measures the answers of the broker to messages of the outbox, if metrics are served.
         """
         self._bus = bus
+        self._measures = measures
         self._on_progress = on_progress
         self._memory = InMemoryQueue(0) if memory is None else memory
         self._reports_disk = memory is None
@@ -271,7 +275,7 @@ class Drainer:
         # An error is ignored: the user may lack only permissions that it does not need. Otherwise a message is refused.
         self._bus.restore(link, bindings=False)
         begin = partial(Delivery, self._bus, link, self._warnings, end=self._end, on_progress=self._on_progress)
-        outbox = None if journal is None else begin(self._backlog_of(journal))
+        outbox = None if journal is None else begin(self._backlog_of(journal), measures=self._measures)
         in_memory = begin(self._in_memory)
         try:
             while not self._end.is_raised:

@@ -1,5 +1,5 @@
 """
-The numbers of unfinished rows of a consumer.
+The numbers of unfinished rows of a consumer, and the oldest of them.
 
 Not here: the groups of its dead letters (letters).
 """
@@ -32,6 +32,22 @@ _COUNTS = {
         ("archived", "state IN ('dead', 'archived') AND state = 'archived'"),
     )
 }
+
+
+# Both read one row of an index: messages that are due at once are there in the order of their arrival.
+_OLDEST = (
+    text(
+        "SELECT received_at FROM dkist_core_inbox WHERE consumer = :consumer AND state = 'waiting' AND claim IS NULL"
+        " AND due_at <= :now ORDER BY due_at, seq LIMIT 1"
+    ),
+    text("SELECT min(received_at) FROM dkist_core_inbox WHERE consumer = :consumer AND claim IS NOT NULL"),
+)
+
+
+def oldest_due(connection: Connection, consumer: str, now: float) -> float | None:
+    """Return when the oldest message was received that is due and not handled; None if there is none."""
+    found = [connection.execute(query, {"consumer": consumer, "now": now}).scalar() for query in _OLDEST]
+    return min((each for each in found if each is not None), default=None)
 
 
 def count(connection: Connection, consumer: str) -> Counts:

@@ -108,3 +108,144 @@ OF_ATTEMPTS = (
     LAST_EVENT,
 )
 """What only `collect` serves, from its store."""
+
+_OF_CONSUMER = (semconv.MESSAGING_CONSUMER_GROUP_NAME,)
+_OF_OPERATION = (semconv.MESSAGING_SYSTEM, semconv.MESSAGING_OPERATION_NAME)
+CONSUMED_MESSAGES = Metric(
+    "messaging.client.consumed.messages",
+    Kind.COUNTER,
+    _MESSAGE,
+    "Messages that this process has received from the bus.",
+    (*_OF_CONSUMER, *_OF_OPERATION, semconv.MESSAGING_DESTINATION_NAME),
+)
+PROCESS_DURATION = Metric(
+    "messaging.process.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "The durations of calls of handlers; with `error.type` those that failed.",
+    (*_OF_CONSUMER, *_OF_OPERATION, semconv.HANDLER, semconv.ERROR_TYPE),
+    _SECONDS_OF_MESSAGING,
+)
+INBOX_MESSAGES = Metric(
+    "dkist.core.inbox.messages",
+    Kind.UP_DOWN_COUNTER,
+    _MESSAGE,
+    "Messages in the inbox that are not handled, by their state; dead ones are the dead letters.",
+    (*_OF_CONSUMER, semconv.INBOX_STATE),
+)
+CONSUMER_LAG = Metric(
+    "dkist.core.consumer.lag",
+    Kind.GAUGE,
+    "s",
+    "The time since the oldest message was received that is due and not handled; 0 if there is none.",
+    _OF_CONSUMER,
+)
+CONSUMER_BACKLOG = Metric(
+    "dkist.core.consumer.backlog",
+    Kind.UP_DOWN_COUNTER,
+    _MESSAGE,
+    "Messages that wait on the bus for the consumer, as of the last ten seconds; only in the process that receives.",
+    (*_OF_CONSUMER, semconv.MESSAGING_DESTINATION_NAME),
+)
+CONSUMER_CONNECTED = Metric(
+    "dkist.core.consumer.connected",
+    Kind.GAUGE,
+    "",
+    "1 if the bus or the inbox can be used now, 0 if not.",
+    (*_OF_CONSUMER, semconv.CONSUMER_PEER),
+)
+OF_CONSUMERS = (
+    CONSUMED_MESSAGES,
+    PROCESS_DURATION,
+    INBOX_MESSAGES,
+    CONSUMER_LAG,
+    CONSUMER_BACKLOG,
+    CONSUMER_CONNECTED,
+)
+"""What `consume` and `collect` serve."""
+
+_OF_OUTBOX = (semconv.OUTBOX, semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
+_OF_SENDING = (
+    *_OF_OPERATION,
+    semconv.MESSAGING_DESTINATION_NAME,
+    semconv.SERVER_ADDRESS,
+    semconv.SERVER_PORT,
+    semconv.ERROR_TYPE,
+)
+_OF_SIGNAL = (semconv.OUTBOX, semconv.SIGNAL)
+OUTBOX_PUBLISHED = Metric(
+    "dkist.core.outbox.published",
+    Kind.COUNTER,
+    _MESSAGE,
+    "Messages that the processes of this host have published.",
+    _OF_OUTBOX,
+)
+OUTBOX_CONFIRMED = Metric(
+    "dkist.core.outbox.confirmed", Kind.COUNTER, _MESSAGE, "Messages that the broker has confirmed.", _OF_OUTBOX
+)
+OUTBOX_PENDING = Metric(
+    "dkist.core.outbox.pending",
+    Kind.UP_DOWN_COUNTER,
+    _MESSAGE,
+    "Messages that wait for the broker, with those in spare journals.",
+    _OF_OUTBOX,
+)
+OUTBOX_SET_ASIDE = Metric(
+    "dkist.core.outbox.set_aside", Kind.UP_DOWN_COUNTER, _MESSAGE, "Messages that the broker has refused.", _OF_OUTBOX
+)
+OUTBOX_OLDEST = Metric(
+    "dkist.core.outbox.oldest.time",
+    Kind.GAUGE,
+    "s",
+    "The time since which the oldest message is pending, in seconds since 1970; left out if none is.",
+    _OF_OUTBOX,
+)
+SENT_MESSAGES = Metric(
+    "messaging.client.sent.messages",
+    Kind.COUNTER,
+    _MESSAGE,
+    "Messages that this process has sent to the broker; with `error.type` those that it refused.",
+    _OF_SENDING,
+)
+OPERATION_DURATION = Metric(
+    "messaging.client.operation.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "The times from sending a message until the broker's answer; with `error.type` those of refusals.",
+    _OF_SENDING,
+    _SECONDS_OF_MESSAGING,
+)
+TELEMETRY_PENDING = Metric(
+    "dkist.core.telemetry.pending",
+    Kind.UP_DOWN_COUNTER,
+    _ITEM,
+    "Spans, log records and metric points that wait for the collector.",
+    _OF_SIGNAL,
+)
+TELEMETRY_DELIVERED = Metric(
+    "dkist.core.telemetry.delivered", Kind.COUNTER, _ITEM, "Those that the collector has accepted.", _OF_SIGNAL
+)
+TELEMETRY_REFUSED = Metric(
+    "dkist.core.telemetry.refused", Kind.COUNTER, _ITEM, "Those that the collector has refused.", _OF_SIGNAL
+)
+TELEMETRY_DROPPED = Metric(
+    "dkist.core.telemetry.dropped",
+    Kind.COUNTER,
+    _ITEM,
+    "Those that were dropped, undelivered, at the limits of size, age and disk.",
+    _OF_SIGNAL,
+)
+OF_RELAY = (
+    OUTBOX_PUBLISHED,
+    OUTBOX_CONFIRMED,
+    OUTBOX_PENDING,
+    OUTBOX_SET_ASIDE,
+    OUTBOX_OLDEST,
+    SENT_MESSAGES,
+    OPERATION_DURATION,
+    TELEMETRY_PENDING,
+    TELEMETRY_DELIVERED,
+    TELEMETRY_REFUSED,
+    TELEMETRY_DROPPED,
+)
+"""What `outbox relay` serves, of each outbox and each journal of telemetry on its host."""

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import unquote
 
 from dkist_processing_core.errors import DKISTProcessingCoreError, ExtraMissingError
@@ -22,26 +22,43 @@ logger = logging.getLogger(__name__)
 class Snapshot:
     """Reads the parts of a process when it is asked; several threads may ask."""
 
-    def __init__(self, sources: Sequence[Source], resource: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        settings: Settings,
+        *,
+        shared: Sequence[Source] = (),
+        sends_shared: Callable[[], bool] = lambda: True,
+    ) -> None:
         """
         Store the parts. Nothing is read yet.
 
         Args:
             sources: Each returns some of the measurements; a metric is in one of them only.
-            resource: The attributes of this process.
+            settings: The settings of this process, by which its attributes and its collector are named.
+            shared: Sources of values that other processes serve as well, such as totals in a database.
+            sends_shared: Whether this is the one of them that sends these values to the collector.
         """
         self._sources = sources
-        self.resource = resource
+        self._shared = shared
+        self._sends_shared = sends_shared
+        self.settings = settings
+        self.resource = resource_of(settings)
         self.began_at = time.time()
         """When the process began to measure, in seconds since 1970."""
         self._reading = threading.Lock()
         # The sources that could not be read the last time.
         self._failed: set[Source] = set()
 
-    def measurements(self) -> list[Measurement]:
-        """Return the present values. A part that cannot be read, as in an outage of its database, is left out."""
+    def measurements(self, *, to_send: bool = False) -> list[Measurement]:
+        """
+        Return the present values. A part that cannot be read, as in an outage of its database, is left out.
+
+        Args:
+            to_send: Leave out the values that another process sends: a collector adds up those of all processes.
+        """
         found: list[Measurement] = []
-        for source in self._sources:
+        for source in (*self._sources, *(() if to_send and not self._sends_shared() else self._shared)):
             try:
                 found += source()
             except DKISTProcessingCoreError as error:

@@ -23,7 +23,8 @@ from dkist_processing_core.settings.interface import Settings
 # A gRPC server accepts 4 MiB by default, and an HTTP server of the OpenTelemetry Collector 20 MiB.
 _MOST_BYTES = 2 * 1024**2
 _MOST_ITEMS = 8192
-_CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = 2.0
+"""How long a collector may take to accept a connection."""
 _LONGEST_PAUSE_SECONDS = 30.0
 # A collector may request any pause. A longer one is probably an error.
 _LONGEST_REQUESTED_SECONDS = 3600.0
@@ -157,24 +158,11 @@ class Delivery:
             self.waits_since = math.inf
 
     def _open(self) -> Exporter | Unavailable:
-        """Return an exporter, whose modules are imported once the collector has accepted a connection."""
         collector = collector_of(self._settings, self._signal)
         self.waits_since = time.monotonic()
-        problem = None if collector is None else collector.problem(_CONNECT_SECONDS)
+        problem = None if collector is None else collector.problem(CONNECT_SECONDS)
         self.waits_since = math.inf
-        if problem is not None:
-            return Unavailable(problem)
-        exporter: Exporter
-        if protocol_of(self._settings, self._signal) == "grpc":
-            check_threads_for_grpc()
-            from dkist_processing_core.otlp.over_grpc import GrpcExporter  # noqa: PLC0415 - see the docstring
-
-            exporter = GrpcExporter(self._settings, self._signal)
-        else:
-            from dkist_processing_core.otlp.over_http import HttpExporter  # noqa: PLC0415 - see the docstring
-
-            exporter = HttpExporter(self._settings, self._signal)
-        return exporter
+        return exporter_of(self._settings, self._signal) if problem is None else Unavailable(problem)
 
     def _pause(self, reason: str, after: float | None) -> None:
         """Pause after a failure: for as long as the collector requests, or else longer each time, with jitter."""
@@ -201,3 +189,20 @@ class Delivery:
         exporter = self._exporter
         if exporter is not None:
             exporter.close()
+
+
+def exporter_of(settings: Settings, signal: Signal) -> Exporter:
+    """
+    Return an exporter, whose modules are imported now: the collector should have accepted a connection.
+
+    Raises:
+        ConfigurationError: A variable has an unusable value.
+    """
+    if protocol_of(settings, signal) == "grpc":
+        check_threads_for_grpc()
+        from dkist_processing_core.otlp.over_grpc import GrpcExporter  # noqa: PLC0415 - see the docstring
+
+        return GrpcExporter(settings, signal)
+    from dkist_processing_core.otlp.over_http import HttpExporter  # noqa: PLC0415 - see the docstring
+
+    return HttpExporter(settings, signal)

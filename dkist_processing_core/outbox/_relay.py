@@ -23,6 +23,7 @@ from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 
 if TYPE_CHECKING:
+    from dkist_processing_core.delivery.send_measures import SendMeasures
     from dkist_processing_core.otlp.drainer import TelemetryDrainer
 
 _POLL_SECONDS = 0.5
@@ -45,13 +46,35 @@ class Relay:
         self._settings = settings
         self._end = SignalSafeFlag()
         self._delivered = 0
+        self._drainer: Drainer | None = None
+        self._measures: SendMeasures | None = None
 
     def stop(self) -> None:
         """Make `run` return; may be called from any thread and from a signal handler."""
         self._end.raise_()
 
-    def run(self) -> None:
-        """Deliver until stopped."""
+    def run(self, *, listen: tuple[str, int] | None = None) -> None:
+        """
+        Deliver until stopped.
+
+        Args:
+            listen: Where metrics and health are served, as host and port.
+
+        Raises:
+            ConfigurationError: Nothing can be served there.
+            ExtraMissingError: prometheus-client is missing.
+        """
+        # Imported here: the commands that only list an outbox start sooner without a server.
+        from dkist_processing_core.outbox._relay_metrics import relay_metrics  # noqa: PLC0415
+
+        with relay_metrics(self._settings, listen, lambda: self._failure) as self._measures:
+            self._run()
+
+    @property
+    def _failure(self) -> str | None:
+        return None if self._drainer is None else self._drainer.failure
+
+    def _run(self) -> None:
         check_place(self._settings)
         telemetry = self._start_telemetry()
         try:
@@ -105,7 +128,8 @@ class Relay:
                 journal = stack.enter_context(bus.open_journal())
             before = _confirmed(journal)
             file = _file_at(bus.journal_path)
-            drainer = Drainer(bus, lambda: None, heeds_mark=False, poll_seconds=_POLL_SECONDS)
+            drainer = Drainer(bus, lambda: None, heeds_mark=False, poll_seconds=_POLL_SECONDS, measures=self._measures)
+            self._drainer = drainer
             drainer.start()
             while not self._end.is_raised and _file_at(bus.journal_path) == file:
                 if not drainer.is_running:

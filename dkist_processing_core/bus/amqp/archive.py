@@ -101,6 +101,10 @@ class Archive:
             self._may_hold_nothing = False
             self._is_replaying = self._is_replaying and received.offset < self._end
 
+    def backlog(self, _: "AmqpLink") -> int | None:
+        """Return None: a stream counts no messages."""
+        return None
+
     def has_caught_up(self, requested_since: float) -> bool:
         """Return True if the replay is complete, or was ended because the broker is silent."""
         # While a consumer works on an event, it requests and receives nothing.

@@ -54,6 +54,9 @@ class Source(Protocol):
     def record_read(self, received: "TaggedMessage") -> None:
         """Record how far the source was read, after a message was passed to the receiver."""
 
+    def backlog(self, link: "AmqpLink") -> int | None:
+        """Return how many messages the broker has not delivered yet; None if that is not known."""
+
     def has_caught_up(self, requested_since: float) -> bool:
         """Return True if a replay is complete, or was ended because the broker is silent since `requested_since`."""
 

@@ -95,6 +95,11 @@ class NamedQueue:
     def record_read(self, received: "TaggedMessage") -> None:
         """Do nothing: the queue records which messages were read."""
 
+    def backlog(self, link: "AmqpLink") -> int | None:
+        """Return how many messages are ready in the queue; None if that is not known."""
+        load = link.queue_load(self.name)
+        return None if load is None else load.messages
+
     def has_caught_up(self, _: float) -> bool:
         """Return True: a queue replays no earlier messages."""
         return True

@@ -12,6 +12,7 @@ from dkist_processing_core.errors import BusError
 from dkist_processing_core.process import forks
 
 _BATCH_BYTES = 4 * 1024 * 1024
+_ANSWER_SECONDS = 0.5
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.bus import AmqpBus
@@ -41,6 +42,16 @@ class AmqpReceiver:
     def is_connected(self) -> bool:
         """Whether the thread has a connection."""
         return self._thread.is_connected
+
+    def backlog(self) -> int | None:
+        """Return how many messages are ready in the queue; None for a stream, or without a quick answer."""
+        answer: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        source = self._thread.source
+        self._thread.request(lambda link: answer.put(None if link is None else source.backlog(link)))
+        try:
+            return answer.get(timeout=_ANSWER_SECONDS)
+        except queue.Empty:
+            return None
 
     def has_caught_up(self, requested_since: float) -> bool:
         """Return True if all events of the replay were received or wait for `receive`, or if this is closing."""

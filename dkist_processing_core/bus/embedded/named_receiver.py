@@ -101,6 +101,10 @@ class NamedReceiver(JournalReceiver):
         self._retrying.add(entry.seq)
         return entry
 
+    def backlog(self) -> int | None:
+        """Return how many messages of any kind follow the position; None while another receiver of the name reads."""
+        return max(0, self._journal.last() - self._position) if self._is_active else None
+
     def receive_batch(self, most: int, timeout: float) -> "list[JournalReceivedMessage]":
         """Return the next events; a retried dead letter is a separate batch, since it has no place in their order."""
         batch: list[JournalReceivedMessage] = []

@@ -35,6 +35,10 @@ class JournalReceiver(ABC):
         self._end = 0
         self._ahead: deque[Entry] = deque()
 
+    def backlog(self) -> int | None:
+        """Return None: without a name there is no position that outlives the receiver."""
+        return None
+
     def has_caught_up(self, _: float) -> bool:
         """Return True: `receive` skips all events that were not requested before it returns."""
         return True

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from dkist_processing_core.cli.consume.commands import checked_listen
+
 outbox_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -67,7 +69,19 @@ def outbox_drain(
 
 
 @outbox_app.command("relay")
-def outbox_relay() -> None:
+def outbox_relay(
+    *,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            parser=checked_listen,
+            metavar="[HOST:]PORT",
+            help="Serve the metrics of delivery for Prometheus at /metrics, and the health at each other path: with "
+            "status 200, or 503 while nothing can be delivered. It needs the extra `consumer`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """
     Deliver the outbox and the telemetry of the settings continuously.
 
@@ -77,7 +91,7 @@ def outbox_relay() -> None:
     """
     from dkist_processing_core.cli.outbox.delivery import relay
 
-    relay()
+    relay(listen)
 
 
 Outbox = Annotated[

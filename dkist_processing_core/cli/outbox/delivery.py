@@ -16,6 +16,7 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.redaction import without_secrets
+from dkist_processing_core.metrics.serving import address_of
 from dkist_processing_core.outbox import (
     Progress,
     Relay,
@@ -148,13 +149,13 @@ def _level(name: str, level: int) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def relay() -> None:
-    """Deliver until a signal requests the end."""
+def relay(listen: str | None) -> None:
+    """Deliver until a signal requests the end, and serve metrics at an address."""
     found = Relay(read_settings())
     before = {number: signal.signal(number, lambda *_: found.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with _level(_PACKAGE, logging.INFO):
-            found.run()
+            found.run(listen=None if listen is None else address_of(listen, "listen"))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -125,6 +125,10 @@ class _Receiver(ABC):
         self.steps = bus.steps
         self._is_closed = False
 
+    def backlog(self) -> int | None:
+        """Return None: no history measures it."""
+        return None
+
     def has_caught_up(self, _: float) -> bool:
         """Return True: nothing is on its way."""
         return True
