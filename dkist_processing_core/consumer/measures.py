@@ -5,13 +5,14 @@ Not here: receiving and handling (intake, worker), and serving the metrics (metr
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dkist_processing_core import semconv
 from dkist_processing_core.bus import Bus
 from dkist_processing_core.consumer.handlers import Called
-from dkist_processing_core.inbox import Inbox
+from dkist_processing_core.inbox import Database
+from dkist_processing_core.inbox.counts import count, oldest_due
 from dkist_processing_core.metrics import declarations
 from dkist_processing_core.metrics.accumulator import Accumulator
 from dkist_processing_core.metrics.measurement import Measurement, Number, measured
@@ -23,6 +24,7 @@ class Measures:
 
     def __init__(self, name: str, bus: Bus) -> None:
         """Begin at zero."""
+        self._name = name
         self._of_consumer = {semconv.MESSAGING_CONSUMER_GROUP_NAME: name}
         self._of_queue = self._of_consumer | {semconv.MESSAGING_DESTINATION_NAME: name}
         of_bus = {semconv.MESSAGING_SYSTEM: "rabbitmq" if bus.is_remote else "embedded"}
@@ -69,19 +71,21 @@ class Measures:
             *([] if backlog is None else [measured(declarations.CONSUMER_BACKLOG, backlog, self._of_queue)]),
         ]
 
-    def of_inbox(self, inbox: Inbox, clock: Callable[[], float]) -> list[Measurement]:
+    def of_inbox(self, database: Database, now: float) -> list[Measurement]:
         """
         Return what the inbox has.
 
         Raises:
             InboxUnavailableError: It cannot be read now.
         """
-        counts, oldest = inbox.counts(), inbox.oldest_due()
+        with database.reading() as connection:
+            counts = count(connection, self._name)
+            oldest = oldest_due(connection, self._name, now)
         states = [
             Number(getattr(counts, state), self._of_consumer | {semconv.INBOX_STATE: state})
             for state in ("waiting", "claimed", "parked", "dead", "archived")
         ]
-        lag = 0.0 if oldest is None else max(0.0, clock() - oldest)
+        lag = 0.0 if oldest is None else max(0.0, now - oldest)
         return [
             Measurement(declarations.INBOX_MESSAGES, states),
             measured(declarations.CONSUMER_LAG, lag, self._of_consumer),

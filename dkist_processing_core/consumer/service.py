@@ -261,7 +261,7 @@ class ConsumerService:
             return None
         sources = (
             lambda: measures.of_process(self._outages(), None if self.intake is None else self.intake.backlog),
-            lambda: measures.of_inbox(self.inbox, self._clock),
+            lambda: measures.of_inbox(self.database, self._clock()),
         )
         consumer = self.consumer
         return Snapshot(sources, settings, shared=consumer.shared_metrics, sends_shared=consumer.sends_shared_metrics)

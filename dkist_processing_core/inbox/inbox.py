@@ -26,7 +26,7 @@ from dkist_processing_core.errors import (
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import arrivals, claims, outcomes, pruning
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
-from dkist_processing_core.inbox.counts import Counts, count, oldest_due
+from dkist_processing_core.inbox.counts import Counts, count
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import converted, explained, is_outage
 from dkist_processing_core.inbox.lending import ENDED, is_sealed, lent
@@ -388,11 +388,6 @@ class Inbox:
         """Return the numbers of unfinished rows."""
         with self._database.reading() as connection:
             return count(connection, self.rules.name)
-
-    def oldest_due(self) -> float | None:
-        """Return when the oldest row that is due and not handled was received, in seconds since 1970; None without."""
-        with self._database.reading() as connection:
-            return oldest_due(connection, self.rules.name, self._clock())
 
     def close(self) -> None:
         """Release the locks, as the end of the process does: claimed rows are those of a consumer that died."""

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from dkist_processing_core.inbox import Arrival, Database, DeadLetters, Inbox
+from dkist_processing_core.inbox.counts import oldest_due
 from tests.facts import failed, finished, progressed
 from tests.inbox.parts import Clock, arrival, die, failures
 
@@ -68,6 +69,8 @@ def use_all(database: Database, inboxes: Open, clock: Clock, *, ordered: bool) -
         clock.now += 1000
     inbox.next_due()
     inbox.counts()
+    with database.reading() as connection:
+        oldest_due(connection, "used", clock())
     letters = DeadLetters(database, clock=clock)
     for letter in [group.newest for group in letters.groups()]:
         letters.show(letter.seq)
