@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -147,8 +147,8 @@ class Reports:
         note = None if publisher is None else publisher.noted_by(pid, *names)
         return {} if note is None else {"end": names[note], "is_on_disk": True}
 
-    def end_open_spans(self, reports: Mapping[str, Any], cause: str) -> None:
-        """End the spans that the task has left open, if others below them are exported."""
+    def end_open_spans(self, reports: Mapping[str, Any], *, cause: Callable[[], str]) -> None:
+        """End the spans that the task has left open, if others below them are exported; `cause` is why it could not."""
         with self._errors_logged("spans of the task have no parent"):
             end_open_spans(self._telemetry.root_span, reports, cause)
 

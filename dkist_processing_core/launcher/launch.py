@@ -115,9 +115,11 @@ class Launch:
         with errors_logged():
             status = end.status(termination_requested=self._requests.received is not None)
         # The parts of the task's trace that it could not end, before the attempt's own span ends.
-        with errors_logged():
-            cause = str(supervision.verdict_on(end).cause or "exit")
-            self._reports.report(lambda reports: reports.end_open_spans(end.reports, cause))
+        self._reports.report(
+            lambda reports: reports.end_open_spans(
+                end.reports, cause=lambda: str(supervision.verdict_on(end).cause or "exit")
+            )
+        )
         if supervision.is_announced:
             self._notify_engine(supervision.announced)
             # The task's time is over and its end is published already, so the status is never 0.

@@ -65,7 +65,7 @@ def _described(span: Any) -> dict[str, Any]:
 
 
 def end_open_spans(
-    root_span: Callable[..., AbstractContextManager[ApiSpan]], reports: Mapping[str, Any], cause: str
+    root_span: Callable[..., AbstractContextManager[ApiSpan]], reports: Mapping[str, Any], cause: Callable[[], str]
 ) -> None:
     """
     Export the spans that a process has reported as open, and has not ended; they end now, as errors.
@@ -73,7 +73,7 @@ def end_open_spans(
     Args:
         root_span: Opens a span with given ids: `Telemetry.root_span`.
         reports: All reports of the process.
-        cause: Why the process did not end them.
+        cause: Returns why the process did not end them.
     """
 
     def context(trace_id: str, span_id: str) -> SpanContext:
@@ -91,5 +91,6 @@ def end_open_spans(
                 start_time=each["start"],
                 is_given_out=True,
             ) as span:
-                span.set_attribute(ERROR_TYPE, cause)
-                span.set_status(Status(StatusCode.ERROR, f"the process of the task ended before this span: {cause}"))
+                reason = cause()
+                span.set_attribute(ERROR_TYPE, reason)
+                span.set_status(Status(StatusCode.ERROR, f"the process of the task ended before this span: {reason}"))
