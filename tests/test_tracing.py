@@ -479,6 +479,41 @@ def test_exporting_log_records_does_not_change_the_author_s_logging(otlp: OtlpRe
     assert [record.body for record in otlp.logs()] == ["last resort", "a line", "badly %d"]
 
 
+EXECUTED = """
+import os, sys
+from dkist_processing_core import TaskBase
+class Counted(TaskBase):
+    def __init__(self, recipe_run_id, workflow_name, workflow_version):
+        super().__init__(recipe_run_id, workflow_name, workflow_version)
+        self.frames = self.meter.create_counter("frames")
+    def run(self):
+        self.frames.add(1)
+        if "IS_KILLED" in os.environ:
+            os.kill(os.getpid(), 9)
+        if self.recipe_run_id == 8:
+            raise SystemExit(3)
+for number in (7, 7, 8):
+    try:
+        with Counted(number, "W", "1") as task: task()
+    except SystemExit: pass
+"""
+
+
+def test_each_attempt_is_counted_once_as_in_7_x(otlp: OtlpReceiver) -> None:
+    """
+    Also a repeated one with the same attributes: the sum over all processes is their number.
+    """
+    done = run_python(EXECUTED, {**otlp.grpc_env, "NOMAD_ALLOC_ID": "a1"})
+    assert done.returncode == 0, done.stderr
+
+    counted = [metric for metric in otlp.metrics() if metric.name == "dkist.processing.tasks.executed"]
+    assert {(metric.kind, metric.unit, metric.temporality) for metric in counted} == {("sum", "1", "DELTA")}
+    assert {metric.description for metric in counted} == {"The number of tasks executed in the processing stack."}
+    points = [point for metric in counted for point in metric.points]
+    assert sorted((point.attributes["recipe.run.id"], point.value) for point in points) == [(7, 1), (7, 1), (8, 1)]
+    assert {point.attributes["nomad.allocation.id"] for point in points} == {"a1"}
+
+
 FIELDS = """
 import logging, threading
 from dkist_processing_core import TaskBase

@@ -79,6 +79,7 @@ class Lifecycle:
             self._secrets, self._settings = secrets_in(settings), settings
         self._telemetry = telemetry
         self._attributes = semconv.attempt_attributes(attempt) | (attributes or {})
+        self._counted_attributes = attributes or semconv.identity_attributes(attempt.run, attempt.task_name)
         self._phases: dict[str, float] = {}
         self._phase: str | None = None
         self._progress = Progress()
@@ -119,6 +120,7 @@ class Lifecycle:
             self._stack.enter_context(
                 self._telemetry.scope(self.attempt, self._attributes, self._span.get_span_context())
             )
+            self._telemetry.count_executed(self._attributes[semconv.PIPELINE_TASK_RUN_ID], self._counted_attributes)
         if self._settings is not None:
             with self._errors_logged("events are not published"):
                 self._reporter.publisher = Publisher.open(

@@ -9,7 +9,15 @@ from collections.abc import Iterable
 from dkist_processing_core.logs.fields import MEANINGS
 from dkist_processing_core.metrics import declarations
 from dkist_processing_core.metrics.measurement import Metric
-from dkist_processing_core.semconv import ATTRIBUTES, EXCEPTION
+from dkist_processing_core.semconv import (
+    ATTRIBUTES,
+    EXCEPTION,
+    EXECUTED,
+    EXECUTED_MEANING,
+    EXECUTED_UNIT,
+    IDENTITY,
+    NOMAD,
+)
 from dkist_processing_core.tracing.spans import SPANS
 
 _HEAD = """\
@@ -37,6 +45,14 @@ _SERVED_BY = (
     ("consumers: `consume` and `collect`", declarations.OF_CONSUMERS),
     ("`outbox relay`, for each outbox and each journal of telemetry on its host", declarations.OF_RELAY),
 )
+_COUNTED = ", ".join(f"`{name}`" for name in (*IDENTITY, *NOMAD))
+_OF_TASKS = f"""
+### Of a task's process, exported over OTLP
+
+| OpenTelemetry | kind | unit | attributes | meaning |
+|---|---|---|---|---|
+| `{EXECUTED}` | counter | {EXECUTED_UNIT} | {_COUNTED} | {EXECUTED_MEANING} |
+"""
 _ATTRIBUTES = """\
 ## Attributes
 
@@ -72,7 +88,8 @@ def _spans() -> str:
 
 
 def _metrics() -> str:
-    return "".join(f"\n### Of {who}\n\n{_table_of(metrics)}" for who, metrics in _SERVED_BY)
+    served = "".join(f"\n### Of {who}\n\n{_table_of(metrics)}" for who, metrics in _SERVED_BY)
+    return f"{served}{_OF_TASKS}"
 
 
 def _table_of(metrics: Iterable[Metric]) -> str:

@@ -20,6 +20,7 @@ from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redact
 from dkist_processing_core.tracing._config_file import config_file_of, problem_of_config_file, providers_of_file
+from dkist_processing_core.tracing._executed import DELTA, PREFERENCE
 from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids, given_out_ids
 
 if TYPE_CHECKING:
@@ -116,8 +117,12 @@ def _exporters_of(settings: Settings, signal: Signal) -> list[str]:
 
 @contextmanager
 def _variables_of(settings: Settings) -> Iterator[None]:
-    """Give the SDK its variables, such as OTEL_EXPORTER_OTLP_HEADERS, as they were when the settings were read."""
-    then = settings.core_origin.environ
+    """
+    Give the SDK its variables, such as OTEL_EXPORTER_OTLP_HEADERS, as they were when the settings were read.
+
+    The sums of a task's process are increments unless a variable requests totals: the next process would begin again.
+    """
+    then = {PREFERENCE: DELTA} | settings.core_origin.environ
     changed = {
         name: os.environ.get(name)
         for name in {*then, *os.environ}

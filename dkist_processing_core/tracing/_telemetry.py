@@ -20,6 +20,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 from dkist_processing_core import semconv
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.logs.fields import fields_of
+from dkist_processing_core.process import forks
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import redact
@@ -70,6 +71,8 @@ class Telemetry:
         self.is_tracing = tracer_provider is not None
         self.has_own_spans = False
         """Whether its spans are exported by this package, and not by a host application."""
+        self.keep_executed: Callable[[str, Mapping[str, Any]], None] | None = None
+        """Appends the increment of the counter of executed tasks to the journal; None if the meter counts them."""
         self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
         # The proxy, which the API returns until a provider is set, is not used: it keeps every instrument until then,
         # and with its callbacks every task.
@@ -81,6 +84,24 @@ class Telemetry:
         from dkist_processing_core.tracing._instrumentation import instrument_libraries  # noqa: PLC0415 - only for spans
 
         instrument_libraries(settings)
+
+    @forks.computed_once
+    def _executed(self) -> metrics.Counter:
+        return self.meter.create_counter(semconv.EXECUTED, semconv.EXECUTED_UNIT, semconv.EXECUTED_MEANING)
+
+    def count_executed(self, attempt_id: str, attributes: Mapping[str, Any]) -> None:
+        """
+        Count an attempt as an executed task, at its start: a killed one is counted too.
+
+        Args:
+            attempt_id: The identity of the attempt.
+            attributes: The attributes of the task's measurements.
+        """
+        with _logging_errors("the attempt is not counted"):
+            if self.keep_executed is not None:
+                self.keep_executed(attempt_id, attributes)
+            else:
+                self._executed.add(1, dict(attributes))
 
     @property
     def tracer_if_tracing(self) -> trace.Tracer | None:

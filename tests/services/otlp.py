@@ -108,6 +108,8 @@ class Metric:
     points: tuple[Point, ...]
     resource: Mapping[str, Any]
     scope: str
+    temporality: str = ""
+    """``DELTA`` or ``CUMULATIVE``; empty for a gauge."""
 
 
 @dataclass(frozen=True)
@@ -576,6 +578,9 @@ def _to_metric(metric: metrics_pb2.Metric, resource: Resource, scope: str) -> Me
         points=points,
         resource=_to_dict(resource.attributes),
         scope=scope,
+        temporality=""
+        if kind not in ("sum", "histogram")
+        else metrics_pb2.AggregationTemporality.Name(getattr(metric, kind).aggregation_temporality).rpartition("_")[2],
     )
 
 
