@@ -60,4 +60,4 @@ def fields_in(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def trace_fields(trace_id: int, span_id: int) -> dict[str, str]:
     """Return the fields of a span's ids."""
-    return dict(zip(TRACE, (f"{trace_id:032x}", f"{span_id:016x}"), strict=True))
+    return {TRACE[0]: f"{trace_id:032x}", TRACE[1]: f"{span_id:016x}"}

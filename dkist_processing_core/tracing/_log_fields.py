@@ -11,7 +11,6 @@ from typing import Any
 
 from dkist_processing_core.logs.fields import trace_fields
 from dkist_processing_core.process import forks
-from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.tracing._scope import current_scope
 
 _lock = forks.Lock()
@@ -54,14 +53,18 @@ def _install() -> Callable[[], None]:
 
 
 def _identify(record: logging.LogRecord) -> None:
-    # A record may be of the author's own class, and refuse attributes.
-    with signals_deferred(delivers=False), contextlib.suppress(Exception):
-        scope = current_scope()
-        if scope is not None:
-            span, own = scope.span_now(), vars(record)
-            for fields in (scope.fields, trace_fields(span.trace_id, span.span_id)):
-                for name, value in fields.items():
-                    own.setdefault(name, value)
+    # No exception is caught here that a signal handler of the author may raise: it must reach the author's code.
+    scope = current_scope()
+    if scope is None:
+        return
+    try:
+        own = vars(record)
+    except TypeError:
+        return  # a class of the author's own, without attributes
+    span = scope.span_now()
+    for fields in (scope.fields, trace_fields(span.trace_id, span.span_id)):
+        for name, value in fields.items():
+            own.setdefault(name, value)
 
 
 def replace_method(owner: type, name: str, function: Callable[..., Any]) -> Callable[[], None]:

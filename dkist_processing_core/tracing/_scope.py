@@ -64,6 +64,7 @@ def current_scope(*, of_context: bool = False) -> Scope | None:
     if found is not None or of_context:
         return found
     # Another thread may close the last one at the same time.
-    with contextlib.suppress(IndexError):
+    try:
         return _open[-1]
-    return None
+    except IndexError:
+        return None

@@ -7,6 +7,7 @@ Not here: each way to end (test_local, test_launched_environments).
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,20 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from tests.arrivals import Arrivals
 from tests.published.environments import Installed
 from tests.services.broker import Broker
+from tests.services.otlp import OtlpReceiver
 
+SCOPE = "dkist_processing_core"
+DEPLOYED = {
+    "OTEL_SERVICE_NAME": "tasks",
+    "DKIST_SERVICE_VERSION": "3",
+    "NOMAD_ALLOC_ID": "a1",
+    "NOMAD_ALLOC_NAME": "name",
+    "NOMAD_GROUP_NAME": "group",
+}
+NOOP_OF_7 = """
+from dkist_processing_test.tasks.noop import NoOpTask
+with NoOpTask(1, "input_to_output_test_noop-flow", "dev") as task: task()
+"""
 PREFIX = "edu.nso.dkist."
 FAILURES = "recipe.run.failure.q"
 
@@ -26,9 +40,11 @@ class Run:
     One run of a workflow of the pipeline, to its end, and all its events.
     """
 
-    def __init__(self, name: str, clients: Installed, broker: Broker, state: Path) -> None:
+    def __init__(
+        self, name: str, clients: Installed, broker: Broker, state: Path, telemetry: Mapping[str, str]
+    ) -> None:
         """
-        Run the workflow `name` of the module of that name, or `module:name`.
+        Run the workflow `name` of the module of that name, or `module:name`, with the variables of its telemetry.
         """
         module, _, attribute = name.partition(":")
         arrivals = Arrivals(broker, DKISTProcessingCoreConfiguration.read())
@@ -37,7 +53,7 @@ class Run:
         self.done = clients.run(
             *("dkist-core", "run", f"dkist_processing_test.workflows.{module}:{attribute or module}"),
             *("--recipe-run-id", "1"),
-            variables=broker.env | variables,
+            variables=broker.env | variables | dict(telemetry),
         )
         arrivals.read()
         self.events: list[dict[str, Any]] = [json.loads(body) for _, body in arrivals.received]
@@ -90,17 +106,19 @@ class Run:
 
 
 @pytest.fixture
-def run(request: pytest.FixtureRequest, clients: Installed, owned: Broker, state_dir: Path) -> Run:
+def run(request: pytest.FixtureRequest, clients: Installed, owned: Broker, state_dir: Path, otlp: OtlpReceiver) -> Run:
     """
     The run that a test names by a parameter.
     """
-    return Run(request.param, clients, owned, state_dir)
+    return Run(request.param, clients, owned, state_dir, otlp.grpc_env | DEPLOYED)
 
 
 @pytest.mark.parametrize("run", ["noop:noop_flow"], indirect=True)
-def test_tasks_run_one_after_the_other(run: Run) -> None:
+def test_tasks_run_one_after_the_other(run: Run, replaced: Installed, otlp: OtlpReceiver) -> None:
     """
     Each has its dispatch, its start and its end, and so has the run; no failure is announced.
+
+    A collector gets the counter, the resource and the attributes of spans that it got from the replaced release.
     """
     assert run.done.returncode == 0, run.done.stderr[-4000:]
     assert run.reports() == Counter(
@@ -124,6 +142,27 @@ def test_tasks_run_one_after_the_other(run: Run) -> None:
     assert start["graph"] == {"nodes": ["NoOpTask", "NoOpTask2"], "edges": [["NoOpTask", "NoOpTask2"]]}
     assert end["tasks"] == {"NoOpTask": "success", "NoOpTask2": "success"}
     assert run.announced == []
+
+    names = {f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT": otlp.grpc_endpoint for signal in ("TRACES", "METRICS")}
+    before = replaced.run("python", "-c", NOOP_OF_7, variables=names | DEPLOYED)
+    assert before.returncode == 0, before.stderr[-4000:]
+    phases = ("Pre Run", "Run", "Post Run")
+    old_spans, new_spans = (
+        {span.name: span for span in otlp.spans() if span.scope == scope and span.attributes.get("task.name") == task}
+        for scope, task in (("dkist_service_configuration", "NoOpTask"), (SCOPE, "NoOpTask"))
+    )
+    for name in phases:
+        assert old_spans[name].attributes.items() <= new_spans[name].attributes.items()
+    assert new_spans["NoOpTask"].attributes.items() >= old_spans["Run"].attributes.items()
+    counters = [metric for metric in otlp.metrics() if metric.name == "dkist.processing.tasks.executed"]
+    (old,), (first, second) = ([each for each in counters if each.scope == scope] for scope in ("dkist", SCOPE))
+    assert (old.kind, old.unit, old.description) == (first.kind, first.unit, first.description)
+    assert [point.value for each in (old, first, second) for point in each.points] == [1, 1, 1]
+    assert first.points[0].attributes == old.points[0].attributes
+    assert second.points[0].attributes == {**old.points[0].attributes, "task.name": "NoOpTask2"}
+    for each in (old, old_spans["Run"], first, new_spans["Run"], new_spans["NoOpTask"]):
+        resource = {name: each.resource[f"service.{name}"] for name in ("name", "version", "instance.id", "name.alias")}
+        assert resource == {"name": "tasks", "version": "3", "instance.id": "a1", "name.alias": "dkist-processing"}
 
 
 @pytest.mark.parametrize("run", ["fail"], indirect=True)
