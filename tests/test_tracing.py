@@ -29,7 +29,7 @@ from dkist_processing_core.otlp.destination import Signal, collector_of, endpoin
 from dkist_processing_core.tracing import Carrier, Telemetry, run_parent
 from dkist_processing_core.tracing._otlp import otlp_exporter
 from tests.running import ROOT, run_python
-from tests.services.otlp import OtlpReceiver, Span
+from tests.services.otlp import Metric, OtlpReceiver, Span
 
 RUN = "from tests.pipelines import diamond; diamond.run(recipe_run_id=5)"
 OUTER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
@@ -499,19 +499,41 @@ for number in (7, 7, 8):
 """
 
 
-def test_each_attempt_is_counted_once_as_in_7_x(otlp: OtlpReceiver) -> None:
+@pytest.mark.parametrize("preference", [None, pytest.param("cumulative", marks=pytest.mark.once)])
+def test_each_attempt_is_counted_once_as_in_7_x(otlp: OtlpReceiver, preference: str | None) -> None:
     """
     Also a repeated one with the same attributes: the sum over all processes is their number.
+
+    Either the points are increments, as the author's are, or each attempt has a series of its own.
     """
-    done = run_python(EXECUTED, {**otlp.grpc_env, "NOMAD_ALLOC_ID": "a1"})
+    variables = {} if preference is None else {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference}
+    environment = {**otlp.grpc_env, **variables, "NOMAD_ALLOC_ID": "a1"}
+    done = run_python(EXECUTED, environment)
     assert done.returncode == 0, done.stderr
 
-    counted = [metric for metric in otlp.metrics() if metric.name == "dkist.processing.tasks.executed"]
-    assert {(metric.kind, metric.unit, metric.temporality) for metric in counted} == {("sum", "1", "DELTA")}
-    assert {metric.description for metric in counted} == {"The number of tasks executed in the processing stack."}
-    points = [point for metric in counted for point in metric.points]
-    assert sorted((point.attributes["recipe.run.id"], point.value) for point in points) == [(7, 1), (7, 1), (8, 1)]
-    assert {point.attributes["nomad.allocation.id"] for point in points} == {"a1"}
+    def counted() -> list[Metric]:
+        return [metric for metric in otlp.metrics() if metric.name == "dkist.processing.tasks.executed"]
+
+    otlp.wait_for(lambda _: sum(len(metric.points) for metric in counted()) >= 3)
+    assert {(metric.kind, metric.unit, metric.description) for metric in counted()} == {
+        ("sum", "1", "The number of tasks executed in the processing stack.")
+    }
+    temporality = {None: "DELTA", "cumulative": "CUMULATIVE"}[preference]
+    assert {metric.temporality for metric in counted()} == {temporality}
+    assert {metric.temporality for metric in otlp.metrics() if metric.name == "frames"} == {temporality}
+    points = [point for metric in counted() for point in metric.points]
+    if preference is not None:
+        # A total may be exported more than once.
+        points = list({point.attributes["cicd.pipeline.task.run.id"]: point for point in points}.values())
+    assert [point.value for point in points] == [1] * 3
+    nomad = {f"nomad.allocation.{name}": f"unknown-allocation-{name}" for name in ("name", "group")}
+    identity = {"workflow.name": "W", "workflow.version": "1", "task.name": "Counted", "nomad.allocation.id": "a1"}
+    ids = [point.attributes.get("cicd.pipeline.task.run.id") for point in points]
+    assert [
+        {name: value for name, value in point.attributes.items() if name != "cicd.pipeline.task.run.id"}
+        for point in points
+    ] == [{"recipe.run.id": number, **identity, **nomad} for number in (7, 7, 8)]
+    assert len(set(ids)) == (1 if preference is None else 3)
 
 
 FIELDS = """

@@ -22,16 +22,16 @@ _DELTA_COUNTERS = frozenset({DELTA, "lowmemory"})
 _VALUE_FIELDS = ((bool, "bool_value"), (int, "int_value"), (float, "double_value"))
 
 
-def counted_attributes(attributes: Mapping[str, Any], attempt_id: str, preference: str) -> dict[str, Any]:
+def counted_attributes(attributes: Mapping[str, Any], attempt_id: str, temporality: str) -> dict[str, Any]:
     """
     Return the attributes with which an attempt is counted.
 
     Args:
         attributes: Those of the task's measurements.
         attempt_id: The identity of the attempt.
-        preference: The requested temporality.
+        temporality: The requested temporality.
     """
-    is_delta = preference.lower() in _DELTA_COUNTERS
+    is_delta = temporality.lower() in _DELTA_COUNTERS
     return dict(attributes) | ({} if is_delta else {semconv.PIPELINE_TASK_RUN_ID: attempt_id})
 
 

@@ -83,6 +83,7 @@ def _set_up(settings: Settings) -> Telemetry:
         secrets=secrets,
     )
     telemetry.has_own_spans = telemetry.is_tracing and not is_hosted
+    telemetry.temporality = settings.core_origin.environ.get(PREFERENCE) or DELTA
     _use_given_out_ids(telemetry.tracer)
     return telemetry
 

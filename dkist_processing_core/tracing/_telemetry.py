@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 from dkist_processing_core.otlp.destination import SIGNALS, Collector, Signal
+from dkist_processing_core.tracing._executed import DELTA, counted_attributes
 from dkist_processing_core.tracing._log_export import LogExport
 from dkist_processing_core.tracing._log_fields import fields_on_records
 from dkist_processing_core.tracing._open_spans import report_open_spans
@@ -71,8 +72,10 @@ class Telemetry:
         self.is_tracing = tracer_provider is not None
         self.has_own_spans = False
         """Whether its spans are exported by this package, and not by a host application."""
-        self.keep_executed: Callable[[str, Mapping[str, Any]], None] | None = None
-        """Appends the increment of the counter of executed tasks to the journal; None if the meter counts them."""
+        self.temporality = DELTA
+        """The temporality in which this package exports counters, as its variable names it."""
+        self.keep_executed: Callable[[Mapping[str, Any]], None] | None = None
+        """Appends an increment of the counter of executed tasks to the journal; None if the meter counts them."""
         self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
         # The proxy, which the API returns until a provider is set, is not used: it keeps every instrument until then,
         # and with its callbacks every task.
@@ -98,10 +101,11 @@ class Telemetry:
             attributes: The attributes of the task's measurements.
         """
         with _logging_errors("the attempt is not counted"):
-            if self.keep_executed is not None:
-                self.keep_executed(attempt_id, attributes)
+            counted = counted_attributes(attributes, attempt_id, self.temporality)
+            if self.keep_executed is None:
+                self._executed.add(1, counted)
             else:
-                self._executed.add(1, dict(attributes))
+                self.keep_executed(counted)
 
     @property
     def tracer_if_tracing(self) -> trace.Tracer | None:
