@@ -52,6 +52,11 @@ def is_exported(settings: Settings, signal: Signal) -> bool:
     return not settings.otel_sdk_disabled and "otlp" in str(named).split(",")
 
 
+def exports_telemetry(settings: Settings) -> bool:
+    """Return True if any signal is exported over OTLP."""
+    return any(is_exported(settings, signal) for signal in SIGNALS)
+
+
 def destination_of(settings: Settings) -> str:
     """
     Return protocol and address of each signal's collector, one per line, without credentials.

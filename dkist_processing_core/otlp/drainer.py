@@ -22,6 +22,7 @@ from dkist_processing_core.otlp.destination import (
     Signal,
     destination_of,
     endpoint_of,
+    exports_telemetry,
     is_exported,
     journal_path,
     lock_path,
@@ -218,7 +219,7 @@ def start_delivery(
     settings: Settings, *, poll_seconds: float = _POLL_SECONDS, patience: float = math.inf
 ) -> TelemetryDrainer | None:
     """Return a drainer that delivers from now on, with the arguments of its class; None if nothing is exported."""
-    if not any(is_exported(settings, signal) for signal in SIGNALS):
+    if not exports_telemetry(settings):
         return None
     drainer = TelemetryDrainer(settings, poll_seconds=poll_seconds, patience=patience)
     drainer.start()

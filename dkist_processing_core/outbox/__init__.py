@@ -14,7 +14,6 @@ from dkist_processing_core.outbox._telemetry import (
     TelemetryDrain,
     TelemetryProgress,
     TelemetryState,
-    exports_telemetry,
     telemetry_journals,
 )
 
@@ -29,7 +28,6 @@ __all__ = [
     "TelemetryProgress",
     "TelemetryState",
     "drain",
-    "exports_telemetry",
     "find",
     "outboxes",
     "retargeting",

@@ -15,8 +15,8 @@ from dkist_processing_core.errors import ConfigurationError, JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.place import check_place
 from dkist_processing_core.journal.spare import spares_of
+from dkist_processing_core.otlp import exports_telemetry
 from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
-from dkist_processing_core.outbox._telemetry import exports_telemetry
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dkist_processing_core.otlp.drainer import TelemetryDrainer
 
 _POLL_SECONDS = 0.5
+# The wait for the end of a request to a collector, after the delivery of messages has ended.
+_LAST_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +86,7 @@ class Relay:
                 self._end.wait()
         finally:
             if telemetry is not None:
-                telemetry.stop(STOP_SECONDS)
+                telemetry.stop(_LAST_SECONDS)
                 logger.info("the delivery of telemetry from %s has ended", telemetry.path)
 
     def _start_telemetry(self) -> "TelemetryDrainer | None":

@@ -17,7 +17,7 @@ from dkist_processing_core.journal.faults import explained
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.otlp import OtlpBooks, OtlpJournal
 from dkist_processing_core.journal.place import check_place
-from dkist_processing_core.otlp import SIGNALS, destination_of, is_exported, journal_path, lock_path
+from dkist_processing_core.otlp import SIGNALS, destination_of, journal_path, lock_path
 from dkist_processing_core.outbox._delivery import POLL_SECONDS, STOP_SECONDS
 from dkist_processing_core.settings.interface import Settings
 
@@ -56,11 +56,6 @@ class TelemetryProgress:
     """The id of another process that is delivering at present; None if there is none."""
     reason: str | None = None
     """Why delivery has stopped while items are still pending, in words for an operator."""
-
-
-def exports_telemetry(settings: Settings) -> bool:
-    """Return True if the settings export any signal over OTLP."""
-    return any(is_exported(settings, signal) for signal in SIGNALS)
 
 
 def telemetry_journals(settings: Settings) -> list[TelemetryState]:

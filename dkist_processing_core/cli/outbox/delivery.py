@@ -17,13 +17,13 @@ from rich.text import Text
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.metrics.serving import address_of
+from dkist_processing_core.otlp import exports_telemetry
 from dkist_processing_core.outbox import (
     Progress,
     Relay,
     TelemetryDrain,
     TelemetryProgress,
     drain,
-    exports_telemetry,
     outboxes,
 )
 from dkist_processing_core.process.thread_limits import can_start_threads
