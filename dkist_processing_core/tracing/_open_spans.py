@@ -6,7 +6,7 @@ the export of such a span (launcher).
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,36 +21,69 @@ OPEN = "open "
 _PLAIN = (str, bool, int, float)
 
 
-def report_open_spans(provider: Any, report: Callable[[dict[str, Any]], object]) -> None:
-    """Report the open spans of a provider of the SDK that have spans below them, and their ends."""
+def report_open_spans(
+    provider: Any, report: Callable[[dict[str, Any]], object], *, is_confirmed: bool
+) -> Callable[[Iterable[Any]], None]:
+    """
+    Report the open spans of a provider of the SDK that have spans below them, and their ends.
+
+    Args:
+        provider: The provider.
+        report: Gets the reports.
+        is_confirmed: Whether the returned function will be called with each span that has left the process. Only then
+            its end is reported: before, it would be lost if the process were killed.
+
+    Returns:
+        The function to call with such spans.
+    """
     from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor  # noqa: PLC0415 - nothing is exported by default
 
-    class OpenSpans(SpanProcessor):
-        def __init__(self) -> None:
-            self._process = os.getpid()
-            self._open: dict[int, Span] = {}
-            self._reported: set[int] = set()
+    open_spans = _OpenSpans(report)
 
+    class Reporting(SpanProcessor):
         def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
-            # A fork has the spans of its parent process, which ends them itself.
-            if self._process == os.getpid():
-                self._open[span.context.span_id] = span
+            open_spans.started(span)
 
         def on_end(self, span: ReadableSpan) -> None:
-            own = span.context.span_id
-            if self._process != os.getpid() or self._open.pop(own, None) is None:
-                return
-            above = span.parent
-            while above is not None and above.span_id in self._open and above.span_id not in self._reported:
-                parent = self._open[above.span_id]
-                self._reported.add(above.span_id)
-                report({f"{OPEN}{above.span_id:016x}": _described(parent)})
-                above = parent.parent
-            if own in self._reported:
-                self._reported.discard(own)
-                report({f"{OPEN}{own:016x}": None})
+            open_spans.ended(span)
+            if not is_confirmed:
+                open_spans.have_left([span])
 
-    provider.add_span_processor(OpenSpans())
+    provider.add_span_processor(Reporting())
+    return open_spans.have_left
+
+
+class _OpenSpans:
+    """The open spans of a process, and those that were reported."""
+
+    def __init__(self, report: Callable[[dict[str, Any]], object]) -> None:
+        self._report = report
+        self._process = os.getpid()
+        self._open: dict[int, Any] = {}
+        self._reported: set[int] = set()
+
+    def started(self, span: Any) -> None:
+        # A fork has the spans of its parent process, which ends them itself.
+        if self._process == os.getpid():
+            self._open[span.context.span_id] = span
+
+    def ended(self, span: Any) -> None:
+        """Report the spans above one that has ended."""
+        if self._process != os.getpid() or self._open.pop(span.context.span_id, None) is None:
+            return
+        above = span.parent
+        while above is not None and above.span_id in self._open and above.span_id not in self._reported:
+            parent = self._open[above.span_id]
+            self._reported.add(above.span_id)
+            self._report({f"{OPEN}{above.span_id:016x}": _described(parent)})
+            above = parent.parent
+
+    def have_left(self, spans: Iterable[Any]) -> None:
+        """Report the ends of spans that the process cannot lose any more."""
+        for own in (span.context.span_id for span in spans):
+            if own in self._reported and self._process == os.getpid():
+                self._reported.discard(own)
+                self._report({f"{OPEN}{own:016x}": None})
 
 
 def _described(span: Any) -> dict[str, Any]:

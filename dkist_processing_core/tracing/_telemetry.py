@@ -210,7 +210,7 @@ class Telemetry:
     def report_open_spans(self, report: Callable[[dict[str, Any]], object]) -> None:
         """Report the open spans that have exported ones below them: another process ends them if this one is killed."""
         if hasattr(self._providers.get("traces"), "add_span_processor"):
-            report_open_spans(self._providers["traces"], report)
+            report_open_spans(self._providers["traces"], report, is_confirmed=False)
 
     @contextlib.contextmanager
     def scope(self, subject: Run | Attempt, attributes: Mapping[str, Any], span: SpanContext) -> Iterator[None]:
