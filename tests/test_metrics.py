@@ -5,6 +5,7 @@ Metrics of long-running processes: their text for Prometheus, their form in OTLP
 import math
 import re
 import socket
+import sys
 import threading
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_metrics_in
 from prometheus_client.samples import Sample
 
-from dkist_processing_core.errors import ConfigurationError, InboxUnavailableError
+from dkist_processing_core.errors import ConfigurationError, ExtraMissingError, InboxUnavailableError
 from dkist_processing_core.metrics import declarations
-from dkist_processing_core.metrics.exposition import rendered
+from dkist_processing_core.metrics.exposition import Exposition
 from dkist_processing_core.metrics.measurement import (
     Distribution,
     Exemplar,
@@ -34,7 +35,7 @@ from dkist_processing_core.metrics.measurement import (
 )
 from dkist_processing_core.metrics.sdk_values import data_of
 from dkist_processing_core.metrics.serving import address_of, served
-from dkist_processing_core.metrics.snapshot import Snapshot
+from dkist_processing_core.metrics.snapshot import Snapshot, check_extra
 from dkist_processing_core.settings.reading import read_settings
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -107,13 +108,16 @@ def as_expected(sample: Sample) -> tuple[tuple[str, frozenset[tuple[str, str]]],
     return (sample.name, frozenset(labels.items())), sample.value
 
 
-@given(SNAPSHOTS)
-def test_both_texts_have_the_values_of_the_snapshot(found: list[Measurement]) -> None:
+@given(SNAPSHOTS, SNAPSHOTS)
+def test_both_texts_have_the_values_of_the_snapshot(earlier: list[Measurement], found: list[Measurement]) -> None:
     """
-    A parser of each form reads names, labels and values back, whatever characters they have.
+    A parser of each form reads names, labels and values back, whatever characters they have and came before.
     """
+    exposition = Exposition({"service.name": "s"})
     for accept, metrics_in in (("text/plain", text_metrics_in), (OPEN_METRICS, open_metrics_in)):
-        body, content_type = rendered(found, {"service.name": "s"}, accept)
+        exposition.rendered(earlier, accept)
+        body, content_type = exposition.rendered(found, accept)
+        assert exposition.rendered(found, accept) == (body, content_type)
         assert content_type.startswith("text/plain" if accept == "text/plain" else "application/openmetrics-text")
         samples = [sample for each in metrics_in(body.decode()) for sample in each.samples]
         (target,) = [sample for sample in samples if sample.name == "target_info"]
@@ -127,7 +131,7 @@ def test_exemplars_are_in_the_text_that_can_have_them(found: list[Measurement]) 
     """
     OpenMetrics has the span of each exemplar, in the bucket of its value.
     """
-    body, _ = rendered(found, {}, OPEN_METRICS)
+    body, _ = Exposition({}).rendered(found, OPEN_METRICS)
     read = [
         (sample.name, sample.exemplar.labels["trace_id"], sample.exemplar.labels["span_id"], sample.exemplar.value)
         for each in open_metrics_in(body.decode())  # type: ignore[no-untyped-call] # the library has no annotation here
@@ -143,7 +147,7 @@ def test_exemplars_are_in_the_text_that_can_have_them(found: list[Measurement]) 
         for exemplar in value.exemplars.values()
     ]
     assert sorted(read) == sorted(expected)
-    assert b"trace_id" not in rendered(found, {}, "text/plain")[0]
+    assert b"trace_id" not in Exposition({}).rendered(found, "text/plain")[0]
 
 
 @given(SNAPSHOTS)
@@ -301,6 +305,18 @@ def test_an_error_in_this_package_is_logged_and_the_server_goes_on(caplog: pytes
         assert fetch(address)[1] == '{"consumer": "c"}\n'
 
     assert "a request to the server of health and metrics is not answered" in caplog.text
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A relay needs no inbox, and may be installed without the extra.
+    """
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    expected = (
+        "metrics are served with the extra 'consumer', and there is no module 'prometheus_client' here; install it"
+    )
+    with pytest.raises(ExtraMissingError, match=expected):
+        check_extra()
 
 
 @pytest.mark.parametrize("host", ["::1", "localhost"])

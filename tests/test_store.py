@@ -21,12 +21,15 @@ from sqlalchemy.pool import StaticPool
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
+from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.tables import ATTEMPTS, METADATA, REPORTS, RUNS, TASKS
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.inbox.migrating import upgrade
+from dkist_processing_core.metrics.declarations import ATTEMPT_ENDED
+from dkist_processing_core.metrics.measurement import Number
 from dkist_processing_core.runs import RunState, State, kept_reports, run_view
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import NOON, failed, finished, progressed, started
@@ -437,9 +440,11 @@ def test_a_store_of_an_earlier_release_is_derived_again() -> None:
         upgrade(former, "in memory")
         count = Store(clock=NOW.timestamp).fold(former, 10)
         known_starts = {run.run.run_id: run.is_start_known for run in Questions(former).runs(Choice())}
+        (ended,) = [each for each in measurements_of(former) if each.metric is ATTEMPT_ENDED]
     earlier.dispose()
 
     assert (count, known_starts) == (2, {ENDED: True, "late": False})
+    assert sum(each.value for each in ended.values if isinstance(each, Number)) == 4
 
 
 def compared(engine: Engine) -> list[Any]:

@@ -9,11 +9,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from dkist_processing_core.errors import DKISTProcessingCoreError, ExtraMissingError
 from dkist_processing_core.metrics.measurement import Measurement
 from dkist_processing_core.settings.interface import Settings
+
+if TYPE_CHECKING:
+    from dkist_processing_core.metrics.exposition import Exposition
 
 Source = Callable[[], Iterable[Measurement]]
 logger = logging.getLogger(__name__)
@@ -47,6 +51,7 @@ class Snapshot:
         self.began_at = time.time()
         """When the process began to measure, in seconds since 1970."""
         self._reading = threading.Lock()
+        self._exposition: Exposition | None = None
         # The sources that could not be read the last time.
         self._failed: set[Source] = set()
 
@@ -77,12 +82,13 @@ class Snapshot:
             accept: The forms that the client accepts, as in the header `Accept` of HTTP.
             patience: How many seconds to wait for another thread that reads; then the result is None.
         """
-        from dkist_processing_core.metrics.exposition import rendered  # noqa: PLC0415 - it needs an extra
+        from dkist_processing_core.metrics.exposition import Exposition  # noqa: PLC0415 - it needs an extra
 
         if not self._reading.acquire(timeout=patience):
             return None
         try:
-            return rendered(self.measurements(), self.resource, accept)
+            self._exposition = self._exposition or Exposition(self.resource)
+            return self._exposition.rendered(self.measurements(), accept)
         finally:
             self._reading.release()
 

@@ -159,6 +159,8 @@ def test_the_example_counts_failures_in_its_inbox(state_dir: Path) -> None:
         (["a b"], "found 'a b', expected MODULE:CONSUMER, for example my_package.consumers:announcer"),
         (["actors:other", "--since", "soon"], "found 'soon', expected a number followed by s, m, h or d"),
         (["actors:other", "--health", "x"], "health is 'x', expected PORT or HOST:PORT"),
+        (["actors:other", "--listen", "::1:80"], "listen is '::1:80', expected PORT or HOST:PORT"),
+        (["actors:other", "--listen", "1", "--health", "2"], "found --health and --listen, expected one of them"),
     ],
 )
 def test_a_wrong_argument_is_a_usage_error(folder: Path, arguments: list[str], message: str) -> None:
