@@ -2,7 +2,10 @@
 Workflows for tests that run them: importable, so that each task can run in a separate process.
 """
 
+import atexit
+import json
 import os
+import sys
 from pathlib import Path
 
 from dkist_processing_core import TaskBase, Workflow
@@ -69,6 +72,18 @@ class Last(TaskBase):
         """
 
 
+class Loaded(TaskBase):
+    """
+    Writes the names of the imported modules to a file when its process exits.
+    """
+
+    def run(self) -> None:
+        """
+        Register the function that writes them.
+        """
+        atexit.register(lambda: Path(os.environ["LOADED_FILE"]).write_text(json.dumps(list(sys.modules))))
+
+
 class Endless(TaskBase):
     """
     Prints a line, and waits until it is terminated.
@@ -108,6 +123,9 @@ endless.add_node(Last, upstreams=Endless)
 killed = Workflow(process_category="test", process_name="killed", workflow_package=__package__, workflow_version="1")
 killed.add_node(Killed)
 killed.add_node(Last, upstreams=Killed)
+
+loaded = Workflow(process_category="test", process_name="loaded", workflow_package=__package__, workflow_version="1")
+loaded.add_node(Loaded)
 
 
 class KeepsNotebook(TaskBase):

@@ -346,6 +346,7 @@ FORK_SAFE = {
     "process/forks.py": {"weakref.finalize"},
     "journal/locks.py": {"threading.RLock"},
     "journal/_connections.py": {"atexit.register"},
+    "tracing/_setup.py": {"atexit.register"},  # a fork appends its own telemetry, and forgets its parent's
 }
 FORK_UNSAFE = {
     *(f"threading.{name}" for name in ("Barrier", "Condition", "Event", "Lock", "RLock", "Semaphore")),

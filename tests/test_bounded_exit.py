@@ -116,9 +116,7 @@ def test_refused_by_broker_and_collector(refusing_port: int) -> None:
         " WARNING dkist_processing_core.delivery.outbox_warnings: "
         f"RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection: nothing listens there" in broker
     )
-    assert collector.endswith(
-        f"traces, metrics, logs are not exported: no connection to 127.0.0.1:{refusing_port}: Connection refused"
-    )
+    assert f"no connection to 127.0.0.1:{refusing_port}: Connection refused. Telemetry is kept in " in collector
 
 
 def test_black_holes_for_broker_and_collector(black_hole: BlackHole) -> None:
@@ -132,7 +130,7 @@ def test_black_holes_for_broker_and_collector(black_hole: BlackHole) -> None:
     broker, collector = lines
     assert f"RabbitMQ at 127.0.0.1:{black_hole.port} does not answer in time" in broker
     assert " WARNING " in collector
-    assert "traces are not exported: the collector has not accepted them in time" in collector
+    assert f"http://127.0.0.1:{black_hole.port} has not accepted everything in time. Telemetry is kept in" in collector
 
 
 def test_a_broker_under_alarm_and_a_silent_collector(broker: Broker, black_hole: BlackHole) -> None:
@@ -162,7 +160,7 @@ def test_another_process_that_holds_the_outbox_and_a_silent_collector(broker: Br
 
         lines = assert_bounded(environment, settings)
 
-    assert "has not confirmed them in time" in lines[0]
+    assert any("has not confirmed them in time" in line for line in lines)
 
 
 LAUNCHER = "from dkist_processing_core.launcher.launch import main; raise SystemExit(main())"

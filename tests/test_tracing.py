@@ -310,7 +310,7 @@ def test_a_dead_collector_is_reported_by_one_process_of_a_run(
     assert collector is not None
     telemetry = Telemetry(TracerProvider(shutdown_on_exit=False), collectors={"traces": collector})
 
-    with telemetry.flushing(5.0, reports_connection=False):
+    with telemetry.flushing(5.0, delivers=False):
         pass
     early = list(caplog.messages)
     for _ in range(2):
@@ -397,12 +397,12 @@ def test_a_signal_that_cannot_be_set_up_leaves_the_others(otlp: OtlpReceiver) ->
     """
     One message names the signal and the reason.
     """
-    done = run_python(MEASURED, {**otlp.grpc_env, "OTEL_BSP_MAX_QUEUE_SIZE": "-1"})
+    done = run_python(MEASURED, {**otlp.grpc_env, "OTEL_METRIC_EXPORT_INTERVAL": "-1"})
 
-    assert "traces are not exported: ValueError: " in done.stderr
-    assert "metrics are not exported" not in done.stderr
-    assert otlp.wait_for(lambda receiver: receiver.metrics())
-    assert otlp.spans() == []
+    assert "metrics are not exported: ValueError: " in done.stderr
+    assert "traces are not exported" not in done.stderr
+    assert otlp.wait_for(lambda receiver: receiver.spans())
+    assert otlp.metrics() == []
 
 
 def test_both_exporters_of_a_list_get_the_spans(otlp: OtlpReceiver) -> None:

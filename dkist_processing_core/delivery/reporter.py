@@ -158,7 +158,7 @@ class EventReporter:
         left = timeout if publisher is None else max(0.0, timeout - publisher.waited)
         with (
             errors_logged("events and telemetry are not closed properly", secrets=self._secrets),
-            telemetry.flushing(left, reports_connection=publisher is None or publisher.delivers),
+            telemetry.flushing(left, delivers=publisher is None or publisher.delivers),
         ):
             if publisher is not None:
                 if including_backlog:

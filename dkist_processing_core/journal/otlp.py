@@ -22,6 +22,7 @@ from dkist_processing_core.journal._file_format import FileFormat
 from dkist_processing_core.journal._formatted_file import FormattedFile
 from dkist_processing_core.journal._rows import number
 from dkist_processing_core.journal.aside import damaged_of
+from dkist_processing_core.journal.faults import suspects
 
 PAGE_SIZE = 8192
 # The numbers of chunks are never used again: a process that delivers a chunk removes it by its number afterwards. With
@@ -133,6 +134,8 @@ class OtlpJournal(FormattedFile):
             JournalVersionError: A newer release wrote the file; it is not changed.
             JournalError: The file is not such a journal, or cannot be used; it is not changed either.
         """
+        if path in suspects:
+            _rename_damaged(path, patience)
         try:
             journal = cls._open(path, synced=False, destination=destination, patience=patience)
         except JournalDamagedError:

@@ -1,20 +1,22 @@
 """
-The providers of OpenTelemetry's SDK for spans, metrics and log records, each with its exporters.
+The providers of OpenTelemetry's SDK for spans, metrics and log records.
 
 The SDK is imported when a provider is created: the import takes 0.1 s, and without a destination no provider is
-created. Not here: the choice of the destinations (_setup).
+created. Not here: the choice of the destinations (_setup), and the way of the telemetry to them (_journalling,
+_exporting).
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from opentelemetry import context as otel_context
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 
 from dkist_processing_core import semconv
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.tracing._handover import Handover
-from dkist_processing_core.tracing._otlp import otlp_exporter
+from dkist_processing_core.tracing import _exporting, _journalling
+from dkist_processing_core.tracing._batches import Batches
 from dkist_processing_core.tracing._scope import current_scope
 from dkist_processing_core.tracing._telemetry import chosen_ids
 
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 
-def tracer_provider(settings: Settings, exporters: list[str]) -> "TracerProvider":
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: PLC0415 - as above
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter  # noqa: PLC0415
+def tracer_provider(settings: Settings, exporters: list[str], batches: Batches | None) -> "TracerProvider":
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as above
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
 
     class DerivedIdGenerator(RandomIdGenerator):
@@ -45,74 +46,50 @@ def tracer_provider(settings: Settings, exporters: list[str]) -> "TracerProvider
             chosen = chosen_ids.get()
             return chosen[1] if chosen else super().generate_span_id()
 
-    class ReentrantProcessor(BatchSpanProcessor):
-        """Also accepts spans that a signal handler ends while it accepts another item."""
-
-        def __init__(self, exporter: Any) -> None:
-            super().__init__(exporter)
-            self._handover = Handover(super().on_end)
-
-        def on_end(self, span: ReadableSpan) -> None:
-            self._handover.give(span)
-
-        def force_flush(self, timeout_millis: int | None = None) -> bool:
-            self._handover.hand_over()
-            return super().force_flush(timeout_millis)
-
-    processors = [
-        ReentrantProcessor(ConsoleSpanExporter() if exporter == "console" else otlp_exporter(settings, "traces"))
-        for exporter in exporters
-    ]
-    provider = TracerProvider(resource=_resource(settings), id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
-    for processor in processors:
-        provider.add_span_processor(processor)
+    provider = TracerProvider(resource=resource_of(settings), id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
+    for exporter in exporters:
+        provider.add_span_processor(
+            _exporting.span_processor(settings, exporter)
+            if batches is None or exporter == "console"
+            else _journalling.span_processor(batches)
+        )
     trace.set_tracer_provider(carrying_identity(provider, is_own=True))
     return provider
 
 
-def meter_provider(settings: Settings, exporters: list[str]) -> "MeterProvider":
+def meter_provider(settings: Settings, exporters: list[str], batches: Batches | None) -> "MeterProvider":
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as above
-    from opentelemetry.sdk.metrics.export import (  # noqa: PLC0415
-        ConsoleMetricExporter,
-        PeriodicExportingMetricReader,
-    )
 
-    hosts = metrics.get_meter_provider()
-    if isinstance(hosts, MeterProvider):
-        return hosts
     readers = [
-        PeriodicExportingMetricReader(
-            ConsoleMetricExporter() if exporter == "console" else otlp_exporter(settings, "metrics")
+        _reader(
+            _exporting.metric_exporter(settings, exporter)
+            if batches is None or exporter == "console"
+            else _journalling.metric_exporter(batches)
         )
         for exporter in exporters
     ]
-    provider = MeterProvider(readers, resource=_resource(settings), shutdown_on_exit=False)
-    metrics.set_meter_provider(provider)
-    return provider
+    return MeterProvider(readers, resource=resource_of(settings), shutdown_on_exit=False)
 
 
-def logger_provider(settings: Settings, exporters: list[str]) -> "LoggerProvider":
+def _reader(exporter: Any) -> Any:
+    """Return a reader that collects at intervals, and at the end; without threads at the end alone."""
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415 - as above
+
+    try:
+        return PeriodicExportingMetricReader(exporter)
+    except RuntimeError:
+        return PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
+
+
+def logger_provider(settings: Settings, exporters: list[str], batches: Batches | None) -> "LoggerProvider":
     from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - as above
-    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter  # noqa: PLC0415
 
-    class ReentrantProcessor(BatchLogRecordProcessor):
-        """Also accepts records that a signal handler logs while it accepts another item."""
-
-        def __init__(self, exporter: Any) -> None:
-            super().__init__(exporter)
-            self._handover = Handover(super().on_emit)
-
-        def on_emit(self, log_record: Any) -> None:
-            self._handover.give(log_record)
-
-        def force_flush(self, timeout_millis: int = 30_000) -> bool:
-            self._handover.hand_over()
-            return super().force_flush(timeout_millis)
-
-    provider = LoggerProvider(resource=_resource(settings), shutdown_on_exit=False)
+    provider = LoggerProvider(resource=resource_of(settings), shutdown_on_exit=False)
     for exporter in exporters:
         provider.add_log_record_processor(
-            ReentrantProcessor(ConsoleLogRecordExporter() if exporter == "console" else otlp_exporter(settings, "logs"))
+            _exporting.log_record_processor(settings, exporter)
+            if batches is None or exporter == "console"
+            else _journalling.log_record_processor(batches)
         )
     return provider
 
@@ -142,13 +119,26 @@ def carrying_identity(provider: "TracerProvider", *, is_own: bool = False) -> "T
     return provider
 
 
-def _resource(settings: Settings) -> "Resource":
-    from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - as above
+def resource_of(settings: Settings) -> "Resource":
+    """Return the attributes of this process, by the standard variables and those of 7.x."""
+    # The SDK's fork handler uses threads of this module, whose own fork handler must have been registered before.
+    import concurrent.futures.thread  # noqa: F401, PLC0415
+
+    from opentelemetry.sdk import resources  # noqa: PLC0415 - as above
+    from opentelemetry.sdk.version import __version__  # noqa: PLC0415
 
     pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
     named = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
     environ = settings.core_origin.environ
     attributes = semconv.service_attributes(settings.dkist_service_version, environ) | named
-    if "otel_service_name" in settings.model_fields_set or SERVICE_NAME not in attributes:
-        attributes[SERVICE_NAME] = settings.otel_service_name
-    return Resource.create(attributes)
+    if "otel_service_name" in settings.model_fields_set or resources.SERVICE_NAME not in attributes:
+        attributes[resources.SERVICE_NAME] = settings.otel_service_name
+    if environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
+        return resources.Resource.create(attributes)
+    # `Resource.create` starts a thread for each detector, also for the only default one, which reads the variable.
+    sdk = {
+        resources.TELEMETRY_SDK_LANGUAGE: "python",
+        resources.TELEMETRY_SDK_NAME: "opentelemetry",
+        resources.TELEMETRY_SDK_VERSION: __version__,
+    }
+    return resources.Resource(sdk | attributes)

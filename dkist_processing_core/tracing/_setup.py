@@ -4,29 +4,49 @@ The set-up of a process's telemetry by the settings, one signal at a time.
 Not here: the providers and their exporters (_providers, _otlp), and the spans, metrics and log records (_telemetry).
 """
 
+import atexit
+import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 
-from dkist_processing_core.otlp.destination import SIGNALS, Signal, collector_of, endpoint_of
+from dkist_processing_core.errors import JournalError
+from dkist_processing_core.journal.otlp import OtlpJournal
+from dkist_processing_core.journal.place import open_folder, place
+from dkist_processing_core.otlp.destination import (
+    SIGNALS,
+    Signal,
+    collector_of,
+    destination_of,
+    endpoint_of,
+    journal_path,
+)
 from dkist_processing_core.process import forks
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redact
+from dkist_processing_core.tracing._batches import Batches
 from dkist_processing_core.tracing._config_file import config_file_of, problem_of_config_file, providers_of_file
-from dkist_processing_core.tracing._executed import DELTA, PREFERENCE
+from dkist_processing_core.tracing._executed import DELTA, PREFERENCE, executed_once
+from dkist_processing_core.tracing._meter_provider import LazyMeterProvider, hosts_meter_provider
 from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids, given_out_ids
+from dkist_processing_core.tracing._telemetry_journal import TelemetryJournal
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 logger = logging.getLogger(__name__)
+# How long to wait at first for a journal that another process holds.
+_PATIENCE_SECONDS = 0.3
+# The providers of a fork are those of its parent process, and append to these.
+_batches: dict[Path, Batches] = {}
 _opened: dict[int, Telemetry] = {}
 _opening = forks.Lock()
 
@@ -54,38 +74,51 @@ def _set_up(settings: Settings) -> Telemetry:
     if settings.otel_sdk_disabled:
         return Telemetry()
     secrets = secrets_in(settings)
-    providers: dict[str, Any] = {"traces": _hosts_tracer_provider()}
-    is_hosted = providers["traces"] is not None
-    if (named := config_file_of(settings)) is not None and providers["traces"] is None:
+    hosts: dict[Signal, Any] = {"traces": _hosts_tracer_provider(), "metrics": hosts_meter_provider()}
+    if (named := config_file_of(settings)) is not None and hosts["traces"] is None:
         problem = problem_of_config_file(settings)
         if problem is None:
             return _set_up_by_file(settings, named[1])
         logger.warning("%s", redact(problem, also=secrets))
-    for signal in SIGNALS:
-        exporters = _exporters_of(settings, signal)
-        if exporters and not providers.get(signal):
-            # Here the SDK checks, in its own way, the variables that only it reads, such as OTEL_EXPORTER_OTLP_TIMEOUT.
-            try:
-                with _variables_of(settings):
-                    providers[signal] = _provider_of(settings, signal, exporters)
-            except Exception as error:  # noqa: BLE001 - no error of telemetry may reach the task
-                reason = redact(f"{type(error).__name__}: {error}", also=secrets)
-                logger.warning("%s are not exported: %s", signal, reason)
+    exporters = {signal: _exporters_of(settings, signal) for signal in SIGNALS}
+    own = [signal for signal in SIGNALS if exporters[signal] and not hosts.get(signal)]
+    is_journalled = any("otlp" in exporters[signal] for signal in own)
+    # A fork has the providers of its parent process.
+    is_of_fork = bool(_batches) and journal_path(settings) in _batches
+    batches = _open_batches(settings) if is_journalled or is_of_fork else None
+    providers = {signal: provider for signal, provider in hosts.items() if signal == "traces" or exporters[signal]}
+    for signal in own:
+        make = functools.partial(_made, settings, signal, exporters[signal], batches, secrets)
+        providers[signal] = _lazy_meter_provider(make) if signal == "metrics" else make()
     telemetry = Telemetry(
-        providers["traces"],
+        providers.get("traces"),
         providers.get("metrics"),
         providers.get("logs"),
+        batches=batches,
+        exporting=[
+            signal for signal in SIGNALS if signal not in own or batches is None or "console" in exporters[signal]
+        ],
+        deliver=functools.partial(_deliver, settings),
         collectors={
             signal: collector
             for signal in SIGNALS
-            if _exporters_of(settings, signal) == ["otlp"] and (collector := collector_of(settings, signal))
+            if exporters[signal] == ["otlp"] and batches is None and (collector := collector_of(settings, signal))
         },
         secrets=secrets,
     )
-    telemetry.has_own_spans = telemetry.is_tracing and not is_hosted
     telemetry.temporality = settings.core_origin.environ.get(PREFERENCE) or DELTA
+    telemetry.has_own_spans = telemetry.is_tracing and hosts["traces"] is None
+    if batches is not None and "metrics" in own and exporters["metrics"] == ["otlp"]:
+        telemetry.keep_executed = functools.partial(_keep_executed, settings, batches, telemetry.temporality)
     _use_given_out_ids(telemetry.tracer)
     return telemetry
+
+
+def _keep_executed(settings: Settings, batches: Batches, temporality: str, attributes: Mapping[str, Any]) -> None:
+    from dkist_processing_core.tracing._providers import resource_of  # noqa: PLC0415 - nothing is exported by default
+
+    batches.journal.keep("metrics", 1, executed_once(resource_of(settings), attributes, temporality))
+    batches.journal.append_pending()
 
 
 def _set_up_by_file(settings: Settings, file: str) -> Telemetry:
@@ -100,7 +133,59 @@ def _set_up_by_file(settings: Settings, file: str) -> Telemetry:
     return telemetry
 
 
-def _provider_of(settings: Settings, signal: Signal, exporters: list[str]) -> Any:
+def _open_batches(settings: Settings) -> Batches | None:
+    """Return what appends to the journal of telemetry; None if that cannot be used."""
+    path = journal_path(settings)
+    if path not in _batches:
+        batches = Batches(TelemetryJournal(functools.partial(_open_journal, settings)))
+        try:
+            batches.journal.open(_PATIENCE_SECONDS)
+        except JournalError as error:
+            logger.warning(
+                "telemetry is not kept in a journal, and is lost if its collector does not answer: %s", error
+            )
+            return None
+        # What is recorded after the last task, such as by the author's own functions at the exit.
+        atexit.register(batches.append, is_last=True)
+        _batches[path] = batches
+    return _batches[path]
+
+
+def _open_journal(settings: Settings, patience: float) -> OtlpJournal:
+    open_folder(place(settings))
+    return OtlpJournal.open(journal_path(settings), destination=destination_of(settings), patience=patience)
+
+
+def _deliver(settings: Settings, seconds: float) -> None:
+    from dkist_processing_core.otlp.drainer import deliver_own  # noqa: PLC0415 - a launched task does not deliver
+
+    deliver_own(settings, journal_path(settings), seconds)
+
+
+def _made(
+    settings: Settings, signal: Signal, exporters: list[str], batches: Batches | None, secrets: list[str]
+) -> Any | None:
+    """Return the provider of a signal; None, and a warning, if it cannot be made."""
+    # Here the SDK checks, in its own way, the variables that only it reads, such as OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT.
+    try:
+        with _variables_of(settings):
+            return _provider_of(settings, signal, exporters, batches)
+    except Exception as error:  # noqa: BLE001 - no error of telemetry may reach the task
+        reason = redact(f"{type(error).__name__}: {error}", also=secrets)
+        logger.warning("%s are not exported: %s", signal, reason)
+        return None
+
+
+def _lazy_meter_provider(make: Callable[[], Any]) -> LazyMeterProvider:
+    """Return this process's provider, which its fork has already."""
+    provider = metrics.get_meter_provider()
+    if not isinstance(provider, LazyMeterProvider):
+        provider = LazyMeterProvider(make)
+        metrics.set_meter_provider(provider)
+    return provider
+
+
+def _provider_of(settings: Settings, signal: Signal, exporters: list[str], batches: Batches | None) -> Any:
     from dkist_processing_core.tracing import _providers  # noqa: PLC0415 - nothing is exported by default
 
     makers = {
@@ -108,7 +193,7 @@ def _provider_of(settings: Settings, signal: Signal, exporters: list[str]) -> An
         "metrics": _providers.meter_provider,
         "logs": _providers.logger_provider,
     }
-    return makers[signal](settings, exporters)
+    return makers[signal](settings, exporters, batches)
 
 
 def _exporters_of(settings: Settings, signal: Signal) -> list[str]:

@@ -5,11 +5,11 @@ Not here: the destination of their export (_setup).
 """
 
 import contextlib
+import functools
 import logging
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 from dkist_processing_core.otlp.destination import SIGNALS, Collector, Signal
+from dkist_processing_core.tracing._batches import Batches
 from dkist_processing_core.tracing._executed import DELTA, counted_attributes
 from dkist_processing_core.tracing._log_export import LogExport
 from dkist_processing_core.tracing._log_fields import fields_on_records
+from dkist_processing_core.tracing._meter_provider import hosts_meter_provider
 from dkist_processing_core.tracing._open_spans import report_open_spans
 from dkist_processing_core.tracing._scope import Scope, opened
 
+_LOG_SECONDS = 0.1
 logger = logging.getLogger(__name__)
 chosen_ids: ContextVar[tuple[int, int] | None] = ContextVar("chosen_ids", default=None)
 """The ids of trace and span that one of our providers gives to the span that is being opened."""
@@ -59,12 +62,30 @@ class Telemetry:
         meter_provider: "MeterProvider | None" = None,
         logger_provider: "LoggerProvider | None" = None,
         *,
+        batches: Batches | None = None,
+        exporting: Collection[Signal] = SIGNALS,
+        deliver: Callable[[float], None] = lambda _: None,
         collectors: Mapping[Signal, Collector] | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
-        """Store the providers from `open_telemetry`; None for a signal without export. `secrets` are never exported."""
+        """
+        Store what `open_telemetry` has set up.
+
+        Args:
+            tracer_provider: The provider of spans; None without export, as for the other signals.
+            meter_provider: The provider of metrics.
+            logger_provider: The provider of log records.
+            batches: Appends telemetry to the journal; None if this process uses none.
+            exporting: The signals that have further exporters, which this process must wait for.
+            deliver: Delivers what is in the journal, within a number of seconds.
+            collectors: The collectors of these exporters.
+            secrets: Texts that are never exported.
+        """
         providers = zip(SIGNALS, (tracer_provider, meter_provider, logger_provider), strict=True)
         self._providers: dict[Signal, Any] = {signal: provider for signal, provider in providers if provider}
+        self._batches = batches
+        self._exporting = exporting
+        self._deliver = deliver
         self._collectors = dict(collectors or {})
         self._reported: dict[Signal, str] = {}
         self._secrets = list(secrets)
@@ -77,9 +98,15 @@ class Telemetry:
         self.keep_executed: Callable[[Mapping[str, Any]], None] | None = None
         """Appends an increment of the counter of executed tasks to the journal; None if the meter counts them."""
         self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
+
+    @forks.computed_once
+    def meter(self) -> metrics.Meter:
+        """The meter of this package's and the author's instruments; the SDK is imported at its first use."""
         # The proxy, which the API returns until a provider is set, is not used: it keeps every instrument until then,
         # and with its callbacks every task.
-        self.meter: metrics.Meter = (meter_provider or _hosts_meter_provider()).get_meter(semconv.SCOPE)
+        provider = self._providers.get("metrics") or hosts_meter_provider() or metrics.NoOpMeterProvider()
+        meter: metrics.Meter = provider.get_meter(semconv.SCOPE)
+        return meter
 
     @staticmethod
     def instrument_libraries(settings: Settings) -> None:
@@ -206,6 +233,9 @@ class Telemetry:
             finally:
                 with _logging_errors("a span does not end"):
                     span.end(end_time)
+                    if self._batches is not None:
+                        # At once: a run or an attempt is not complete without it.
+                        self._batches.append()
 
     def report_open_spans(self, report: Callable[[dict[str, Any]], object]) -> None:
         """Report the open spans that have exported ones below them: another process ends them if this one is killed."""
@@ -230,45 +260,72 @@ class Telemetry:
             yield
 
     @contextlib.contextmanager
-    def flushing(self, timeout: float, *, reports_connection: bool = True) -> Iterator[None]:
+    def flushing(self, timeout: float, *, delivers: bool = True) -> Iterator[None]:
         """
-        Export pending telemetry during the block, and wait for it until `timeout` seconds after the beginning.
+        Append telemetry to its journal, and deliver or export it during the block, until `timeout` seconds have passed.
 
-        The export runs in threads, since the SDK's own flush and shutdown have no limit: with a dead collector they
-        take seconds. If no collector accepts connections, there is no wait.
+        Deliveries and exports run in threads, since the SDK's own flush and shutdown have no limit: with a dead
+        collector they take seconds. If no collector accepts connections, there is no wait.
 
         Args:
             timeout: The limit of the wait, in seconds.
-            reports_connection: False if another process of this run exports to the same collector, and reports if that
-                accepts no connection.
+            delivers: False if another process of this run delivers the journal, and reports if a collector accepts no
+                connection.
         """
         deadline = time.monotonic() + timeout
         problems: dict[Signal, str] = {}
-        threads = {
-            signal: threading.Thread(
-                target=self._flush,
-                args=(signal, deadline, problems),
-                kwargs={"reports_connection": reports_connection},
-                name="dkist-core-telemetry",
-                daemon=True,
-            )
+        if self._batches is not None:
+            self._batches.append(0.0)
+        threads = dict(self._threads(deadline, problems, delivers=delivers))
+        try:
+            yield
+        finally:
+            for signals, thread in threads.items():
+                thread.join(max(0.0, deadline + (0 if signals else _LOG_SECONDS) - time.monotonic()))
+                if thread.is_alive():
+                    problems |= dict.fromkeys(signals, "the collector has not accepted them in time")
+            if self._batches is not None:
+                self._batches.append(max(0.0, deadline - time.monotonic()), is_last=True)
+            self._report({signal: problems[signal] for signal in SIGNALS if signal in problems})
+
+    def _threads(
+        self, deadline: float, problems: dict[Signal, str], *, delivers: bool
+    ) -> Iterator[tuple[tuple[Signal, ...], threading.Thread]]:
+        """Start the threads that this process waits for, and yield each with its signals."""
+        work: dict[tuple[Signal, ...], Callable[[], object]] = {
+            (signal,): functools.partial(self._flush, signal, deadline, problems, reports_connection=delivers)
             for signal in self._providers
+            if signal in self._exporting
         }
-        for signal, thread in list(threads.items()):
+        if self._batches is not None and (delivers or self._collects):
+            work[()] = functools.partial(self._collect_and_deliver, deadline, delivers=delivers)
+        for signals, action in work.items():
+            thread = threading.Thread(target=action, name="dkist-core-telemetry", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:
                 # Too many processes, or an interpreter that is about to exit; the SDK's own wait might never end.
-                problems[signal] = str(error)
-                del threads[signal]
+                problems |= dict.fromkeys(signals, str(error))
+                if not signals:
+                    self._collect_and_deliver(deadline, delivers=False)
+            else:
+                yield signals, thread
+
+    @property
+    def _collects(self) -> bool:
+        """Whether metrics have to be collected for the journal."""
+        return "metrics" not in self._exporting and getattr(self._providers.get("metrics"), "is_used", False)
+
+    def _collect_and_deliver(self, deadline: float, *, delivers: bool) -> None:
+        """Append the metrics, which may call the author's functions, and deliver what is in the journal."""
         try:
-            yield
-        finally:
-            for signal, thread in threads.items():
-                thread.join(max(0.0, deadline - time.monotonic()))
-                if thread.is_alive():
-                    problems[signal] = "the collector has not accepted them in time"
-            self._report({signal: problems[signal] for signal in SIGNALS if signal in problems})
+            if self._collects:
+                self._providers["metrics"].force_flush()
+            if delivers:
+                # A delivery ends by itself, and logs what it has not delivered, before this process ends.
+                self._deliver(max(0.0, deadline - _LOG_SECONDS - time.monotonic()))
+        except Exception as error:  # noqa: BLE001 - as in `_flush`
+            logger.debug("telemetry could not be delivered\n%s", redacted_stack(error))
 
     def _flush(self, signal: Signal, deadline: float, problems: dict[Signal, str], *, reports_connection: bool) -> None:
         collector = self._collectors.get(signal)
@@ -305,10 +362,3 @@ def _logging_errors(consequence: str) -> Iterator[None]:
             yield
         except Exception as error:  # noqa: BLE001 - as above
             logger.warning("%s: %s: %s", consequence, class_name(type(error)), redact(message_of(error)))
-
-
-def _hosts_meter_provider() -> metrics.MeterProvider:
-    """Return the provider of the host application, otherwise one without effect; this check does not import the SDK."""
-    sdk = sys.modules.get("opentelemetry.sdk.metrics")
-    provider = metrics.get_meter_provider()
-    return provider if sdk is not None and isinstance(provider, sdk.MeterProvider) else metrics.NoOpMeterProvider()

@@ -229,14 +229,19 @@ class OtlpReceiver:
         """
         The standard variables that send all signals here over gRPC.
         """
-        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.grpc_endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        return self._env(self.grpc_endpoint, "grpc")
 
     @property
     def http_env(self) -> dict[str, str]:
         """
         The standard variables that send all signals here over HTTP.
         """
-        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.http_endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        return self._env(self.http_endpoint, "http/protobuf")
+
+    def _env(self, endpoint: str, protocol: str) -> dict[str, str]:
+        # A process delivers at its end, and gRPC takes seconds to be imported on a machine that is busy with tests.
+        seconds = {"EVENT_FLUSH_TIMEOUT": "20"}
+        return seconds | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
 
     def answer(self, signal: str, *answers: Answer) -> None:
         """

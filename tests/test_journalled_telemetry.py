@@ -1,0 +1,341 @@
+"""
+The telemetry of a task's process: it is in the journal of its collectors before the process ends, each item once.
+"""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.journal.otlp import OtlpJournal
+from tests.journalled import books_of, deliver, journal_of, pending_points, pending_records, pending_spans
+from tests.running import ROOT, run_python
+from tests.services.otlp import OtlpReceiver
+from tests.waiting import wait_until
+
+TASK = """
+import logging
+from dkist_processing_core import TaskBase
+
+class Short(TaskBase):
+    def run(self):
+        self.meter.create_counter("author.frames").add(3)
+        logging.getLogger("author").warning("of %s", self.recipe_run_id)
+        with self.telemetry_span("step"):
+            pass
+
+def call(number):
+    with Short(recipe_run_id=number, workflow_name="W", workflow_version="1") as task:
+        task()
+"""
+SPANS_OF_A_TASK = ["Pre Run", "step", "Run", "Post Run", "Short"]
+
+
+def dead(port: int) -> dict[str, str]:
+    """
+    Return the variables that name a collector which refuses connections.
+    """
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+
+
+def without_publications(spans: list[str]) -> list[str]:
+    """
+    Return the names of spans that are no publication of an event.
+    """
+    return [name for name in spans if not name.startswith("publish ")]
+
+
+def assert_all_arrive_once(otlp: OtlpReceiver, folder: Path, tasks: int) -> None:
+    """
+    Deliver what waits, and assert that each span, record and counter point of so many tasks arrives once.
+    """
+    waiting = books_of(folder)
+    assert waiting["traces"].delivered == waiting["traces"].dropped == waiting["logs"].dropped == 0
+
+    deliver(folder, otlp.grpc_env)
+
+    spans = [span for span in otlp.spans() if not span.name.startswith("publish ")]
+    assert len({(span.trace_id, span.span_id) for span in otlp.spans()}) == len(otlp.spans())
+    assert sorted(span.name for span in spans) == sorted(SPANS_OF_A_TASK * tasks)
+    bodies = [record.body for record in otlp.logs() if str(record.body).startswith("of ")]
+    assert sorted(bodies) == sorted(f"of {number}" for number in range(1, tasks + 1))
+    points = [point.value for metric in otlp.metrics() if metric.name == "author.frames" for point in metric.points]
+    assert points == [3.0] * tasks
+    assert all(book.pending == book.dropped == book.refused == 0 for book in books_of(folder).values())
+
+
+def test_a_collector_that_is_dead_during_many_short_tasks_gets_everything_afterwards(
+    otlp: OtlpReceiver, state_dir: Path, refusing_port: int
+) -> None:
+    """
+    Each span, log record and counter point arrives once.
+    """
+    for number in range(1, 6):
+        program = f"{TASK}\nfor number in range({4 * number - 3}, {4 * number + 1}): call(number)"
+        done = run_python(program, dead(refusing_port) | {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"})
+        assert done.returncode == 0, done.stderr
+
+    assert_all_arrive_once(otlp, state_dir, 20)
+
+
+@pytest.mark.soak
+def test_a_collector_that_is_dead_during_200_short_processes_gets_everything_afterwards(
+    otlp: OtlpReceiver, state_dir: Path, refusing_port: int
+) -> None:
+    """
+    Each task has its own process, as in a data centre.
+    """
+    for number in range(1, 201):
+        done = run_python(f"{TASK}\ncall({number})", dead(refusing_port))
+        assert done.returncode == 0, done.stderr
+
+    assert_all_arrive_once(otlp, state_dir, 200)
+
+
+MANY = """
+import json, logging, resource
+from dkist_processing_core import TaskBase
+
+class Many(TaskBase):
+    def run(self):
+        log = logging.getLogger("author")
+        log.addHandler(logging.NullHandler())
+        log.propagate = False
+        for phase in range(2):
+            for number in range({records} // 2):
+                log.warning("record %s of many", number)
+            for number in range({spans} // 2):
+                with self.telemetry_span("one of many"):
+                    pass
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+with Many(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+@pytest.mark.parametrize(("spans", "records"), [(2_000, 4_000), pytest.param(10_000, 100_000, marks=pytest.mark.soak)])
+def test_many_spans_and_log_records_of_one_task_are_all_kept_in_bounded_memory(
+    state_dir: Path, refusing_port: int, spans: int, records: int
+) -> None:
+    """
+    The task's own thread writes them, so their number does not matter to the memory.
+    """
+    done = run_python(MANY.format(spans=spans, records=records), dead(refusing_port))
+    assert done.returncode == 0, done.stderr
+
+    half, whole = (int(line) for line in done.stdout.splitlines())
+    assert whole - half < 8 * 1024
+    books = books_of(state_dir)
+    assert books["logs"].pending >= records
+    assert pending_spans(state_dir).count("one of many") == spans
+    assert sum(text.endswith("of many") for text in pending_records(state_dir)) == records
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dkist_processing_core import TaskBase
+
+class Killed(TaskBase):
+    def run(self):
+        with self.telemetry_span("before the kill"):
+            pass
+        print("ended", flush=True)
+        sys.stdin.readline()
+
+with Killed(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+def test_a_span_that_ended_before_a_kill_is_kept(state_dir: Path, refusing_port: int) -> None:
+    """
+    It is in the journal a moment after its end, while the task goes on.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED],
+        cwd=ROOT,
+        env={**os.environ, **dead(refusing_port)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ended\n"
+        wait_until(lambda: "before the kill" in pending_spans(state_dir))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+    assert pending_spans(state_dir).count("before the kill") == 1
+
+
+FORKS = """
+import multiprocessing, os
+from dkist_processing_core import TaskBase
+
+def work(task, number):
+    with task.telemetry_span(f"worker {number}"):
+        pass
+
+class Forks(TaskBase):
+    def run(self):
+        with self.telemetry_span("before the forks"):
+            pass
+        workers = [multiprocessing.get_context("fork").Process(target=work, args=(self, n)) for n in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        if not os.fork():
+            with self.telemetry_span("plain fork"):
+                pass
+            raise SystemExit(0)
+        os.wait()
+
+with Forks(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+def test_each_fork_keeps_its_own_spans_and_none_of_its_parent_s(state_dir: Path, refusing_port: int) -> None:
+    """
+    A worker of `multiprocessing` ends without the functions that are registered for the exit.
+    """
+    done = run_python(FORKS, dead(refusing_port))
+    assert done.returncode == 0, done.stderr
+
+    names = pending_spans(state_dir)
+    assert names.count("before the forks") == 1
+    assert [name for name in sorted(names) if name.startswith(("worker", "plain"))] == [
+        "plain fork",
+        "worker 0",
+        "worker 1",
+    ]
+
+
+AT_EXIT = """
+import atexit
+from opentelemetry import trace
+
+def last():
+    with trace.get_tracer("author").start_as_current_span("at the exit"):
+        pass
+
+atexit.register(last)
+"""
+
+
+def test_what_is_recorded_after_the_last_task_is_kept(state_dir: Path, refusing_port: int) -> None:
+    """
+    An author's function at the exit may end spans.
+    """
+    # Registered before the task, so that it runs after this package's own.
+    done = run_python(f"{TASK}\ncall(1)\n{AT_EXIT}", dead(refusing_port))
+    assert done.returncode == 0, done.stderr
+
+    assert pending_spans(state_dir)[-1] == "at the exit"
+
+
+NO_THREADS = """
+import threading
+threading.stack_size(1 << 46)
+"""
+
+
+def test_a_process_without_threads_keeps_its_telemetry(state_dir: Path, refusing_port: int) -> None:
+    """
+    It appends in the thread that records, and collects the metrics at the end. The SDK itself has no log records then.
+    """
+    done = run_python(f"{NO_THREADS}{TASK}\ncall(1)", dead(refusing_port))
+    assert done.returncode == 0, done.stderr
+
+    assert without_publications(pending_spans(state_dir)) == SPANS_OF_A_TASK
+    assert pending_points(state_dir, "author.frames") == [3.0]
+
+
+ODD = """
+import logging
+from dkist_processing_core import TaskBase
+
+class Odd(TaskBase):
+    def run(self):
+        log = logging.getLogger("author")
+        log.addHandler(logging.NullHandler())
+        log.propagate = False
+        log.warning("a lone surrogate: \\ud800")
+        log.warning("fine")
+
+with Odd(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+def test_a_record_that_cannot_be_encoded_costs_no_other(state_dir: Path, refusing_port: int) -> None:
+    """
+    Protobuf takes no lone surrogates.
+    """
+    done = run_python(ODD, dead(refusing_port))
+    assert done.returncode == 0, done.stderr
+
+    assert "fine" in pending_records(state_dir)
+
+
+def test_while_another_process_holds_the_journal_telemetry_is_kept_in_memory(
+    state_dir: Path, refusing_port: int
+) -> None:
+    """
+    A stopped process may hold it for long. One warning states what is lost, and the task has not waited.
+    """
+    assert run_python(f"{TASK}\ncall(1)", dead(refusing_port)).returncode == 0
+    path = journal_of(state_dir)
+
+    with OtlpJournal.open(path, destination="") as held:
+        held.connection.execute("BEGIN IMMEDIATE")
+        done = run_python(f"{TASK}\ncall(2)", dead(refusing_port))
+        held.connection.execute("ROLLBACK")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("telemetry is not in its journal") == 1
+    assert f"): the journal {path} cannot be used: database is locked" in done.stderr
+    assert "of 2" not in pending_records(state_dir)
+
+
+def test_without_a_usable_journal_the_process_exports_itself(otlp: OtlpReceiver, state_dir: Path) -> None:
+    """
+    A file of something else stands at the journal's path: it is left as it is, and one warning states it.
+    """
+    assert run_python(f"{TASK}\ncall(1)", otlp.http_env).returncode == 0
+    path = journal_of(state_dir)
+    path.unlink()
+    path.with_name(f"{path.name}-wal").unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE chunk (mine)")
+    path.chmod(0o600)
+
+    done = run_python(f"{TASK}\ncall(2)", otlp.http_env | {"EVENT_FLUSH_TIMEOUT": "20"})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is an SQLite file of something else, not a journal") == 1
+    assert otlp.wait_for(lambda receiver: [record for record in receiver.logs() if record.body == "of 2"])
+    assert otlp.wait_for(lambda receiver: len([span for span in receiver.spans() if span.name == "Short"]) == 2)
+
+
+def test_a_launched_task_imports_no_transport(state_dir: Path, refusing_port: int, tmp_path: Path) -> None:
+    """
+    Neither gRPC nor an HTTP client, which take longer to import than a short task takes.
+    """
+    environment = dead(refusing_port) | {"LOADED_FILE": str(tmp_path / "loaded")}
+    done = run_python("from tests.pipelines import loaded; loaded.run(recipe_run_id=1)", environment)
+    assert done.returncode == 0, done.stderr
+
+    loaded = set(json.loads((tmp_path / "loaded").read_text()))
+    assert "opentelemetry.sdk.trace" in loaded
+    assert not loaded & {"grpc", "requests", "urllib3", "http.client", "opentelemetry.sdk.metrics"}
+    assert "Loaded" in pending_spans(state_dir)
