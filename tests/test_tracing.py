@@ -502,19 +502,20 @@ for number in (7, 7, 8):
 @pytest.mark.parametrize("preference", [None, pytest.param("cumulative", marks=pytest.mark.once)])
 def test_each_attempt_is_counted_once_as_in_7_x(otlp: OtlpReceiver, preference: str | None) -> None:
     """
-    Also a repeated one with the same attributes: the sum over all processes is their number.
+    Also a killed one, and a repeated one with the same attributes: the sum over all processes is their number.
 
     Either the points are increments, as the author's are, or each attempt has a series of its own.
     """
     variables = {} if preference is None else {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference}
     environment = {**otlp.grpc_env, **variables, "NOMAD_ALLOC_ID": "a1"}
+    assert run_python(EXECUTED, {**environment, "IS_KILLED": "1"}).returncode == -9
     done = run_python(EXECUTED, environment)
     assert done.returncode == 0, done.stderr
 
     def counted() -> list[Metric]:
         return [metric for metric in otlp.metrics() if metric.name == "dkist.processing.tasks.executed"]
 
-    otlp.wait_for(lambda _: sum(len(metric.points) for metric in counted()) >= 3)
+    otlp.wait_for(lambda _: sum(len(metric.points) for metric in counted()) >= 4)
     assert {(metric.kind, metric.unit, metric.description) for metric in counted()} == {
         ("sum", "1", "The number of tasks executed in the processing stack.")
     }
@@ -525,15 +526,15 @@ def test_each_attempt_is_counted_once_as_in_7_x(otlp: OtlpReceiver, preference: 
     if preference is not None:
         # A total may be exported more than once.
         points = list({point.attributes["cicd.pipeline.task.run.id"]: point for point in points}.values())
-    assert [point.value for point in points] == [1] * 3
+    assert [point.value for point in points] == [1] * 4
     nomad = {f"nomad.allocation.{name}": f"unknown-allocation-{name}" for name in ("name", "group")}
     identity = {"workflow.name": "W", "workflow.version": "1", "task.name": "Counted", "nomad.allocation.id": "a1"}
     ids = [point.attributes.get("cicd.pipeline.task.run.id") for point in points]
     assert [
         {name: value for name, value in point.attributes.items() if name != "cicd.pipeline.task.run.id"}
         for point in points
-    ] == [{"recipe.run.id": number, **identity, **nomad} for number in (7, 7, 8)]
-    assert len(set(ids)) == (1 if preference is None else 3)
+    ] == [{"recipe.run.id": number, **identity, **nomad} for number in (7, 7, 7, 8)]
+    assert len(set(ids)) == (1 if preference is None else 4)
 
 
 FIELDS = """
