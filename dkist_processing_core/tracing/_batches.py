@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dkist_processing_core.otlp import Signal
@@ -64,6 +64,10 @@ class Batches:
         self._batches.append(batch)
         return batch
 
+    def of(self, signal: Signal) -> "Batch | None":
+        """Return the batch of a signal; None if this process does not append it."""
+        return next((batch for batch in self._batches if batch.signal == signal), None)
+
     def append(self, patience: float | None = None, *, is_last: bool = False) -> None:
         """Encode and append all items; the arguments are those of `TelemetryJournal.append_pending`."""
         for batch in self._batches:
@@ -105,10 +109,13 @@ class Batch:
     ) -> None:
         """Store the arguments of `Batches.add`."""
         self._batches = batches
-        self._signal = signal
+        self.signal = signal
         self._encode = encode
         self._most_items = most_items
         self._items: deque[Any] = deque()
+        self._unconfirmed: list[Any] = []
+        self.on_appended: Callable[[Iterable[Any]], object] | None = None
+        """It is called with items that the journal has."""
 
     def add(self, item: Any) -> None:
         """Add an item; if the batch is full, encode and append it."""
@@ -125,12 +132,17 @@ class Batch:
                 try:
                     requests = self._encoded(items)
                     for count, body in requests:
-                        self._batches.journal.keep(self._signal, count, body)
+                        self._batches.journal.keep(self.signal, count, body)
+                    if self.on_appended is not None:
+                        self._unconfirmed += items
                     items = []
                 finally:
                     # An exception of one of our signal handlers, which are not deferred, loses nothing.
                     self._items.extendleft(reversed(items))
                 self._batches.journal.append_pending()
+            if self._unconfirmed and self.on_appended is not None and not self._batches.journal.is_pending:
+                confirmed, self._unconfirmed = self._unconfirmed, []
+                self.on_appended(confirmed)
 
     def clear(self) -> None:
         """Drop all items."""
@@ -151,7 +163,7 @@ class Batch:
             return [(len(items), self._encode(items).SerializeToString())]
         except Exception as error:  # noqa: BLE001 - an author's value may be any object
             if len(items) == 1:
-                logger.debug("an item of %s cannot be encoded\n%s", self._signal, redacted_stack(error))
+                logger.debug("an item of %s cannot be encoded\n%s", self.signal, redacted_stack(error))
                 return []
             return [encoded for item in items for encoded in self._encoded([item])]
 

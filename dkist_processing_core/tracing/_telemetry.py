@@ -240,7 +240,10 @@ class Telemetry:
     def report_open_spans(self, report: Callable[[dict[str, Any]], object]) -> None:
         """Report the open spans that have exported ones below them: another process ends them if this one is killed."""
         if hasattr(self._providers.get("traces"), "add_span_processor"):
-            report_open_spans(self._providers["traces"], report, is_confirmed=False)
+            batch = None if self._batches is None else self._batches.of("traces")
+            have_left = report_open_spans(self._providers["traces"], report, is_confirmed=batch is not None)
+            if batch is not None:
+                batch.on_appended = have_left
 
     @contextlib.contextmanager
     def scope(self, subject: Run | Attempt, attributes: Mapping[str, Any], span: SpanContext) -> Iterator[None]:
