@@ -10,12 +10,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.metrics.snapshot import Snapshot
 from dkist_processing_core.process.descriptors import OwnSockets
 from dkist_processing_core.text import show
 from dkist_processing_core.text.internal_errors import log_internal_error_once
+
+if TYPE_CHECKING:
+    from dkist_processing_core.metrics.snapshot import Snapshot
 
 METRICS_PATH = "/metrics"
 Health = Callable[[], tuple[bool, Mapping[str, object]]]
@@ -46,7 +49,7 @@ def address_of(text: str, what: str = "health") -> tuple[str, int]:
 
 
 @contextmanager
-def served(address: tuple[str, int], health: Health, snapshot: Snapshot | None = None) -> Iterator[str]:
+def served(address: tuple[str, int], health: Health, snapshot: "Snapshot | None" = None) -> Iterator[str]:
     """
     Answer each request with the health as JSON, with status 200 if it is good and otherwise with 503.
 
