@@ -302,7 +302,6 @@ def test_telemetry_comes_from_reporters_and_from_the_handlers_of_consumers() -> 
     assert {start for start, end in lines if end.startswith("otlp_")} == {
         "dag_processor",
         "launcher",
-        "from_task",
         "from_consumers",
     }
 
