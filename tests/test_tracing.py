@@ -180,6 +180,7 @@ def test_the_author_s_metrics_spans_and_log_records_arrive(otlp: OtlpReceiver) -
     assert spans["fine"][0].status_code == "OK"
     assert metric.unit == "1"
     assert record.trace_id == attempt.trace_id
+    assert f"trace_id={attempt.trace_id} span_id={attempt.span_id}\n" in done.stderr
     assert record.attributes["cicd.pipeline.run.id"] == attempt.attributes["cicd.pipeline.run.id"]
     for each in (attempt, spans["doubtful"][0], spans["Run"][0], record, metric):
         resource = [each.resource[f"service.{name}"] for name in ("version", "instance.id", "name.alias")]

@@ -113,10 +113,16 @@ class Lifecycle:
             with self._errors_logged("log records are not shown"):
                 self._shown.enter_context(shown_log())
         with self._errors_logged("the attempt is not traced"):
+            is_outermost = not trace.get_current_span().get_span_context().is_valid
             self._span = self._stack.enter_context(self._mode.open_span(self._telemetry, self._attributes))
             carrier = self._reporter.carrier = Carrier.of(self._span.get_span_context())
             if not self.attempt.run.is_by_hand:
                 self._stack.enter_context(_lent_to_subprocesses(carrier))
+            if self._telemetry.is_tracing and is_outermost:
+                # Not on each line, to keep them readable. Not exported, since an exported record has the ids anyway.
+                name, number, run_id = self.attempt.task_name, self.attempt.attempt, self.attempt.run.run_id
+                ids = carrier.traceparent.split("-")[1:3]
+                logger.info("%s, attempt %d of run %s: trace_id=%s span_id=%s", name, number, run_id, *ids)
             self._stack.enter_context(
                 self._telemetry.scope(self.attempt, self._attributes, self._span.get_span_context())
             )
