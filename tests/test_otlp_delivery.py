@@ -554,7 +554,9 @@ def test_a_fork_beside_a_delivery_is_safe(receiver: OtlpReceiver, protocol: str)
     done = run_python(FORKING, environment(receiver, protocol))
 
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
-    assert len({span.span_id for span in receiver.spans()}) == len(receiver.spans()) == 40
+    # A process of an earlier test may have sent its own spans just before its end.
+    found = [name for name in names_in(receiver) if name.startswith(("span ", "child "))]
+    assert len(set(found)) == len(found) == 40, done.stderr
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

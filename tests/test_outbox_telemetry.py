@@ -29,6 +29,8 @@ from tests.otlp_requests import append, books_of, open_journal
 from tests.running import ROOT
 from tests.services.otlp import Answer, OtlpReceiver
 
+pytestmark = pytest.mark.once
+
 SECRET = "s3cret-of-the-collector"
 
 
