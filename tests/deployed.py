@@ -19,7 +19,7 @@ PROMETHEUS = FOLDER / "prometheus"
 RULES = sorted((PROMETHEUS / "rules").iterdir())
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "grafana" / "dashboards").iterdir())}
 # The windows of the dashboards depend on the page in Grafana.
-_WINDOWS = {"$__rate_interval": "1m", "$__range": "1h"}
+_WINDOWS = {"$__rate_interval": "1h", "$__range": "1h"}
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -21,6 +21,8 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Event
 from dkist_processing_core.journal.message import to_message
+from dkist_processing_core.journal.otlp import OtlpJournal
+from dkist_processing_core.otlp.destination import destination_of, journal_path
 from tests.conftest import CLEANED_NAMES, CLEANED_PREFIXES
 from tests.deployed import RULES, jobs
 from tests.running import ROOT, command
@@ -33,16 +35,25 @@ from tests.services.sockets import LOOPBACK, free_ports
 from tests.services.storage import disk_folder
 
 SECONDS = 30.0
-INTERVAL = "250ms"
+INTERVAL = "500ms"
 EXCHANGE = "workflow.events.x"
 PROGRAMS = """
+import os, time
 from dkist_processing_core import Consumer
 
-operators = Consumer("operators", max_tries=1)
+operators = Consumer("operators", max_tries=2, first_pause=0.1)
+tried = set()
 
 @operators.on("task.failed")
 def announce(failure):
-    pass
+    if os.path.exists("give_up") or failure.id not in tried:
+        tried.add(failure.id)
+        raise LookupError(failure.task_name)
+
+@operators.on("task.progressed")
+def follow(progress):
+    while os.path.exists("hold"):
+        time.sleep(0.05)
 """
 # The thresholds and windows of the alerts, for faults that last seconds.
 _SHORTER = {
@@ -106,23 +117,51 @@ class Site:
         """
         Append events to the outbox of the site, as a task does that ends before they are sent.
         """
+        with open_bus(self.settings()).open_journal() as journal:
+            journal.append([to_message(event, EXCHANGE) for event in events])
+
+    def settings(self) -> DKISTProcessingCoreConfiguration:
+        """
+        Return the settings of the site's processes.
+        """
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
-                journal.append([to_message(event, EXCHANGE) for event in events])
+            return DKISTProcessingCoreConfiguration.read()
 
-    def fires(self, alert: str) -> None:
+    def create_journal_of_telemetry(self) -> None:
         """
-        Wait until an alert fires.
+        Create the journal in which the processes of the site wait for the collector, as their first span does.
         """
-        self.prometheus.wait_for(lambda server: alert in server.firing(), SECONDS)
+        settings = self.settings()
+        OtlpJournal.open(journal_path(settings), destination=destination_of(settings)).close()
 
-    def ends(self, alert: str) -> None:
+    @contextmanager
+    def flag(self, name: str) -> Iterator[None]:
+        """
+        Have the handlers of the consumer fail (`give_up`) or wait (`hold`) during the block.
+        """
+        (self.folder / name).touch()
+        try:
+            yield
+        finally:
+            (self.folder / name).unlink()
+
+    def fires(self, alert: str, labels: str = "") -> None:
+        """
+        Wait until an alert fires, of those with these labels.
+        """
+        self.prometheus.wait_for(lambda server: server.query(_firing(alert, labels)), SECONDS)
+
+    def ends(self, alert: str, labels: str = "") -> None:
         """
         Wait until an alert does not fire any more.
         """
-        self.prometheus.wait_for(lambda server: alert not in server.firing(), SECONDS)
+        self.prometheus.wait_for(lambda server: not server.query(_firing(alert, labels)), SECONDS)
+
+
+def _firing(alert: str, labels: str) -> str:
+    return f'ALERTS{{alertstate="firing", alertname="{alert}", {labels}}}'
 
 
 @contextmanager
@@ -148,17 +187,17 @@ def open_site(broker: Broker, folder: Path) -> Iterator[Site]:
             "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(ROOT / "examples")]),
         }
         environment = clean | broker.env | otlp.grpc_env | own
-        ports = dict(zip(("collect", "consume"), free_ports(2), strict=True))
+        ports = dict(zip(("collect", "relay", "consume"), free_ports(3), strict=True))
         programs = {
-            "collect": ["collect", "--listen", str(ports["collect"])],
-            "consume": ["consume", "site_programs:operators", "--listen", str(ports["consume"])],
+            "collect": ["collect"],
             "relay": ["outbox", "relay"],
+            "consume": ["consume", "site_programs:operators"],
         }
         processes = {}
         for name, arguments in programs.items():
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command(*arguments)],
+                ["setpriv", "--pdeathsig", "KILL", *command(*arguments, "--listen", str(ports[name]))],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

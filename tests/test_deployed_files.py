@@ -19,6 +19,7 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
+from dkist_processing_core.metrics import declarations
 from dkist_processing_core.settings.configuration import DKISTProcessingCoreConfiguration
 from tests.deployed import DASHBOARDS, FOLDER, PROMETHEUS, RULES, alerts, metrics_in, queries, read_yaml, records
 from tests.running import ROOT
@@ -248,6 +249,18 @@ class TestDashboards:
 
         assert checked.returncode == 0, checked.stderr
         assert f"{len(found)} rules found" in checked.stdout
+
+    def test_each_metric_is_one_that_is_declared(self) -> None:
+        """A query of a name that no process serves would show nothing, and an alert on it would never fire."""
+        used = [query for dashboard in DASHBOARDS.values() for _, query in queries(dashboard)]
+        used += [rule["expr"] for rule in [*alerts(), *records()]]
+        read = {name for expression in used for name in metrics_in(expression) if ":" not in name}
+
+        ours = {re.sub(r"_(bucket|count|sum)$", "", name) for name in read - {"up"} if not name.startswith("rabbitmq_")}
+
+        declared = (*declarations.OF_ATTEMPTS, *declarations.OF_CONSUMERS, *declarations.OF_RELAY)
+        assert ours - {metric.series_name for metric in declared} == set()
+        assert len(ours) > 15
 
     def test_dashboards_and_alerts_use_the_records_that_exist(self) -> None:
         """A record that nothing reads would be evaluated for nothing."""

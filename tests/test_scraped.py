@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from dkist_processing_core.events import Event, TaskDispatched, WorkflowFinished, WorkflowStarted
-from tests.deployed import DASHBOARDS, queries
-from tests.facts import failed, finished, make, started
+from tests.deployed import DASHBOARDS, alerts, metrics_in, queries
+from tests.facts import failed, finished, make, progressed, started
 from tests.services.broker import open_broker
 from tests.services.rabbitmq import RabbitMQNode
-from tests.site import SECONDS, Site, open_site
+from tests.site import EXCHANGE, SECONDS, Site, open_site
 
 # On a loaded machine the example takes minutes.
 pytestmark = [pytest.mark.prometheus, pytest.mark.rabbitmq, pytest.mark.timeout(400)]
@@ -37,13 +37,14 @@ def earlier_run(number: int) -> list[Event]:
     events: list[Event] = [make(WorkflowStarted, time=now, **facts)]
     for task in ("ParseFrames", "FitLimb"):
         at = {"time": now, **facts}
-        end = {"time": now + timedelta(seconds=2), "duration_seconds": 2.0, "peak_memory_bytes": 200_000_000, **facts}
+        ended = {"time": now + timedelta(seconds=2), "duration_seconds": 2.0, "peak_memory_bytes": 200_000_000, **facts}
         events += [
             make(TaskDispatched, task, queued_seconds=0.3, **at),
             started(task, **environment, **at),
-            failed(task, **end) if task == "FitLimb" else finished(task, **end),
+            failed(task, **ended) if task == "FitLimb" else finished(task, **ended),
         ]
-    return [*events, make(WorkflowFinished, time=now + timedelta(seconds=3), duration_seconds=3.0, **facts)]
+    end = now + timedelta(seconds=3)
+    return [*events, make(WorkflowFinished, time=end, ended_at=end, duration_seconds=3.0, **facts)]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,7 @@ def site(rabbitmq: RabbitMQNode, tmp_path_factory: pytest.TempPathFactory) -> It
     """
     with open_broker(rabbitmq) as broker, open_site(broker, tmp_path_factory.mktemp("site")) as site:
         site.prometheus.wait_for(lambda server: set(server.targets().values()) == {"up"}, 4 * SECONDS)
+        site.create_journal_of_telemetry()
         for number in range(2):
             site.report(*earlier_run(number))
             _wait_for_ends(site, 2 * (number + 1))
@@ -76,9 +78,9 @@ def test_every_process_is_scraped(site: Site) -> None:
     """
     The deployed jobs find the metrics of each process, and of the broker.
     """
-    jobs = site.prometheus.targets()
+    jobs = dict.fromkeys(("dkist-core-collect", "dkist-core-relay", "dkist-core-consume", "rabbitmq"), "up")
 
-    assert jobs == dict.fromkeys(("dkist-core-collect", "dkist-core-consume", "rabbitmq"), "up")
+    site.prometheus.wait_for(lambda server: server.targets() == jobs, SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,6 @@ def test_every_process_is_scraped(site: Site) -> None:
     [
         pytest.param(name, title, query, id=f"{name}-{title}-{number}")
         for name, dashboard in DASHBOARDS.items()
-        if name != "delivery"
         for number, (title, query) in enumerate(queries(dashboard, workflow=WORKFLOW))
     ],
 )
@@ -96,9 +97,9 @@ def test_each_query_of_a_dashboard_has_data(site: Site, name: str, title: str, q
     """
     del name, title
 
-    found = site.prometheus.wait_for(lambda server: server.query(query), SECONDS)
-
-    assert any(math.isfinite(float(each["value"][1])) for each in found), found
+    site.prometheus.wait_for(
+        lambda server: any(math.isfinite(float(each["value"][1])) for each in server.query(query)), SECONDS
+    )
 
 
 def test_a_mark_in_a_panel_leads_to_a_trace_that_the_receiver_got(site: Site) -> None:
@@ -116,7 +117,7 @@ def test_a_mark_in_a_panel_leads_to_a_trace_that_the_receiver_got(site: Site) ->
 
 class TestAlerts:
     """
-    One alert of each kind fires for a real cause, and ends when it is mended.
+    Alerts of attempts, of delivery and of services fire for a real cause, and end when it is mended.
     """
 
     def test_failed_attempts(self, site: Site) -> None:
@@ -134,11 +135,61 @@ class TestAlerts:
         at = datetime.now(UTC)
         facts = {"workflow_name": "site_silent", "run_id": f"silent-{at:%H%M%S}"}
         site.report(started("Gather", time=at, **facts))
-        site.fires("DkistCoreWorkflowSilent")
+        silent = ("DkistCoreWorkflowSilent", 'cicd_pipeline_name="site_silent"')
+        site.fires(*silent)
 
         site.report(finished("Gather", time=at + timedelta(seconds=3), **facts))
 
-        site.ends("DkistCoreWorkflowSilent")
+        site.ends(*silent)
+
+    def test_a_broker_that_cannot_be_reached(self, site: Site) -> None:
+        """Events wait and become more, and consumers have no connection, until the network is back."""
+        site.proxy.refuse()
+        site.proxy.cut()
+        try:
+            site.fires("DkistCoreDisconnected")
+            site.report(*[progressed("Gather", number, run_id="waiting") for number in range(20)])
+            site.fires("DkistCoreEventsGrow")
+            site.fires("DkistCoreEventsLate")
+        finally:
+            site.proxy.accept()
+
+        for alert in ("DkistCoreDisconnected", "DkistCoreEventsGrow", "DkistCoreEventsLate"):
+            site.ends(alert)
+
+    def test_events_that_the_broker_refuses(self, site: Site) -> None:
+        """A queue that is full refuses a message, until it is gone and the message is tried again."""
+        site.prometheus.wait_for(lambda server: server.query("dkist_core_outbox_pending"), SECONDS)
+        with site.broker.connect() as connection:
+            channel = connection.channel()
+            channel.queue_declare("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+            channel.queue_bind("full", EXCHANGE, "task.progressed.site_refused.#")
+            site.report(*[progressed("Gather", number, workflow_name="site_refused") for number in range(3)])
+            site.fires("DkistCoreEventsSetAside")
+            channel.queue_delete("full")
+
+        site.run("outbox", "retry", "--all")
+
+        site.ends("DkistCoreEventsSetAside")
+
+    def test_dead_letters(self, site: Site) -> None:
+        """A handler fails for good, until an operator discards the event."""
+        with site.flag("give_up"):
+            site.report(failed("Gather", time=datetime.now(UTC), run_id=f"dead-{datetime.now(UTC):%H%M%S}"))
+            site.fires("DkistCoreDeadLetters")
+
+        site.run("dead-letters", "discard", "--all", "--yes")
+
+        site.ends("DkistCoreDeadLetters")
+
+    def test_a_consumer_that_is_behind(self, site: Site) -> None:
+        """A handler takes long, and later events wait for it."""
+        with site.flag("hold"):
+            at = datetime.now(UTC)
+            site.report(*[progressed("Gather", number, time=at, run_id=f"slow-{at:%H%M%S}") for number in range(10)])
+            site.fires("DkistCoreConsumerLags")
+
+        site.ends("DkistCoreConsumerLags")
 
     def test_a_process_that_does_not_answer(self, site: Site) -> None:
         """A stopped process has no metrics; it has them again when it goes on."""
@@ -159,3 +210,14 @@ class TestAlerts:
             site.broker.node.memory_alarm(on=False)
 
         site.ends("DkistCoreBrokerBlocks")
+
+
+def test_each_metric_of_a_rule_is_one_that_is_scraped(site: Site) -> None:
+    """
+    A rule that reads a name which no process serves would never fire.
+    """
+    read = set().union(*(metrics_in(alert["expr"]) for alert in alerts()))
+    known = {each["metric"]["__name__"] for each in site.prometheus.query('{__name__!=""}')}
+
+    # It is absent as long as nothing waits.
+    assert {name for name in read if ":" not in name} - {"dkist_core_outbox_oldest_time_seconds"} - known == set()
