@@ -54,7 +54,8 @@ def site(rabbitmq: RabbitMQNode, tmp_path_factory: pytest.TempPathFactory) -> It
     """
     with open_broker(rabbitmq) as broker, open_site(broker, tmp_path_factory.mktemp("site")) as site:
         site.prometheus.wait_for(lambda server: set(server.targets().values()) == {"up"}, 4 * SECONDS)
-        site.create_journal_of_telemetry()
+        with site.journal_of_telemetry():
+            pass  # the books of a host are served before its first span
         for number in range(2):
             site.report(*earlier_run(number))
             _wait_for_ends(site, 2 * (number + 1))
@@ -190,6 +191,14 @@ class TestAlerts:
             site.fires("DkistCoreConsumerLags")
 
         site.ends("DkistCoreConsumerLags")
+
+    def test_telemetry_beyond_the_bound_of_its_journal(self, site: Site) -> None:
+        """A journal is at its bound, so that spans are dropped; afterwards, none are."""
+        with site.journal_of_telemetry(most_bytes=1) as journal:
+            journal.append("traces", 500, b"x")
+        site.fires("DkistCoreTelemetryDropped")
+
+        site.ends("DkistCoreTelemetryDropped")
 
     def test_a_process_that_does_not_answer(self, site: Site) -> None:
         """A stopped process has no metrics; it has them again when it goes on."""
