@@ -72,6 +72,13 @@ def test_a_new_consumer_takes_in_what_its_queue_has_dropped_before_the_first_com
     simulate(case.start, expected=case.expected, observed=case.observed, faults=["drop"], histories=30, seed=0)
 
 
+def test_a_consumer_takes_in_what_its_queue_has_dropped_before_it_believes_a_provisional_report() -> None:
+    """A comparison with the archive is sooner than the time for which a provisional report waits."""
+    case, faults = CORRECT_CONSUMERS["counts"], ["drop", "repeat"]
+
+    simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=30, seed=19)
+
+
 @pytest.mark.parametrize("name", ["counts", "records_in_order"])
 def test_a_consumer_survives_refusals_of_its_database_and_the_end_of_one_of_two_processes(name: str) -> None:
     """

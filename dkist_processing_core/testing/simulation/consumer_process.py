@@ -108,9 +108,14 @@ class _Process:
         return self._world.has_ended
 
     def _wait(self) -> bool:
-        """Advance the clock to the time when the next row is due; return False if there is none."""
+        """
+        Advance the clock to the time when the next row is due; return False if there is none.
+
+        Also return False if the queue has dropped something: a real consumer would compare its inbox with the archive
+        before that time, and here the next start of the process compares it.
+        """
         due = self._service.inbox.next_due()
-        if due is None:
+        if due is None or self._world.bus.has_dropped:
             return False
         # The clock has whole microseconds, and must not stop just before that time.
         self._world.clock.advance(max(0.0, due - self._world.clock()) + _TICK_SECONDS)
