@@ -258,7 +258,7 @@ def test_the_only_workflow_of_a_script_needs_no_name(tmp_path: Path) -> None:
         ("tests.pipelines:First", "tests.pipelines:First is a class, expected a Workflow; the workflows in"),
         (
             "tests.pipelines",
-            "the workflows in tests.pipelines are: diamond, endless, killed, kept; name one, for example",
+            "the workflows in tests.pipelines are: diamond, endless, killed, loaded, kept; name one, for example",
         ),
         ("tests.facts", "tests.facts defines no workflow; expected one"),
         ("not a module", "found 'not a module', expected MODULE:WORKFLOW"),

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
 
-from dkist_processing_core.bus.amqp import pika_connection
+from dkist_processing_core.bus.amqp import connection_parameters
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.bus.amqp.errors import explain
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -158,7 +158,7 @@ def test_a_silent_network_is_given_up_and_tried_again(
     """
     behind, proxy = proxied
     settings = settings_of(behind)
-    monkeypatch.setattr(pika_connection, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(connection_parameters, "HEARTBEAT_SECONDS", 1)
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
@@ -396,7 +396,7 @@ def test_every_line_that_the_page_explains_is_one_that_is_said() -> None:
     quoted = re.findall(r"^\| `(.+?)` \|", table, flags=re.MULTILINE)
     constants = {
         node.value
-        for package in ("bus", "consumer", "delivery", "journal", "tracing")
+        for package in ("bus", "consumer", "delivery", "journal", "otlp", "tracing")
         for path in (ROOT / "dkist_processing_core" / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -404,4 +404,4 @@ def test_every_line_that_the_page_explains_is_one_that_is_said() -> None:
 
     unsaid = [text for text in quoted if not any(text in constant for constant in constants)]
 
-    assert (len(quoted), unsaid) == (20, [])
+    assert (len(quoted), unsaid) == (22, [])

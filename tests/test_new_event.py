@@ -53,7 +53,7 @@ print(sorted(schema(TaskApplauded)["properties"]))
 """
 FIELD = """    frames: Annotated[Count | None, about("How many frames the task has written.")] = None
 """
-BEFORE_PEAK = """    if event.peak_memory_bytes is not None:
+BEFORE_PEAK = """    if event.peak_memory is not None:
 """
 SHORT = """    if event.frames is not None:
         yield f"{event.frames} frames"

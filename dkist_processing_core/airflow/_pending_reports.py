@@ -38,7 +38,8 @@ def pending_reports(run: Run) -> list[Event]:
         return reports
     with at_most(_READING_SECONDS, LOOK) as seconds, bus.open_journal(patience=RUN_CALLBACK.journal) as journal:
         until, after = time.monotonic() + seconds, 0
-        while (entries := journal.pending(after, _PAGE)) and time.monotonic() < until:
+        # The first page takes only milliseconds, so it is read although the time is used up.
+        while (entries := journal.pending(after, _PAGE)) and (not after or time.monotonic() < until):
             after = entries[-1].seq
             for message in (entry.message for entry in entries):
                 # A long run id is cut there.

@@ -12,7 +12,6 @@ from dkist_processing_core.consumer.declaration import Declaration, check_worker
 from dkist_processing_core.consumer.signals import signals_raise
 from dkist_processing_core.consumer.since import moment_of
 from dkist_processing_core.errors import ConfigurationError, ExtraMissingError
-from dkist_processing_core.metrics.serving import address_of
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.reading import read_settings
 
@@ -76,6 +75,7 @@ class Consumer(Declaration):
         """
         # Imported here: commands that only read events import this package too, and start sooner without them.
         from dkist_processing_core.metrics.sending import is_sent  # noqa: PLC0415
+        from dkist_processing_core.metrics.serving import address_of  # noqa: PLC0415
         from dkist_processing_core.metrics.snapshot import check_extra  # noqa: PLC0415
 
         if not self.handlers and not self.timers:

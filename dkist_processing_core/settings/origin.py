@@ -21,7 +21,7 @@ VARIABLE = "DKIST_CORE_ORIGIN"
 """The variable that passes an origin to another process; a release that does not know it reads the settings again."""
 # From a file `.env`, only entries that may be settings are passed on, and secrets, to redact them; a test checks the
 # names.
-_OF_SETTINGS = ("BUILD_", "MESH_", "ISB_", "EVENT_", "DKIST_CORE_", "RETRY_", "PIP_", "IS_NOTEBOOK_", "OTEL_")
+_OF_SETTINGS = ("BUILD_", "MESH_", "ISB_", "EVENT_", "DKIST_", "RETRY_", "PIP_", "IS_NOTEBOOK_", "OTEL_")
 # A variable has at most 128 KiB (MAX_ARG_STRLEN, execve(2)): the kernel does not start a process with a longer one.
 _MOST_HANDED_OVER = 100_000
 _FILE = ".env"

@@ -26,11 +26,8 @@ from dkist_processing_core.bus.amqp import deliveries, tls
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE
 from dkist_processing_core.bus.amqp.frames import Frames
 from dkist_processing_core.bus.amqp.pika_logs import pika_silenced
-from dkist_processing_core.journal.message import APP_ID
 from dkist_processing_core.process.descriptors import HeldDescriptors, OwnSockets, move_up
-from dkist_processing_core.settings.interface import Settings
 
-HEARTBEAT_SECONDS = 10
 CLOSING_SECONDS = 0.25
 # AMQP 0.9.1: a frame begins with type, channel and size; a content header begins with class, weight and body size.
 _FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
@@ -38,25 +35,6 @@ _READ_BYTES = 64 * 1024
 # The arguments of `socket.getaddrinfo` after host and port, by pika's names.
 _LOOKED_UP_BY = ("family", "socktype", "proto", "flags")
 _log = logging.getLogger(__name__)
-
-
-def parameters(settings: Settings, timeout: float) -> pika.ConnectionParameters:
-    """Return pika's parameters for the broker of the settings; each step of connecting has `timeout` seconds."""
-    service = settings.isb_mesh_service
-    return pika.ConnectionParameters(
-        host=service.host,
-        port=service.port,
-        virtual_host=settings.isb_vhost,
-        credentials=pika.PlainCredentials(settings.isb_username, settings.isb_password, erase_on_connect=True),
-        heartbeat=HEARTBEAT_SECONDS,
-        socket_timeout=timeout,
-        stack_timeout=timeout,
-        connection_attempts=1,
-        ssl_options=pika.SSLOptions(tls.make_context(settings), tls.server_name(settings))
-        if tls.is_wanted(settings)
-        else None,
-        client_properties={"connection_name": APP_ID},
-    )
 
 
 class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]

@@ -20,8 +20,9 @@ import pika.frame
 import pika.spec
 from pika.exceptions import ChannelClosedByClient
 
+from dkist_processing_core.bus.amqp.connection_parameters import parameters
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE, LOST, PIKA_ERRORS, explain
-from dkist_processing_core.bus.amqp.pika_connection import CLOSING_SECONDS, Connection, parameters
+from dkist_processing_core.bus.amqp.pika_connection import CLOSING_SECONDS, Connection
 from dkist_processing_core.bus.amqp.pika_logs import filter_pika, pika_silenced
 from dkist_processing_core.errors import BusError, BusUnreachableError
 from dkist_processing_core.settings.interface import Settings

@@ -54,7 +54,7 @@ def outbox_drain(
     ] = None,
 ) -> None:
     """
-    Deliver the pending messages of the outbox and the telemetry of the settings now.
+    Deliver the pending messages and telemetry of the settings now.
 
     These include the messages of killed processes. The command connects at once, even if the broker was unreachable a
     moment ago. It ends when no message is pending, or with the error of the broker. While another process delivers, the
@@ -83,7 +83,7 @@ def outbox_relay(
     ] = None,
 ) -> None:
     """
-    Deliver the outbox and the telemetry of the settings continuously.
+    Deliver the outbox and the telemetry continuously.
 
     Run this command as a service: it delivers the messages, spans, metrics and log records that the processes of this
     host leave behind. If the folder, a file, the broker or a collector is not available, it waits without a limit. It
