@@ -80,7 +80,7 @@ def test_tasks_run_in_dependency_order_each_in_its_own_process(capfd: pytest.Cap
         assert attempt.duration_seconds == result[task.name].duration_seconds
         life = (attempt.end.time - attempt.started_at).total_seconds()
         assert sum(attempt.end.phases.values()) < attempt.duration_seconds <= life + 0.01
-        # The call alone takes milliseconds. On a busy host the launcher takes most of the time before the process starts.
+        # The call takes milliseconds. A launcher on a busy host takes most of the time before the process starts.
         assert attempt.duration_seconds > life / 4
         assert f"{task.name}: finished in {duration(attempt.duration_seconds)} (" in shown.err
 
