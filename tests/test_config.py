@@ -325,6 +325,15 @@ def test_a_file_may_hold_what_is_not_ours(tmp_path: Path) -> None:
     assert DKISTProcessingCoreConfiguration().build_version == "7"
 
 
+@pytest.mark.parametrize("endpoint", ["http://collector.example:99999", "https://c.example:port/x", "c.example:99999"])
+def test_an_endpoint_with_a_wrong_port_is_refused(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable, as for any wrong value."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+
+    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
+        DKISTProcessingCoreConfiguration.read()
+
+
 def test_an_endpoint_may_be_an_address_alone() -> None:
     """For gRPC the specification allows host and port without a scheme."""
     settings = DKISTProcessingCoreConfiguration(otel_exporter_otlp_endpoint="collector.example:4317")

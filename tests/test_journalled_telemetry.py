@@ -204,6 +204,39 @@ with Forks(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 """
 
 
+MANY_FORKS = """
+import logging, os
+from dkist_processing_core import TaskBase
+
+class Forks(TaskBase):
+    def run(self):
+        for number in range(40):
+            with self.telemetry_span("parent"):
+                pass
+            if not os.fork():
+                with self.telemetry_span(f"fork {number}"):
+                    pass
+                logging.getLogger("a").warning("fork %d", number)
+                raise SystemExit(0)
+        for number in range(40):
+            os.wait()
+
+with Forks(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+@pytest.mark.once
+def test_forks_that_compete_for_the_journal_all_end(state_dir: Path, refusing_port: int) -> None:
+    """
+    The interpreter may stop the thread that appends while it holds a lock; what ends after that must not wait for it.
+    """
+    done = run_python(MANY_FORKS, dead(refusing_port))
+
+    assert done.returncode == 0, done.stderr
+    assert pending_spans(state_dir).count("parent") == 40
+
+
 def test_each_fork_keeps_its_own_spans_and_none_of_its_parent_s(state_dir: Path, refusing_port: int) -> None:
     """
     A worker of `multiprocessing` ends without the functions that are registered for the exit.

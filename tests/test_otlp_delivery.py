@@ -21,7 +21,7 @@ import pytest
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.otlp import OtlpBooks
-from dkist_processing_core.otlp import SIGNALS, Signal, destination_of, journal_path, lock_path
+from dkist_processing_core.otlp import SIGNALS, Signal, address_of, destination_of, journal_path, lock_path
 from dkist_processing_core.otlp.delivery import Delivery
 from dkist_processing_core.otlp.drainer import TelemetryDrainer, deliver_own
 from dkist_processing_core.otlp.options import options_of, url_of
@@ -694,6 +694,28 @@ def test_the_url_over_http_follows_the_specification(
         monkeypatch.setenv(name, value)
 
     assert url_of(read_settings(), "traces") == url
+
+
+@pytest.mark.parametrize(
+    ("protocol", "endpoint", "address"),
+    [
+        ("http/protobuf", "https://gateway.example/otlp", ("gateway.example", 443)),
+        ("http/protobuf", "http://gateway.example", ("gateway.example", 80)),
+        ("http/protobuf", "http://gateway.example:4318", ("gateway.example", 4318)),
+        ("grpc", "https://gateway.example", ("gateway.example", 4317)),
+        ("grpc", "gateway.example", ("gateway.example", 4317)),
+    ],
+)
+def test_the_address_that_is_tried_first_is_that_of_the_requests(
+    protocol: str, endpoint: str, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Over HTTP a URL without a port has the port of its scheme.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+
+    assert address_of(read_settings(), "traces") == address
 
 
 @pytest.mark.parametrize(

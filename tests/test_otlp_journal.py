@@ -204,6 +204,19 @@ def test_on_a_full_disk_an_empty_journal_takes_nothing_and_counts_it(path: Path)
         journal.append("traces", 3, bytes(200_000))
 
         assert journal.books()["traces"] == OtlpBooks(pending=0, delivered=0, refused=0, dropped=3)
+        with pytest.raises(JournalError, match="has less than 100% of free space, which is left to events"):
+            journal.check_room()
+
+
+def test_with_enough_free_space_or_content_there_is_room(path: Path) -> None:
+    """
+    Old content is dropped for new one.
+    """
+    with OtlpJournal.open(path, destination="", free_share=0.0) as journal:
+        journal.check_room()
+        journal.append("traces", 1, bytes(2 * 1024**2))
+        journal.free_share = 1.0
+        journal.check_room()
 
 
 def test_a_file_that_an_outage_has_made_large_shrinks_after_it(path: Path) -> None:

@@ -72,6 +72,8 @@ _MOST_DROPPED_AT_ONCE = 1000
 # So many free pages stay in the file, since they are soon used again.
 _KEPT_PAGES = 1024
 _RETURNED_PAGES = 256
+# With less content than this, too little can be dropped for the telemetry of a task.
+_ROOM_BYTES = 1024**2
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -143,6 +145,17 @@ class OtlpJournal(FormattedFile):
             journal = cls._open(path, synced=False, destination=destination, patience=patience)
         journal.most_bytes, journal.most_seconds, journal.free_share = most_bytes, most_seconds, free_share
         return journal
+
+    def check_room(self) -> None:
+        """
+        Check that the next chunks are kept.
+
+        Raises:
+            JournalError: The disk has too little free space, and there is nothing to drop that would make room.
+        """
+        if self.size < _ROOM_BYTES and not self._leaves_disk(_ROOM_BYTES):
+            msg = f"the disk of {self.path} has less than {self.free_share:.0%} of free space, which is left to events"
+            raise JournalError(msg)
 
     def append(self, signal: str, items: int, body: bytes) -> None:
         """Append one serialized request with `items` items; drop the oldest chunks as far as a bound requires it."""

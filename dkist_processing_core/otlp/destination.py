@@ -18,6 +18,7 @@ Signal = Literal["traces", "metrics", "logs"]
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
 _SIGNALS_OF_7 = ("traces", "metrics")
 _DEFAULT_PORTS = {"grpc": 4317, "http/protobuf": 4318}
+_URL_PORTS = {"http": 80, "https": 443}
 
 
 def endpoint_of(settings: Settings, signal: Signal) -> str | None:
@@ -103,10 +104,13 @@ def is_plain(settings: Settings, signal: Signal) -> bool | None:
 
 
 def address_of(settings: Settings, signal: Signal) -> tuple[str, int]:
-    """Return host and port of a signal's collector; without a port, the protocol's own one."""
-    endpoint = endpoint_of(settings, signal)
+    """Return host and port of a signal's collector; without a port, that of the URL, or the protocol's own one."""
+    endpoint, protocol = endpoint_of(settings, signal), protocol_of(settings, signal)
     parts = _parts_of(endpoint or "localhost")
-    return parts.hostname or "localhost", parts.port or _DEFAULT_PORTS[protocol_of(settings, signal)]
+    default = _DEFAULT_PORTS[protocol]
+    if protocol == "http/protobuf" and parts.scheme:
+        default = _URL_PORTS[parts.scheme]
+    return parts.hostname or "localhost", parts.port or default
 
 
 def _parts_of(endpoint: str) -> SplitResult:

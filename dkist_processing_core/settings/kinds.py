@@ -59,6 +59,8 @@ def endpoint(value: str | None) -> str | None:
     if not (parts.scheme in {"http", "https"} and parts.hostname) and "://" in value:
         msg = "not an http or https URL"
         raise ValueError(msg)
+    # Raises a ValueError for a port that is no number, or too large; without a scheme, an address comes first.
+    _ = (parts if "://" in value else urlsplit(f"//{value}")).port
     return value
 
 

@@ -153,7 +153,13 @@ def _open_batches(settings: Settings) -> Batches | None:
 
 def _open_journal(settings: Settings, patience: float) -> OtlpJournal:
     open_folder(place(settings))
-    return OtlpJournal.open(journal_path(settings), destination=destination_of(settings), patience=patience)
+    journal = OtlpJournal.open(journal_path(settings), destination=destination_of(settings), patience=patience)
+    try:
+        journal.check_room()
+    except JournalError:
+        journal.close()
+        raise
+    return journal
 
 
 def _deliver(settings: Settings, seconds: float) -> None:

@@ -6,6 +6,7 @@ encoded (_batches), and the delivery (otlp).
 """
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -94,6 +95,10 @@ class TelemetryJournal:
         # `_is_owned` is what `threading.Condition` uses. A Python object in place of the lock could be interrupted
         # between its steps.
         if in_use._is_owned() or getattr(self._of_thread, "is_busy", False):  # type: ignore[attr-defined] # noqa: SLF001
+            return
+        if sys.is_finalizing():
+            # The interpreter has stopped the other threads, and one of them may hold a lock for ever. What was pending
+            # at the exit is in the journal.
             return
         self._of_thread.is_busy = True
         try:
