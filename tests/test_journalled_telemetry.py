@@ -204,6 +204,37 @@ with Forks(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 """
 
 
+REVEALS = """
+import os
+from opentelemetry import trace
+from dkist_processing_core import TaskBase
+
+class Reveals(TaskBase):
+    def run(self):
+        secret = os.environ["MY_TOKEN"]
+        with trace.get_tracer("author").start_as_current_span("request") as span:
+            span.set_attribute("url.full", f"http://user:{secret}@host/x?api_key={secret}")
+            trace.get_current_span().record_exception(ValueError(secret))
+            raise OSError(f"no answer with {secret}")
+
+with Reveals(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+def test_no_secret_of_a_span_is_written_to_the_disk(state_dir: Path, refusing_port: int) -> None:
+    """
+    An author's tracer and an instrumentor record exceptions and addresses themselves.
+    """
+    done = run_python(REVEALS, {**dead(refusing_port), "MY_TOKEN": "supersecret12345"})
+
+    assert done.returncode == 1
+    assert "request" in pending_spans(state_dir)
+    content = b"".join(path.read_bytes() for path in state_dir.glob("otlp-*"))
+    assert b"no answer with [redacted]" in content
+    assert b"supersecret12345" not in content
+
+
 MANY_FORKS = """
 import logging, os
 from dkist_processing_core import TaskBase

@@ -6,19 +6,24 @@ Not here: the batches (_batches), and the exporters that send to a collector or 
 
 # ruff: noqa: PLC0415 - the SDK is imported when a provider is created
 import copy
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from opentelemetry.context import Context
 
+from dkist_processing_core.text.redaction import redactor
 from dkist_processing_core.tracing._batches import Batches, batch_size
 
 
-def span_processor(batches: Batches) -> Any:
-    """Return a processor that appends sampled spans when they end."""
+def span_processor(batches: Batches, secrets: Collection[str]) -> Any:
+    """Return a processor that appends sampled spans when they end; neither `secrets` nor those of texts are stored."""
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-    batch = batches.add("traces", encode_spans, batch_size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"))
+    def encode(spans: Sequence[ReadableSpan]) -> Any:
+        return _redacted(encode_spans(spans), redactor(also=secrets))
+
+    batch = batches.add("traces", encode, batch_size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"))
 
     class JournallingProcessor(SpanProcessor):
         def on_end(self, span: ReadableSpan) -> None:
@@ -34,6 +39,21 @@ def span_processor(batches: Batches) -> Any:
             batches.append()
 
     return JournallingProcessor()
+
+
+def _redacted(request: Any, redact: Callable[[str], str]) -> Any:
+    """Return a request with redacted texts: an author's tracer and an instrumentor record exceptions and URLs."""
+    for of_resource in request.resource_spans:
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                if span.status.message:
+                    span.status.message = redact(span.status.message)
+                for attributes in (span.attributes, *(event.attributes for event in span.events)):
+                    for attribute in attributes:
+                        text = attribute.value.string_value
+                        if text:
+                            attribute.value.string_value = redact(text)
+    return request
 
 
 def log_record_processor(batches: Batches) -> Any:

@@ -15,6 +15,7 @@ from opentelemetry import trace
 
 from dkist_processing_core import semconv
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.tracing import _exporting, _journalling
 from dkist_processing_core.tracing._batches import Batches
 from dkist_processing_core.tracing._scope import current_scope
@@ -51,7 +52,7 @@ def tracer_provider(settings: Settings, exporters: list[str], batches: Batches |
         provider.add_span_processor(
             _exporting.span_processor(settings, exporter)
             if batches is None or exporter == "console"
-            else _journalling.span_processor(batches)
+            else _journalling.span_processor(batches, secrets_in(settings))
         )
     trace.set_tracer_provider(carrying_identity(provider, is_own=True))
     return provider
