@@ -23,7 +23,7 @@ from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.otlp import OtlpBooks
 from dkist_processing_core.otlp import SIGNALS, Signal, address_of, destination_of, journal_path, lock_path
 from dkist_processing_core.otlp.delivery import Delivery
-from dkist_processing_core.otlp.drainer import TelemetryDrainer, deliver_own
+from dkist_processing_core.otlp.drainer import TelemetryDrainer, deliver_own, start_delivery
 from dkist_processing_core.otlp.options import options_of, url_of
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.settings.interface import Settings
@@ -524,6 +524,25 @@ def test_a_process_that_observes_a_task_delivers_what_others_have_left(
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "left behind" in names_in(receiver), done.stdout + done.stderr
+
+
+def test_the_delivery_of_a_consumer_goes_on_after_a_task_that_its_handler_calls(
+    receiver: OtlpReceiver, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    At its end the task delivers what is left, and must not end the consumer's own delivery.
+    """
+    settings = settings_for(receiver, "grpc")
+    drainer = start_delivery(settings, poll_seconds=0.01, outlives_tasks=True)
+    assert drainer is not None
+    try:
+        append(settings, "traces", "of the task")
+        deliver_own(settings, journal_path(settings), 5.0)
+        append(settings, "traces", "of the next event")
+
+        assert receiver.wait_for(lambda _: {"of the task", "of the next event"} <= set(names_in(receiver)))
+    finally:
+        drainer.stop(5.0)
 
 
 FORKING = """

@@ -85,7 +85,7 @@ class ProcessSpans:
             bus,
             keeps_older_names=older,
             flush_timeout=settings.event_flush_timeout,
-            drainer=start_delivery(settings),
+            drainer=start_delivery(settings, outlives_tasks=True),
         )
 
     @contextmanager
@@ -108,7 +108,7 @@ class ProcessSpans:
         with self._telemetry.flushing(self._flush_timeout):
             pass
         if self._drainer is not None:
-            self._drainer.stop(0.0)
+            self._drainer.finish(self._flush_timeout)
 
 
 def _links(event: Event) -> list[Link]:

@@ -54,6 +54,7 @@ class TelemetryDrainer:
         path: Path | None = None,
         poll_seconds: float = _POLL_SECONDS,
         patience: float = math.inf,
+        outlives_tasks: bool = False,
     ) -> None:
         """
         Start no thread, and open no file.
@@ -63,8 +64,10 @@ class TelemetryDrainer:
             path: The journal, if it is not at the place for these settings.
             poll_seconds: How often to look for the telemetry of other processes.
             patience: How long `finish` waits for a collector that does not answer, in seconds.
+            outlives_tasks: Whether it goes on after a task that this process calls, as in a consumer's handler.
         """
         self._patience = patience
+        self.outlives_tasks = outlives_tasks
         signals = [signal for signal in SIGNALS if is_exported(settings, signal) or endpoint_of(settings, signal)]
         self.path = path or journal_path(settings)
         warnings = TelemetryWarnings(self.path, secrets_in(settings))
@@ -216,12 +219,16 @@ class _SignalThread:
 
 
 def start_delivery(
-    settings: Settings, *, poll_seconds: float = _POLL_SECONDS, patience: float = math.inf
+    settings: Settings,
+    *,
+    poll_seconds: float = _POLL_SECONDS,
+    patience: float = math.inf,
+    outlives_tasks: bool = False,
 ) -> TelemetryDrainer | None:
     """Return a drainer that delivers from now on, with the arguments of its class; None if nothing is exported."""
     if not exports_telemetry(settings):
         return None
-    drainer = TelemetryDrainer(settings, poll_seconds=poll_seconds, patience=patience)
+    drainer = TelemetryDrainer(settings, poll_seconds=poll_seconds, patience=patience, outlives_tasks=outlives_tasks)
     drainer.start()
     return drainer
 
@@ -230,7 +237,8 @@ def deliver_own(settings: Settings, path: Path, seconds: float) -> None:
     """
     Deliver what is pending in the journal of telemetry, at the end of a process.
 
-    A drainer of this process ends by this. What another process is delivering is left to that one.
+    A drainer of this process ends by this, unless it outlives tasks: then it delivers, and nothing waits for it. What
+    another process is delivering is left to that one.
 
     Args:
         settings: The settings that name the collectors.
@@ -241,5 +249,5 @@ def deliver_own(settings: Settings, path: Path, seconds: float) -> None:
     if drainer is None and seconds > 0 and path.exists():
         drainer = TelemetryDrainer(settings, path=path)
         drainer.start()
-    if drainer is not None:
+    if drainer is not None and not drainer.outlives_tasks:
         drainer.finish(seconds)
