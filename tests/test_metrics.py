@@ -35,7 +35,7 @@ from dkist_processing_core.metrics.measurement import (
 )
 from dkist_processing_core.metrics.sdk_values import data_of
 from dkist_processing_core.metrics.serving import address_of, served
-from dkist_processing_core.metrics.snapshot import Snapshot, check_extra
+from dkist_processing_core.metrics.snapshot import Snapshot, check_extra, resource_of
 from dkist_processing_core.settings.reading import read_settings
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -305,6 +305,21 @@ def test_an_error_in_this_package_is_logged_and_the_server_goes_on(caplog: pytes
         assert fetch(address)[1] == '{"consumer": "c"}\n'
 
     assert "a request to the server of health and metrics is not answered" in caplog.text
+
+
+def test_metrics_have_the_attributes_of_the_process_that_spans_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The allocation identifies the process, and without one each process has a new id.
+    """
+    first, second = (resource_of(read_settings())["service.instance.id"] for _ in range(2))
+    monkeypatch.setenv("NOMAD_ALLOC_ID", "a1")
+    monkeypatch.setenv("DKIST_SERVICE_VERSION", "7.5.0")
+
+    found = resource_of(read_settings())
+
+    assert first != second
+    assert (found["service.instance.id"], found["service.version"]) == ("a1", "7.5.0")
+    assert found["service.name.alias"] == "dkist-processing"
 
 
 def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ class Measures:
     @contextmanager
     def calling(self, called: Called) -> Iterator[None]:
         """Measure one call of a handler, and whether it fails."""
-        began, attributes = time.monotonic(), {semconv.HANDLER: called.name}
+        began, attributes = time.monotonic(), {semconv.HANDLER: called.full_name}
         try:
             yield
         except BaseException as error:
