@@ -4,6 +4,7 @@ A process that can start no thread, such as under a limit on processes or while 
 Not here: publish and flush in such a process (test_hard_cases.py).
 """
 
+import contextlib
 import math
 import os
 import signal
@@ -220,8 +221,12 @@ def limited(processes: int) -> list[str]:
         user, right = 61_000 + os.getpid() % 4_000, "+dac_read_search"
         rights = ["--inh-caps", right, "--ambient-caps", right, "--bounding-set", f"-all,{right}"]
         prefix = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", *rights]
-    tasks = [path.stat().st_uid for path in Path("/proc").glob("[0-9]*/task/*")]
-    return ["prlimit", f"--nproc={tasks.count(user) + processes}", *prefix]
+    owners = []
+    for path in Path("/proc").glob("[0-9]*/task/*"):
+        # A thread of another process may end at any moment.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            owners.append(path.stat().st_uid)
+    return ["prlimit", f"--nproc={owners.count(user) + processes}", *prefix]
 
 
 @pytest.mark.parametrize("processes", [3, 5, 8])
