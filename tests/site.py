@@ -52,6 +52,7 @@ def announce(failure):
 
 @operators.on("task.progressed")
 def follow(progress):
+    # It holds the worker until the test removes the file.
     while os.path.exists("hold"):
         time.sleep(0.05)
 """
@@ -69,7 +70,7 @@ def sooner(path: Path) -> dict[str, Any]:
     """
     Return the rules of a file with short windows and low thresholds, and without a time before an alert.
 
-    Their records have names of their own, since the dashboards read the deployed ones.
+    Their records have other names, since the dashboards read the deployed ones.
     """
     rules: dict[str, Any] = yaml.safe_load(path.read_text())
     for group in rules["groups"]:

@@ -171,7 +171,7 @@ class TestDashboards:
 
     @each_dashboard
     def test_each_panel_asks_a_question_and_can_be_read(self, name: str) -> None:
-        """A panel has a title with a question mark, a description, a number of its own and a place of its own."""
+        """A panel has a title with a question mark, a description, and a number and a place that no other one has."""
         panels = DASHBOARDS[name]["panels"]
         taken: set[tuple[int, int]] = set()
         for panel in panels:

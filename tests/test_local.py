@@ -834,7 +834,7 @@ class Waits(TaskBase):
     retries = 1
 
     def run(self):
-        time.sleep(600)
+        time.sleep(600)  # the test ends it by a signal
 
 class Last(TaskBase):
     def run(self):

@@ -505,7 +505,7 @@ def test_each_attempt_is_counted_once_as_in_7_x(otlp: OtlpReceiver, preference: 
     """
     Also a killed one, and a repeated one with the same attributes: the sum over all processes is their number.
 
-    Either the points are increments, as the author's are, or each attempt has a series of its own.
+    Either the points are increments, as the author's are, or each attempt is a separate series.
     """
     variables = {} if preference is None else {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference}
     environment = {**otlp.grpc_env, **variables, "NOMAD_ALLOC_ID": "a1"}

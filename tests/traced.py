@@ -42,6 +42,7 @@ class Step(TaskBase):
         Do a part of the work in a span.
         """
         with self.telemetry_span(name):
+            # The length of the bar in the picture; the tests leave it at 0.
             time.sleep(seconds * float(os.environ.get("TRACED_SECONDS", "0")))
 
 

@@ -176,7 +176,7 @@ def _locked(connection: sqlite3.Connection) -> Iterator[None]:
 
 @functools.cache
 def _tables_of(file_format: FileFormat) -> set[str]:
-    """Return the statements of a format that SQLite stores, and those of its own tables."""
+    """Return the statements of a format that SQLite stores, and those of its internal tables."""
     statements = (*file_format.creation, *file_format.variants, *_SQLITES)
     return {_compact(each.replace("IF NOT EXISTS", "")) for each in statements if each.lstrip().startswith("CREATE")}
 

@@ -2,7 +2,8 @@
 The journal of telemetry: serialized OTLP requests that wait for a collector, within bounds of size, age and disk.
 
 Several processes append to it. Events come first: this file never takes the last tenth of a disk, and its oldest
-content is dropped, and counted, when a bound is reached. Not here: the encoding (tracing), and the delivery (otlp).
+content is dropped, and counted, when a bound is reached. It is long because each append keeps the bounds and the books
+in its transaction. Not here: the encoding (tracing), and the delivery (otlp).
 """
 
 import contextlib
@@ -187,7 +188,7 @@ class OtlpJournal(FormattedFile):
 
     def _makes_room(self, connection: sqlite3.Connection, size: int) -> bool:
         """Drop the oldest chunks until `size` more bytes are within the bounds; return False if they never are."""
-        # A chunk has whole pages of its own, and the tables may need a few more.
+        # A chunk shares no page with another one, and the tables may need a few more.
         needed = size + 4 * PAGE_SIZE
         if needed > self.most_bytes:
             return False

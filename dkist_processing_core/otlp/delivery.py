@@ -59,7 +59,7 @@ class Delivery:
         self._most_bytes = _MOST_BYTES
         self._failures = 0
         self._is_cancelled = False
-        # How many of the next chunks are sent in a request of their own.
+        # How many of the next chunks are sent alone, one in each request.
         self._alone = 0
         self._answered: tuple[list[Chunk], int, tuple[int, int] | None] | None = None
         self.problem: str | None = None

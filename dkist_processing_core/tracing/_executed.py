@@ -3,7 +3,7 @@ The counter of executed tasks of release 7.x, encoded without the SDK's metrics,
 
 It is written when an attempt starts, as in 7.x, so that a killed attempt is counted too. Each attempt is a process of
 its own, so a total cannot be kept there: the increment has delta temporality, by which a collector adds up the
-processes. If cumulative temporality is requested, each attempt has a series of its own. Not here: the author's meters
+processes. If cumulative temporality is requested, each attempt is a separate series. Not here: the author's meters
 (_providers).
 """
 

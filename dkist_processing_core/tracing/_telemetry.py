@@ -1,6 +1,7 @@
 """
 The spans, metrics and log records of a process.
 
+It is long because a process has one object for all signals, as callers need spans, records and their flush together.
 Not here: the destination of their export (_setup).
 """
 

@@ -124,7 +124,7 @@ SPANS = (
         "handling",
         f"`{PROCESS_SPAN} {{exchange}}:{{consumer}}`",
         "CONSUMER",
-        "none: a trace of its own, with a link to the span that the event belongs to",
+        "none: it begins a trace, with a link to the span that the event belongs to",
         "the consumer",
         (*IDENTITY, *_MESSAGE, MESSAGING_CONSUMER_GROUP_NAME, HANDLER, TRY),
     ),

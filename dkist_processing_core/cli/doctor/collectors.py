@@ -53,7 +53,7 @@ def _check_journals(settings: Settings) -> Iterator[Check]:
     try:
         found = next((state for state in telemetry_journals(settings) if state.is_current), None)
     except JournalError:
-        # The cause is the folder, which has a check of its own.
+        # The cause is the folder, which another check reports.
         return
     if found is None:
         return

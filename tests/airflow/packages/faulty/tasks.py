@@ -87,7 +87,7 @@ class IsKilled(Noting):
 
 class IsKilledOnce(Noting):
     """
-    Is killed in the first attempt, within a span of its own, and has a second one.
+    Is killed in the first attempt, within a span that it has opened, and has a second one.
     """
 
     retries = 1
