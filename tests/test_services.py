@@ -64,6 +64,7 @@ from tests.services.tls import CertificateAuthority, TlsFiles
 
 ROOT = Path(__file__).parents[1]
 INSTALL = Path(__file__).with_name("services") / "install_packages.sh"
+RABBITMQ, POSTGRESQL = "/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/lib/postgresql/*/bin/initdb"
 FETCH = INSTALL.with_name("fetch_rabbitmq.sh")
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
@@ -401,89 +402,63 @@ class TestInstaller:
         assert done.stderr.startswith("RabbitMQ is missing: install the package rabbitmq-server")
         assert done.stderr.count("\n") == 1
 
-    @pytest.mark.parametrize("arguments", [["--check", "postgresql"], []], ids=["check", "install"])
-    def test_missing_database_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
+    @pytest.mark.parametrize("is_check", [True, False], ids=["check", "install"])
+    @pytest.mark.parametrize(
+        ("argument", "present", "missing", "sentence"),
+        [
+            (
+                "postgresql",
+                [],
+                ("/usr/lib/postgresql/", "/nowhere/"),
+                "PostgreSQL is missing: install the package postgresql ",
+            ),
+            (
+                "redis",
+                [POSTGRESQL],
+                ("/usr/bin/redis-server", "/nowhere/redis-server"),
+                "Redis is missing: install the package redis-server ",
+            ),
+            (
+                "prometheus",
+                [POSTGRESQL, "/usr/bin/redis-server"],
+                ("/usr/bin/prometheus", "/nowhere/prometheus"),
+                "Prometheus is missing: install the package prometheus ",
+            ),
+            (
+                "strace",
+                [POSTGRESQL, "/usr/bin/redis-server", "/usr/bin/prometheus"],
+                ("/bin/sh", "/bin/sh"),
+                "strace is missing: install the package strace",
+            ),
+        ],
+        ids=["postgresql", "redis", "prometheus", "strace"],
+    )
+    def test_the_only_missing_program_is_one_sentence(
+        self,
+        tmp_path: Path,
+        argument: str,
+        present: list[str],
+        missing: tuple[str, str],
+        sentence: str,
+        *,
+        is_check: bool,
+    ) -> None:
         """
-        If only PostgreSQL's server is missing, the sentence names its package.
+        If only one is missing, the sentence names its package. strace is missing by the empty search path.
         """
+        text = INSTALL.read_text()
+        for program in (RABBITMQ, *present):
+            text = text.replace(program, "/bin/sh")
         script = tmp_path / "install.sh"
-        script.write_text(
-            INSTALL.read_text()
-            .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
-            .replace("/usr/lib/postgresql/", "/nowhere/")
-        )
+        script.write_text(text.replace(*missing))
+        arguments = ["--check", argument] if is_check else []
 
         done = subprocess.run(
             ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
         )
 
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("PostgreSQL is missing: install the package postgresql ")
-        assert done.stderr.count("\n") == 1
-
-    @pytest.mark.parametrize("arguments", [["--check", "redis"], []], ids=["check", "install"])
-    def test_missing_redis_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
-        """
-        If only Redis is missing, the sentence names its package.
-        """
-        script = tmp_path / "install.sh"
-        script.write_text(
-            INSTALL.read_text()
-            .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
-            .replace("/usr/lib/postgresql/*/bin/initdb", "/bin/sh")
-            .replace("/usr/bin/redis-server", "/nowhere/redis-server")
-        )
-
-        done = subprocess.run(
-            ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
-        )
-
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("Redis is missing: install the package redis-server ")
-        assert done.stderr.count("\n") == 1
-
-    @pytest.mark.parametrize("arguments", [["--check", "prometheus"], []], ids=["check", "install"])
-    def test_missing_prometheus_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
-        """
-        If only Prometheus is missing, the sentence names its package.
-        """
-        script = tmp_path / "install.sh"
-        script.write_text(
-            INSTALL.read_text()
-            .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
-            .replace("/usr/lib/postgresql/*/bin/initdb", "/bin/sh")
-            .replace("/usr/bin/redis-server", "/bin/sh")
-            .replace("/usr/bin/prometheus", "/nowhere/prometheus")
-        )
-
-        done = subprocess.run(
-            ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
-        )
-
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("Prometheus is missing: install the package prometheus ")
-        assert done.stderr.count("\n") == 1
-
-    @pytest.mark.parametrize("arguments", [["--check", "strace"], []], ids=["check", "install"])
-    def test_missing_strace_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
-        """
-        If only strace is missing, the sentence names strace.
-        """
-        script = tmp_path / "install.sh"
-        script.write_text(
-            INSTALL.read_text()
-            .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
-            .replace("/usr/lib/postgresql/*/bin/initdb", "/bin/sh")
-            .replace("/usr/bin/redis-server", "/bin/sh")
-            .replace("/usr/bin/prometheus", "/bin/sh")
-        )
-
-        done = subprocess.run(
-            ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
-        )
-
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("strace is missing: install the package strace")
+        assert done.stderr.startswith(sentence)
         assert done.stderr.count("\n") == 1
 
     def test_broker_is_not_missed_for_want_of_strace(self, tmp_path: Path) -> None:
