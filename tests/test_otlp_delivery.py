@@ -25,6 +25,7 @@ from dkist_processing_core.otlp import SIGNALS, Signal, address_of, destination_
 from dkist_processing_core.otlp.delivery import Delivery
 from dkist_processing_core.otlp.drainer import TelemetryDrainer, deliver_own, start_delivery
 from dkist_processing_core.otlp.options import options_of, url_of
+from dkist_processing_core.otlp.outcome import Denied, Outcome, Refused, Unavailable, outcome_of_code
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings, secrets_in
@@ -44,15 +45,21 @@ RETRYABLE = [
     ("grpc", Answer(code="RESOURCE_EXHAUSTED", retry_after="0.5")),
 ]
 FINAL = [
-    *[("http/protobuf", Answer(status=status)) for status in (400, 401, 403, 404, 500, 501)],
+    *[("http/protobuf", Answer(status=status)) for status in (400, 500, 501)],
     *[
         ("grpc", Answer(code=code))
         for code in (
-            "UNKNOWN", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "FAILED_PRECONDITION",
-            "UNIMPLEMENTED", "INTERNAL", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED",
+            "UNKNOWN", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INTERNAL",
+            "RESOURCE_EXHAUSTED",
         )
     ],
 ]  # fmt: skip
+DENYING = [
+    *[("http/protobuf", Answer(status=status)) for status in (401, 403, 404, 405, 407)],
+    ("http/protobuf", Answer(page=b"<html>Log in</html>", content_type="text/html; charset=utf-8")),
+    ("http/protobuf", Answer(page=b"<html>Log in</html>", content_type="")),
+    ("http/protobuf", Answer(page=b"no JSON", content_type="application/json")),
+]
 SECRET = "s3cret-of-the-collector"
 
 
@@ -164,6 +171,8 @@ def test_a_retryable_answer_keeps_telemetry(
     assert books_of(settings, "traces").pending == 2
     assert delivery.is_paused
     delivery.resumes_at = 0.0
+    with open_journal(settings) as journal:
+        journal.pause("traces", 0.0)
     run_once(delivery, settings)
     assert names_in(receiver) == ["a", "b"]
     assert books_of(settings, "traces") == OtlpBooks(pending=0, delivered=2, refused=0, dropped=0)
@@ -195,6 +204,151 @@ def test_a_final_answer_drops_telemetry_and_is_logged_once(
     assert names_in(receiver) == ["c"]
     assert len([message for message in caplog.messages if "refused" in message]) == 1
     assert not delivery.is_paused
+
+
+@pytest.mark.parametrize(("protocol", "answer"), DENYING)
+def test_an_answer_that_is_not_about_the_request_keeps_telemetry(
+    receiver: OtlpReceiver,
+    protocol: str,
+    answer: Answer,
+    settings_for: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    A wrong header, or a web server at a wrong address, costs none: one warning names what to check.
+    """
+    settings = settings_for(receiver, protocol)
+    append(settings, "traces", "a", "b")
+    append(settings, "traces", "c")
+    delivery = delivery_of(settings)
+
+    for _ in range(2):
+        receiver.answer("traces", answer)
+        delivery.resumes_at = 0.0
+        run_once(delivery, settings)
+    waiting = books_of(settings, "traces")
+    # The next process has other headers, and does not wait.
+    run_once(delivery_of(settings), settings)
+
+    assert waiting == OtlpBooks(pending=3, delivered=0, refused=0, dropped=0)
+    (message,) = [each for each in caplog.messages if "Telemetry is kept" in each]
+    assert "check the endpoint, its protocol and OTEL_EXPORTER_OTLP_HEADERS" in message
+    assert delivery.is_paused
+    assert names_in(receiver) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        *[(code, Denied("r")) for code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED")],
+        ("UNAVAILABLE", Unavailable("r", 2.0)),
+        ("RESOURCE_EXHAUSTED", Unavailable("r", 2.0)),
+        ("INVALID_ARGUMENT", Refused("r")),
+    ],
+)
+def test_a_status_of_grpc_is_about_the_sender_the_moment_or_the_request(code: str, outcome: Outcome) -> None:
+    """
+    Only that which is about the request is final.
+    """
+    assert outcome_of_code(code, "r", "", 2.0) == outcome
+
+
+@pytest.mark.parametrize(
+    ("answer", "remark"),
+    [
+        (Answer(page=b"", content_type=""), None),
+        (Answer(page=b"", content_type="text/plain"), None),
+        (Answer(page=b"{}", content_type="application/json"), None),
+        (Answer(page=b'{"partialSuccess": {"errorMessage": "soon"}}', content_type="application/json"), "soon"),
+        (Answer(page=b"\xff"), "its answer cannot be read"),
+    ],
+)
+def test_an_answer_of_a_lax_collector_counts(
+    receiver: OtlpReceiver,
+    answer: Answer,
+    remark: str | None,
+    settings_for: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    An empty one and JSON, although the specification requires the encoding of the request.
+    """
+    settings = settings_for(receiver, "http/protobuf")
+    append(settings, "traces", "a")
+    receiver.answer("traces", answer)
+
+    run_once(delivery_of(settings), settings)
+
+    assert books_of(settings, "traces").delivered == 1
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ([] if remark is None else [remark])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(status=503, code="UNAVAILABLE", retry_after="40"),
+        Answer(status=429, code="RESOURCE_EXHAUSTED", retry_after="40"),
+    ],
+)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_next_process_keeps_the_pause_that_the_collector_requests(
+    receiver: OtlpReceiver, protocol: str, answer: Answer, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    It sends nothing, and has a reason that names the time; other signals are not concerned.
+    """
+    settings = settings_for(receiver, protocol)
+    append(settings, "traces", "a")
+    append(settings, "logs", "b")
+    receiver.answer("traces", answer)
+    run_once(delivery_of(settings), settings)
+    later, of_logs = delivery_of(settings), delivery_of(settings, "logs")
+
+    run_once(later, settings)
+    run_once(of_logs, settings)
+
+    assert len(receiver.requests("traces")) == 1
+    assert 30.0 < later.resumes_at - time.monotonic() <= 40.0
+    assert "has requested a pause until 20" in str(later.problem)
+    assert (len(receiver.logs()), of_logs.problem) == (1, None)
+
+
+def test_a_pause_ends_with_its_time_and_with_a_success(
+    receiver: OtlpReceiver, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    Also one that a clock has set into the far future, since none is longer than an hour.
+    """
+    settings = settings_for(receiver, "http/protobuf")
+    append(settings, "traces", "a")
+    with open_journal(settings) as journal:
+        journal.pause("traces", 30.0)
+        within = journal.pause_left("traces")
+        journal.clock = lambda: time.time() + 31.0
+        after = journal.pause_left("traces")
+        journal.clock = lambda: time.time() - 4000.0
+        long_before = journal.pause_left("traces")
+        journal.clock = time.time
+        journal.remove(journal.pending("traces", most_bytes=1, most_items=1), delivered=1, refused=0)
+        answered = journal.pause_left("traces")
+
+    assert 29.0 < within <= 30.0
+    assert (after, long_before, answered) == (0.0, 0.0, 0.0)
+
+
+def test_a_pause_has_a_limit_after_any_number_of_failures(refusing_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A relay has a thousand of them in some hours.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{refusing_port}")
+    settings = read_settings()
+    append(settings, "traces", "a")
+    delivery = delivery_of(settings)
+    delivery._failures = 5000
+
+    run_once(delivery, settings)
+
+    assert 10.0 < delivery.resumes_at - time.monotonic() <= 30.0
 
 
 IN_AN_HOUR = "a date"

@@ -103,6 +103,26 @@ def test_a_drain_reports_what_a_collector_refuses(receiver: OtlpReceiver) -> Non
     assert "telemetry that a collector refused, which is dropped: 2" in first.stderr
 
 
+def test_a_drain_keeps_the_pause_that_a_collector_requests(receiver: OtlpReceiver) -> None:
+    """
+    The specification recommends this, and the message names the end of the pause.
+    """
+    path = append(read_settings(), "traces", "a")
+    receiver.answer("traces", Answer(status=503, retry_after="900"))
+
+    first, second = asked("drain"), asked("drain")
+
+    assert (first.exit_code, second.exit_code) == (1, 1)
+    assert "answers 503" in first.stderr
+    where = re.escape(receiver.http_endpoint)
+    assert re.fullmatch(
+        rf"error: {where} has requested a pause until [-0-9]+ [:0-9]+ UTC \(Retry-After\); "
+        rf"telemetry pending in {path}: 1, delivered: 0\n",
+        second.stderr,
+    )
+    assert len(receiver.requests("traces")) == 1
+
+
 def test_a_drain_that_is_out_of_time_says_so(receiver: OtlpReceiver) -> None:
     """
     A silent collector does not hold it.

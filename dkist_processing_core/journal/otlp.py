@@ -7,7 +7,9 @@ in its transaction. Not here: the encoding (tracing), and the delivery (otlp).
 """
 
 import contextlib
+import functools
 import hashlib
+import itertools
 import os
 import sqlite3
 import time
@@ -67,6 +69,8 @@ MOST_SECONDS = 7 * 24 * 3600.0
 """The bound of the age: after how many seconds telemetry is dropped."""
 FREE_SHARE = 0.1
 """The share of the disk that this journal leaves free."""
+LONGEST_REQUESTED_SECONDS = 3600.0
+"""The longest pause that a collector may request. A longer one is probably an error."""
 # A bound is kept by dropping so much at once that the next appends need not drop anything.
 _STEP_SHARE = 1 / 64
 _MOST_DROPPED_AT_ONCE = 1000
@@ -183,7 +187,8 @@ class OtlpJournal(FormattedFile):
             rows = connection.execute(
                 "SELECT seq, appended, signal, items FROM chunk ORDER BY seq LIMIT ?", (_MOST_DROPPED_AT_ONCE,)
             ).fetchall()
-            old = [row for row in rows if row[1] < now - self.most_seconds]
+            # Not beyond the first one that is not old: where the clock was set back, later ones may be old too.
+            old = itertools.takewhile(lambda row: row[1] < now - self.most_seconds, rows)
             _drop(connection, [(seq, signal, items) for seq, _, signal, items in old])
 
     def _makes_room(self, connection: sqlite3.Connection, size: int) -> bool:
@@ -214,12 +219,16 @@ class OtlpJournal(FormattedFile):
         """
         Return the oldest chunks of a signal after number `after`, within these limits; at least one if there is any.
 
+        What is beyond the bound of the age is dropped first, and counted: perhaps nothing was appended for long.
+
         Args:
             signal: `traces`, `metrics` or `logs`.
             most_bytes: The limit on the length of all bodies together.
             most_items: The limit on the items of all chunks together.
             after: The number of the last chunk that is left out.
         """
+        while (oldest := self.oldest) is not None and oldest < (now := self.clock()) - self.most_seconds:
+            self.transact(functools.partial(self._drop_old, now=now))
         sizes = self.rows(
             "SELECT seq, items, length(body) FROM chunk WHERE signal = ? AND seq > ? ORDER BY seq LIMIT ?",
             signal,
@@ -270,9 +279,22 @@ class OtlpJournal(FormattedFile):
                         delivered=chunk.items - of_these,
                         refused=of_these,
                     )
+            for signal in {chunk.signal for chunk in chunks}:
+                # A collector that answers has ended its pause, also if the clock is set back later.
+                connection.execute("DELETE FROM fact WHERE name = ?", (_pause_of(signal),))
 
         self.transact(change)
         self._return_pages()
+
+    def pause(self, signal: str, seconds: float) -> None:
+        """Store that the collector of a signal requests no request for so many seconds, from any process."""
+        self.write("INSERT OR REPLACE INTO fact VALUES (?, ?)", _pause_of(signal), self.clock() + seconds)
+
+    def pause_left(self, signal: str) -> float:
+        """Return how many seconds are left of the pause that the collector of a signal has requested; 0.0 if none."""
+        left = (number(self.value_of(_pause_of(signal))) or 0.0) - self.clock()
+        # No pause is as long: the clock was set back.
+        return left if 0.0 < left <= LONGEST_REQUESTED_SECONDS else 0.0
 
     def _return_pages(self) -> None:
         """Give pages that are no longer used back to the disk, a few at once: the file may be large after an outage."""
@@ -298,6 +320,11 @@ class OtlpJournal(FormattedFile):
         """Time when the oldest pending chunk was appended, in seconds since 1970; None if no chunk is pending."""
         rows = self.rows("SELECT appended FROM chunk ORDER BY seq LIMIT 1")
         return (number(rows[0][0]) or 0.0) if rows else None
+
+
+def _pause_of(signal: str) -> str:
+    """Return the name of the fact that holds the time until which a collector requests no request."""
+    return f"{signal} paused until"
 
 
 def _bytes_of(connection: sqlite3.Connection) -> tuple[int, int]:

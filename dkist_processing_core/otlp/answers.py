@@ -8,7 +8,8 @@ here: sending (over_http, over_grpc), and the encoding of requests (tracing).
 import itertools
 from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # the library has no annotations
+from google.protobuf import json_format  # type: ignore[import-untyped]  # the library has no annotations
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # as above
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # as above
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # as above
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
@@ -19,6 +20,7 @@ from dkist_processing_core.otlp.destination import Signal
 from dkist_processing_core.otlp.outcome import Delivered
 from dkist_processing_core.text import clean_line
 
+PROTOBUF = "application/x-protobuf"
 _LONGEST_MESSAGE = 200
 _NANOSECONDS = 1e9
 _REQUESTS: dict[Signal, Any] = {
@@ -43,10 +45,37 @@ _LEVELS = {
 def accepted(signal: Signal, answer: bytes) -> Delivered:
     """Return what a collector has accepted, by its answer to a successful request."""
     try:
-        found = _RESPONSES[signal].FromString(answer).partial_success
+        return _delivered(signal, _RESPONSES[signal].FromString(answer))
     except DecodeError:
         # The request was successful by its status, which decides.
-        return Delivered()
+        return Delivered(message="its answer cannot be read")
+
+
+def accepted_by(signal: Signal, answer: bytes, content_type: str) -> Delivered | None:
+    """
+    Return what an HTTP server has accepted, by its answer with a status of success; None if it is no collector.
+
+    A proxy, or a web server at a wrong path, answers with a page. A collector answers in the encoding of the request;
+    JSON and an empty answer are tolerated.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if not answer or kind == PROTOBUF:
+        return accepted(signal, answer)
+    response = _RESPONSES[signal]()
+    try:
+        if kind == "application/json":
+            json_format.Parse(answer, response, ignore_unknown_fields=True)
+        elif kind:
+            return None
+        else:
+            response.ParseFromString(answer)
+    except (DecodeError, json_format.ParseError):
+        return None
+    return _delivered(signal, response)
+
+
+def _delivered(signal: Signal, response: Any) -> Delivered:
+    found = response.partial_success
     return Delivered(max(0, getattr(found, _REJECTED[signal])), one_line(found.error_message))
 
 

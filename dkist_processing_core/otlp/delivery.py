@@ -2,20 +2,22 @@
 The delivery of one signal: read what is pending, send it, remove what the collector has answered.
 
 The rules are those of https://opentelemetry.io/docs/specs/otlp/: which answers are final, and how long to wait before
-the next request. Not here: one request (over_http, over_grpc), and the thread and the lock (otlp.drainer).
+the next request. A pause that a collector requests is in the journal, so that all processes of the host keep it. Not
+here: one request (over_http, over_grpc), and the thread and the lock (otlp.drainer).
 """
 
 import math
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.journal.otlp import Chunk, OtlpJournal
-from dkist_processing_core.otlp.destination import Signal, collector_of, protocol_of
+from dkist_processing_core.journal.otlp import LONGEST_REQUESTED_SECONDS, Chunk, OtlpJournal
+from dkist_processing_core.otlp.destination import Signal, collector_of, protocol_of, shown_endpoint
 from dkist_processing_core.otlp.grpc_threads import check_threads_for_grpc
-from dkist_processing_core.otlp.outcome import Delivered, Outcome, Refused, Unavailable
+from dkist_processing_core.otlp.outcome import Delivered, Denied, Outcome, Refused, Unavailable
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.process.uninstrumented import uninstrumented
 from dkist_processing_core.settings.interface import Settings
@@ -26,8 +28,8 @@ _MOST_ITEMS = 8192
 CONNECT_SECONDS = 2.0
 """How long a collector may take to accept a connection."""
 _LONGEST_PAUSE_SECONDS = 30.0
-# A collector may request any pause. A longer one is probably an error.
-_LONGEST_REQUESTED_SECONDS = 3600.0
+# An operator has to correct something first.
+_LONGEST_DENIED_SECONDS = 300.0
 
 
 class Exporter(Protocol):
@@ -62,6 +64,7 @@ class Delivery:
         # How many of the next chunks are sent alone, one in each request.
         self._alone = 0
         self._answered: tuple[list[Chunk], int, tuple[int, int] | None] | None = None
+        self._requested: float | None = None
         self.problem: str | None = None
         """Why nothing can be delivered at present; None if no problem is known."""
         self.resumes_at = 0.0
@@ -77,6 +80,7 @@ class Delivery:
     def run(self, journal: OtlpJournal, is_over: Callable[[], bool]) -> None:
         """Deliver until nothing is pending, until a failure, or until `is_over`."""
         self._remove_answered(journal)
+        self._keep_requested_pause(journal)
         while not (is_over() or self.is_paused):
             most_bytes = 0 if self._alone else self._most_bytes
             chunks = journal.pending(self._signal, most_bytes=most_bytes, most_items=_MOST_ITEMS)
@@ -87,6 +91,21 @@ class Delivery:
                 # Kept until it is done: an error of the disk must not cause a second delivery.
                 self._answered = chunks, refused, journal.file
                 self._remove_answered(journal)
+            elif self._requested is not None:
+                journal.pause(self._signal, self._requested)
+                self._requested = None
+
+    def _keep_requested_pause(self, journal: OtlpJournal) -> None:
+        """Pause if the collector has requested this from another process; also one that a person has started."""
+        seconds = journal.pause_left(self._signal)
+        if seconds <= 0:
+            return
+        self.resumes_at = max(self.resumes_at, time.monotonic() + seconds)
+        if self.problem is None:
+            until = datetime.fromtimestamp(time.time() + seconds, UTC)
+            where = shown_endpoint(self._settings, self._signal)
+            self.problem = f"{where} has requested a pause until {until:%Y-%m-%d %H:%M:%S} UTC (Retry-After)"
+            self._warnings.report_outage(self._signal, self.problem)
 
     def _remove_answered(self, journal: OtlpJournal) -> None:
         if self._answered is not None:
@@ -121,6 +140,10 @@ class Delivery:
         match outcome:
             case Unavailable(reason, after):
                 self._pause(reason, after)
+                return None
+            case Denied(reason):
+                advice = "check the endpoint, its protocol and OTEL_EXPORTER_OTLP_HEADERS"
+                self._pause(f"{reason}; {advice}", None, longest=_LONGEST_DENIED_SECONDS)
                 return None
             case Delivered(rejected, message):
                 if rejected or message:
@@ -164,13 +187,14 @@ class Delivery:
         self.waits_since = math.inf
         return exporter_of(self._settings, self._signal) if problem is None else Unavailable(problem)
 
-    def _pause(self, reason: str, after: float | None) -> None:
+    def _pause(self, reason: str, after: float | None, *, longest: float = _LONGEST_PAUSE_SECONDS) -> None:
         """Pause after a failure: for as long as the collector requests, or else longer each time, with jitter."""
         self._failures += 1
-        longest = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (self._failures - 1))
+        # A float has no larger power of two.
+        longest = min(longest, 2.0 ** min(self._failures - 1, 1000))
         seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         if after is not None:
-            seconds = min(after, _LONGEST_REQUESTED_SECONDS)
+            seconds = self._requested = min(after, LONGEST_REQUESTED_SECONDS)
         self.resumes_at = time.monotonic() + seconds
         self.problem = reason
         if not self._is_cancelled:

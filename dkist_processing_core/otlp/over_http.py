@@ -17,20 +17,19 @@ from importlib.metadata import version
 import requests
 
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.otlp.answers import accepted, message_of, one_line
+from dkist_processing_core.otlp.answers import PROTOBUF, accepted_by, message_of, one_line
 from dkist_processing_core.otlp.destination import Signal, shown_endpoint
 from dkist_processing_core.otlp.options import Options, options_of, provided_credentials, url_of
-from dkist_processing_core.otlp.outcome import Delivered, Outcome, Refused, Unavailable
+from dkist_processing_core.otlp.outcome import (
+    DENYING_STATUSES,
+    RETRYABLE_STATUSES,
+    Denied,
+    Outcome,
+    Refused,
+    Unavailable,
+)
 from dkist_processing_core.settings.interface import Settings
 
-_RETRYABLE = frozenset(
-    {
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-    }
-)
 _TOO_LARGE = "too large"
 # An answer has a few bytes. The rest of a longer one is not read.
 _LONGEST_ANSWER = 65536
@@ -68,7 +67,7 @@ class HttpExporter:
         self._headers = {
             "User-Agent": f"dkist-processing-core/{version('dkist-processing-core')}",
             **options.headers,
-            "Content-Type": "application/x-protobuf",
+            "Content-Type": PROTOBUF,
         }
         if options.compression != "none":
             self._headers["Content-Encoding"] = options.compression
@@ -97,16 +96,20 @@ class HttpExporter:
     def _outcome(self, response: requests.Response, answer: bytes) -> Outcome:
         status = response.status_code
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            is_protobuf = response.headers.get("Content-Type", "").startswith("application/x-protobuf")
-            return accepted(self._signal, answer) if is_protobuf else Delivered()
+            content_type = response.headers.get("Content-Type", "")
+            found = accepted_by(self._signal, answer, content_type)
+            kind = one_line(content_type) or "no Content-Type"
+            return found or Denied(f"{self._where} answers {status} with {kind}, and a collector with {PROTOBUF}")
         reason = f"{self._where} answers {status} {response.reason or ''}".rstrip()
         if status < HTTPStatus.BAD_REQUEST:
             return Unavailable(f"{reason}, and a redirection is not followed; correct the endpoint")
         message = message_of(answer)
         message = one_line(answer.decode(errors="replace")) if message is None else message
         reason = f"{reason}: {message}" if message else reason
-        if status in _RETRYABLE:
+        if status in RETRYABLE_STATUSES:
             return Unavailable(reason, _seconds_of(response.headers.get("Retry-After")))
+        if status in DENYING_STATUSES:
+            return Denied(reason)
         # The OpenTelemetry Collector answers 400 to a body above its limit.
         is_too_large = status == HTTPStatus.BAD_REQUEST and _TOO_LARGE in message.lower()
         return Refused(reason, is_too_large or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE)

@@ -138,6 +138,9 @@ class Answer:
     message: str = ""
     retry_after: str | None = None
     rejected: int = 0
+    page: bytes | None = None
+    """What a web server answers over HTTP, in place of a collector."""
+    content_type: str = "application/x-protobuf"
     is_silent: bool = False
     """Keep the request, and answer nothing until the receiver ends."""
 
@@ -497,6 +500,9 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
         if answer.status != HTTPStatus.OK:
             self._send(answer, Status(message=answer.message))
             return
+        if answer.page is not None:
+            self._send(answer, answer.page)
+            return
         try:
             if not answer.rejected:
                 self._keep(signal, body)
@@ -505,10 +511,11 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
             return
         self._send(answer, _response(signal, answer))
 
-    def _send(self, answer: Answer, message: Message) -> None:
-        payload = message.SerializeToString()
+    def _send(self, answer: Answer, message: Message | bytes) -> None:
+        payload = message if isinstance(message, bytes) else message.SerializeToString()
         self.send_response(answer.status)
-        self.send_header("Content-Type", "application/x-protobuf")
+        if answer.content_type:
+            self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(payload)))
         if answer.retry_after is not None:
             self.send_header("Retry-After", answer.retry_after)
