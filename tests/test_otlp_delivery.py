@@ -853,7 +853,13 @@ def test_a_wrong_variable_is_one_clear_error(
     [
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1"}, "http://c:1/v1/traces"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1/base/"}, "http://c:1/base/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1?token=x"}, "http://c:1/v1/traces?token=x"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://u:p@c/base/?token=x&a=b#part"},
+            "http://u:p@c/base/v1/traces?token=x&a=b",
+        ),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:1/exact"}, "http://c:1/exact"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:1/exact?token=x"}, "http://c:1/exact?token=x"),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, "http://localhost:4318/v1/traces"),
     ],
 )
@@ -920,6 +926,49 @@ def test_the_journal_of_a_collector_is_found_again(monkeypatch: pytest.MonkeyPat
     assert plain == alike != other
     assert "password" not in destination_of(read_settings())
     assert "abcdef" not in destination_of(read_settings())
+
+
+def test_a_token_in_an_endpoint_is_neither_stored_nor_shown(
+    receiver: OtlpReceiver, settings_for: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A part of a path that may be a token is replaced by a digest, which tells addresses apart.
+    """
+    caplog.set_level("DEBUG", logger="dkist_processing_core")
+    found = []
+    for path in (f"/otlp/v1/{SECRET}-in-path", "/otlp/v1/Another-1"):
+        endpoint = f"{receiver.http_endpoint}{path}?token={SECRET}-in-query"
+        settings = settings_for(receiver, "http/protobuf", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=endpoint)
+        append(settings, "traces", "a")
+        delivery = delivery_of(settings)
+        run_once(delivery, settings)
+        found.append((destination_of(settings).splitlines()[0], str(delivery.problem)))
+
+    content = b"".join(file.read_bytes() for file in journal_path(settings).parent.iterdir())
+    shown = f"{found}{caplog.text}"
+    assert receiver.http_endpoint.encode() in content
+    assert SECRET.encode() not in content
+    assert SECRET not in shown
+    assert f"{receiver.http_endpoint}/otlp/v1/[" in found[0][0]
+    assert "answers 404" in found[0][1]
+    assert found[0][0] != found[1][0]
+
+
+def test_a_server_that_repeats_the_address_does_not_bring_its_token_into_a_log(
+    receiver: OtlpReceiver, settings_for: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Web servers do so with an unknown path.
+    """
+    endpoint = f"{receiver.http_endpoint}/v1/traces?token={SECRET}"
+    settings = settings_for(receiver, "http/protobuf", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=endpoint)
+    for status in (400, 200, 404):
+        append(settings, "traces", "a")
+        receiver.answer("traces", Answer(status=status, message=f"no {SECRET}"))
+        run_once(delivery_of(settings), settings)
+
+    assert caplog.text.count("no [redacted]") == 3
+    assert SECRET not in caplog.text
 
 
 MANY = """

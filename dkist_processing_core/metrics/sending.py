@@ -14,7 +14,7 @@ from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCore
 from dkist_processing_core.metrics.snapshot import Snapshot
 from dkist_processing_core.otlp import endpoint_of, is_exported
 from dkist_processing_core.otlp.delivery import CONNECT_SECONDS, Exporter, exporter_of
-from dkist_processing_core.otlp.destination import collector_of
+from dkist_processing_core.otlp.destination import collector_of, hidden_parts
 from dkist_processing_core.otlp.outcome import Delivered
 from dkist_processing_core.process.uninstrumented import uninstrumented
 from dkist_processing_core.settings.interface import Settings
@@ -103,7 +103,8 @@ class _Sender:
         self.close()
         if not self._is_out:
             self._is_out = True
-            reason = redact(problem, also=secrets_in(snapshot.settings))
+            secrets = [*secrets_in(snapshot.settings), *hidden_parts(snapshot.settings, "metrics")]
+            reason = redact(problem, also=secrets)
             logger.warning("the metrics of this process are not sent, and are tried again: %s", reason)
 
     def _problem(self, body: bytes) -> str | None:

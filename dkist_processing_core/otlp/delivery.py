@@ -15,12 +15,13 @@ from typing import Protocol
 
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.journal.otlp import LONGEST_REQUESTED_SECONDS, Chunk, OtlpJournal
-from dkist_processing_core.otlp.destination import Signal, collector_of, protocol_of, shown_endpoint
+from dkist_processing_core.otlp.destination import Signal, collector_of, hidden_parts, protocol_of, shown_endpoint
 from dkist_processing_core.otlp.grpc_threads import check_threads_for_grpc
 from dkist_processing_core.otlp.outcome import Delivered, Denied, Outcome, Refused, Unavailable
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.process.uninstrumented import uninstrumented
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.text import redact
 
 # A gRPC server accepts 4 MiB by default, and an HTTP server of the OpenTelemetry Collector 20 MiB.
 _MOST_BYTES = 2 * 1024**2
@@ -147,14 +148,15 @@ class Delivery:
                 return None
             case Delivered(rejected, message):
                 if rejected or message:
-                    self._warnings.report_refusal(self._signal, rejected, message or "no reason given")
+                    shown = self._redacted(message) or "no reason given"
+                    self._warnings.report_refusal(self._signal, rejected, shown)
                 return rejected
             case Refused(reason, is_too_large):
                 from dkist_processing_core.otlp.answers import halves  # noqa: PLC0415 - the exporter has imported it
 
                 parts = halves(self._signal, body) if is_too_large else []
                 if not parts:
-                    self._warnings.report_refusal(self._signal, items, reason)
+                    self._warnings.report_refusal(self._signal, items, self._redacted(reason))
                     return items
                 refused = 0
                 for count, part in parts:
@@ -196,10 +198,13 @@ class Delivery:
         if after is not None:
             seconds = self._requested = min(after, LONGEST_REQUESTED_SECONDS)
         self.resumes_at = time.monotonic() + seconds
-        self.problem = reason
+        self.problem = self._redacted(reason)
         if not self._is_cancelled:
-            self._warnings.report_outage(self._signal, reason)
+            self._warnings.report_outage(self._signal, self.problem)
         self.close()
+
+    def _redacted(self, text: str) -> str:
+        return redact(text, also=hidden_parts(self._settings, self._signal))
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""

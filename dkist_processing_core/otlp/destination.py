@@ -4,21 +4,26 @@ The collector of each signal by the settings: its address and protocol, and whet
 Not here: the encoding of what is exported (tracing).
 """
 
+import hashlib
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from dkist_processing_core.journal.otlp import otlp_path
 from dkist_processing_core.journal.place import place
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.text.redaction import SECRET_MIN_LENGTH
 
 Signal = Literal["traces", "metrics", "logs"]
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
 _SIGNALS_OF_7 = ("traces", "metrics")
 _DEFAULT_PORTS = {"grpc": 4317, "http/protobuf": 4318}
 _URL_PORTS = {"http": 80, "https": 443}
+# Any other part of a path may be a token.
+_WORD = re.compile(r"[a-z_-]{1,16}|v[0-9]{1,2}")
 
 
 def endpoint_of(settings: Settings, signal: Signal) -> str | None:
@@ -78,11 +83,30 @@ def lock_path(journal: Path, signal: Signal) -> Path:
 
 
 def shown_endpoint(settings: Settings, signal: Signal) -> str:
-    """Return the address of a signal's collector without user information and query, which may hold secrets."""
+    """
+    Return the address of a signal's collector without its secrets: it is stored, and shown to operators.
+
+    User information and query are left out, as headers are: they may change, and the collector stays the same. A part
+    of the path that may be a token is replaced by a digest, so that addresses can be told apart.
+    """
     parts = _parts_of(endpoint_of(settings, signal) or "localhost")
     host, port = address_of(settings, signal)
     host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme or 'http'}://{host}:{port}{parts.path.rstrip('/')}"
+    path = "/".join(_shown_part(part) for part in parts.path.rstrip("/").split("/"))
+    return f"{parts.scheme or 'http'}://{host}:{port}{path}"
+
+
+def _shown_part(part: str) -> str:
+    return part if not part or _WORD.fullmatch(part) else f"[{hashlib.sha256(part.encode()).hexdigest()[:8]}]"
+
+
+def hidden_parts(settings: Settings, signal: Signal) -> list[str]:
+    """Return the parts of an endpoint that must not be shown; a collector may repeat them in an answer."""
+    parts = _parts_of(endpoint_of(settings, signal) or "localhost")
+    values = [pair.rpartition("=")[2] for pair in parts.query.split("&")]
+    hidden = [part for part in parts.path.split("/") if _shown_part(part) != part]
+    found = [*hidden, *values, parts.username or "", parts.password or ""]
+    return [each for each in (*found, *map(unquote, found)) if len(each) >= SECRET_MIN_LENGTH]
 
 
 def is_plain(settings: Settings, signal: Signal) -> bool | None:

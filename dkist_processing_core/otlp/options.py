@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.otlp.destination import Signal, endpoint_of, is_plain, protocol_of, shown_endpoint
@@ -65,6 +65,8 @@ def url_of(settings: Settings, signal: Signal) -> str:
     """
     Return the URL of a signal over HTTP: its own variable names it exactly, the general one names the base.
 
+    A query of the general one is kept, behind the path of the signal.
+
     Raises:
         ConfigurationError: The endpoint is no URL.
     """
@@ -74,7 +76,9 @@ def url_of(settings: Settings, signal: Signal) -> str:
         # A port may be followed by a path, but neither holds a secret.
         msg = f"{_PREFIX}ENDPOINT: found {shown_endpoint(settings, signal)} without http:// or https://"
         raise ConfigurationError(f"{msg}, expected a URL for the protocol http/protobuf")
-    return endpoint if special else f"{endpoint.rstrip('/')}/v1/{signal}"
+    parts = urlsplit(endpoint)
+    base = parts._replace(path=f"{parts.path.rstrip('/')}/v1/{signal}", fragment="")
+    return endpoint if special else base.geturl()
 
 
 def provided_credentials(settings: Settings, signal: Signal) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dkist_processing_core.otlp.destination import Signal, endpoint_of, is_plain, protocol_of
 from dkist_processing_core.otlp.grpc_threads import check_threads_for_grpc
+from dkist_processing_core.otlp.options import url_of
 from dkist_processing_core.settings.interface import Settings
 
 _CLASSES = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}
@@ -21,7 +22,6 @@ _is_own_export = ContextVar("_is_own_export", default=False)
 
 def otlp_exporter(settings: Settings, signal: Signal) -> Any:
     """Return the OTLP exporter of a signal; the exporter itself reads settings that are not ours, such as headers."""
-    special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
     endpoint = endpoint_of(settings, signal)
     transport = "http" if protocol_of(settings, signal) == "http/protobuf" else "grpc"
     if transport == "grpc":
@@ -34,9 +34,8 @@ def otlp_exporter(settings: Settings, signal: Signal) -> Any:
             # First: the exporter's own filter removes a line that is equal to the last one, shown or not.
             exporters_logger.filters.insert(0, _is_no_own_retry)
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-    if endpoint and transport == "http" and not special:
-        # By the specification, the general variable names the base, and a signal's own variable the exact address.
-        options["endpoint"] = f"{endpoint.rstrip('/')}/v1/{signal}"
+    if endpoint and transport == "http":
+        options["endpoint"] = url_of(settings, signal)
     if is_plain(settings, signal):
         options["insecure"] = True
     if transport == "http" and not any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):

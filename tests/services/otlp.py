@@ -485,7 +485,7 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
                 body = gzip.decompress(body)
             case "deflate":
                 body = zlib.decompress(body)
-        signal = self.path.removeprefix("/v1/")
+        signal = self.path.partition("?")[0].removeprefix("/v1/")
         if signal not in ("traces", "metrics", "logs"):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
