@@ -7,6 +7,7 @@ from pathlib import Path
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.journal.otlp import OtlpBooks, OtlpJournal
@@ -36,13 +37,28 @@ def pending_spans(folder: Path) -> list[str]:
     return [span.name for span in found]
 
 
+def pending_log_records(folder: Path) -> list[LogRecord]:
+    """
+    Return the log records that wait.
+    """
+    requests = [ExportLogsServiceRequest.FromString(body) for body in _pending(folder, "logs")]
+    return [r for each in requests for group in each.resource_logs for s in group.scope_logs for r in s.log_records]
+
+
 def pending_records(folder: Path) -> list[str]:
     """
     Return the texts of the log records that wait.
     """
-    requests = [ExportLogsServiceRequest.FromString(body) for body in _pending(folder, "logs")]
-    records = [r for each in requests for group in each.resource_logs for s in group.scope_logs for r in s.log_records]
-    return [record.body.string_value for record in records]
+    return [record.body.string_value for record in pending_log_records(folder)]
+
+
+def pending_resource(folder: Path) -> dict[str, str]:
+    """
+    Return the texts among the attributes of the resource of the spans that wait.
+    """
+    (body, *_) = _pending(folder, "traces")
+    request = ExportTraceServiceRequest.FromString(body)
+    return {pair.key: pair.value.string_value for pair in request.resource_spans[0].resource.attributes}
 
 
 def pending_points(folder: Path, name: str) -> list[float]:

@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.journal.otlp import OtlpJournal
-from tests.journalled import books_of, deliver, journal_of, pending_points, pending_records, pending_spans
+from tests.journalled import (
+    books_of,
+    deliver,
+    journal_of,
+    pending_log_records,
+    pending_points,
+    pending_records,
+    pending_resource,
+    pending_spans,
+)
 from tests.running import ROOT, run_python
 from tests.services.otlp import OtlpReceiver
 from tests.waiting import wait_until
@@ -326,6 +335,7 @@ def test_a_process_without_threads_keeps_its_telemetry(state_dir: Path, refusing
 
 ODD = """
 import logging
+from opentelemetry import trace
 from dkist_processing_core import TaskBase
 
 class Odd(TaskBase):
@@ -334,21 +344,54 @@ class Odd(TaskBase):
         log.addHandler(logging.NullHandler())
         log.propagate = False
         log.warning("a lone surrogate: \\ud800")
-        log.warning("fine")
+        for start in (-1, None):
+            trace.get_tracer("author").start_span(f"from {start}", start_time=start).end()
 
 with Odd(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
     task()
 """
 
 
-def test_a_record_that_cannot_be_encoded_costs_no_other(state_dir: Path, refusing_port: int) -> None:
+def test_an_item_that_cannot_be_encoded_costs_no_other(state_dir: Path, refusing_port: int) -> None:
     """
-    Protobuf takes no lone surrogates.
+    Protobuf has no times before 1970, and no lone surrogates, which are replaced.
     """
     done = run_python(ODD, dead(refusing_port))
     assert done.returncode == 0, done.stderr
 
-    assert "fine" in pending_records(state_dir)
+    assert [name for name in pending_spans(state_dir) if name.startswith("from ")] == ["from None"]
+    assert "a lone surrogate: \N{REPLACEMENT CHARACTER}" in pending_records(state_dir)
+
+
+LIMITED = """
+import logging
+from dkist_processing_core import TaskBase
+
+class Limited(TaskBase):
+    def run(self):
+        logging.getLogger("author.of.the.task").warning("limited")
+
+with Limited(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "LOGRECORD_"])
+def test_the_limits_of_the_sdk_s_variables_apply_to_log_records(
+    state_dir: Path, refusing_port: int, prefix: str
+) -> None:
+    """
+    The last attributes are kept, and the others are counted.
+    """
+    limits = {f"OTEL_{prefix}ATTRIBUTE_COUNT_LIMIT": "2", f"OTEL_{prefix}ATTRIBUTE_VALUE_LENGTH_LIMIT": "6"}
+    done = run_python(LIMITED, dead(refusing_port) | limits)
+    assert done.returncode == 0, done.stderr
+
+    (record,) = [record for record in pending_log_records(state_dir) if record.body.string_value == "limited"]
+    found = {pair.key: pair.value.string_value for pair in record.attributes}
+    assert len(found) == 2
+    assert found["logger.name"] == "author"
+    assert record.dropped_attributes_count > 0
 
 
 def test_while_another_process_holds_the_journal_telemetry_is_kept_in_memory(
@@ -391,9 +434,11 @@ def test_without_a_usable_journal_the_process_exports_itself(otlp: OtlpReceiver,
     assert otlp.wait_for(lambda receiver: len([span for span in receiver.spans() if span.name == "Short"]) == 2)
 
 
-def test_a_launched_task_imports_no_transport(state_dir: Path, refusing_port: int, tmp_path: Path) -> None:
+def test_a_launched_task_imports_neither_a_transport_nor_protobuf(
+    state_dir: Path, refusing_port: int, tmp_path: Path
+) -> None:
     """
-    Neither gRPC nor an HTTP client, which take longer to import than a short task takes.
+    The import of any of these modules takes longer than the work of a short task.
     """
     environment = dead(refusing_port) | {"LOADED_FILE": str(tmp_path / "loaded")}
     done = run_python("from tests.pipelines import loaded; loaded.run(recipe_run_id=1)", environment)
@@ -401,5 +446,34 @@ def test_a_launched_task_imports_no_transport(state_dir: Path, refusing_port: in
 
     loaded = set(json.loads((tmp_path / "loaded").read_text()))
     assert "opentelemetry.sdk.trace" in loaded
-    assert not loaded & {"grpc", "requests", "urllib3", "http.client", "opentelemetry.sdk.metrics"}
+    assert not loaded & {"grpc", "requests", "urllib3", "http.client"}
+    assert not loaded & {"google.protobuf", "psutil", "opentelemetry.sdk.metrics", "opentelemetry.sdk._logs"}
     assert "Loaded" in pending_spans(state_dir)
+
+
+DETECTED = """
+import getpass, sys
+from dkist_processing_core import TaskBase
+
+class Detected(TaskBase):
+    def run(self):
+        early = "psutil" in sys.modules
+        import psutil
+        print(early, psutil.Process().username() == getpass.getuser())
+
+with Detected(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+@pytest.mark.parametrize("detects", [False, True])
+def test_psutil_is_imported_for_those_who_use_it(state_dir: Path, refusing_port: int, *, detects: bool) -> None:
+    """
+    The SDK imports it for the owner of the process, one attribute of a detector that a variable must name.
+    """
+    detectors = {"OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process"} if detects else {}
+    done = run_python(DETECTED, dead(refusing_port) | detectors)
+    assert done.returncode == 0, done.stderr
+
+    assert done.stdout.split() == [str(detects), "True"]
+    assert ("process.owner" in pending_resource(state_dir)) is detects

@@ -51,13 +51,13 @@ class Batches:
         if workers is not None:
             workers.register_after_fork(self, _append_at_the_end_of_a_worker)
 
-    def add(self, signal: Signal, encode: Callable[[Sequence[Any]], Any], most_items: int) -> "Batch":
+    def add(self, signal: Signal, encode: Callable[[Sequence[Any]], bytes], most_items: int) -> "Batch":
         """
         Return a new batch.
 
         Args:
             signal: The signal of its items.
-            encode: Returns the request with some items, as protobuf's object.
+            encode: Returns the serialized request with some items.
             most_items: How many items fill the batch.
         """
         batch = Batch(self, signal, encode, most_items)
@@ -105,7 +105,7 @@ class Batch:
     """The items of one signal that are not encoded yet. Each step is atomic, so a signal handler may add items."""
 
     def __init__(
-        self, batches: Batches, signal: Signal, encode: Callable[[Sequence[Any]], Any], most_items: int
+        self, batches: Batches, signal: Signal, encode: Callable[[Sequence[Any]], bytes], most_items: int
     ) -> None:
         """Store the arguments of `Batches.add`."""
         self._batches = batches
@@ -160,7 +160,7 @@ class Batch:
     def _encoded(self, items: list[Any]) -> list[tuple[int, bytes]]:
         """Return the items as a request; if one of them cannot be encoded, a request for each of the others."""
         try:
-            return [(len(items), self._encode(items).SerializeToString())]
+            return [(len(items), self._encode(items))]
         except Exception as error:  # noqa: BLE001 - an author's value may be any object
             if len(items) == 1:
                 logger.debug("an item of %s cannot be encoded\n%s", self.signal, redacted_stack(error))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core import semconv
+from dkist_processing_core.tracing._encoding import CUMULATIVE_NUMBER, DELTA_NUMBER, increment, request
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 PREFERENCE = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 DELTA = "delta"
 _DELTA_COUNTERS = frozenset({DELTA, "lowmemory"})
-_VALUE_FIELDS = ((bool, "bool_value"), (int, "int_value"), (float, "double_value"))
 
 
 def counted_attributes(attributes: Mapping[str, Any], attempt_id: str, temporality: str) -> dict[str, Any]:
@@ -37,35 +37,15 @@ def counted_attributes(attributes: Mapping[str, Any], attempt_id: str, temporali
 
 def executed_once(resource: "Resource", attributes: Mapping[str, Any], preference: str) -> bytes:
     """Return a serialized request with the counter's increment by one attempt."""
-    # As the SDK is, these modules are imported only where something is exported.
-    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (  # noqa: PLC0415
-        ExportMetricsServiceRequest,
-    )
-    from opentelemetry.proto.metrics.v1 import metrics_pb2  # noqa: PLC0415
+    # As the SDK is, this module is imported only where something is exported.
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
 
-    request, now = ExportMetricsServiceRequest(), time.time_ns()
-    of_resource = request.resource_metrics.add()
-    _fill(of_resource.resource.attributes, resource.attributes)
-    of_scope = of_resource.scope_metrics.add()
-    of_scope.scope.name = semconv.SCOPE
-    metric = of_scope.metrics.add(
-        name=semconv.EXECUTED, unit=semconv.EXECUTED_UNIT, description=semconv.EXECUTED_MEANING
+    counter = increment(
+        semconv.EXECUTED,
+        semconv.EXECUTED_UNIT,
+        semconv.EXECUTED_MEANING,
+        attributes,
+        now=time.time_ns(),
+        temporality=DELTA_NUMBER if preference.lower() in _DELTA_COUNTERS else CUMULATIVE_NUMBER,
     )
-    metric.sum.is_monotonic = True
-    metric.sum.aggregation_temporality = (
-        metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
-        if preference.lower() in _DELTA_COUNTERS
-        else metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
-    )
-    # An interval of no length is no interval: the increment is that of the nanosecond before.
-    point = metric.sum.data_points.add(start_time_unix_nano=now - 1, time_unix_nano=now, as_int=1)
-    _fill(point.attributes, attributes)
-    body: bytes = request.SerializeToString()
-    return body
-
-
-def _fill(pairs: Any, attributes: Mapping[str, Any]) -> None:
-    for name, value in attributes.items():
-        found = pairs.add(key=str(name)).value
-        field = next((field for kind, field in _VALUE_FIELDS if isinstance(value, kind)), "string_value")
-        setattr(found, field, str(value) if field == "string_value" else value)
+    return request(resource, [(InstrumentationScope(semconv.SCOPE), [counter])])

@@ -13,14 +13,17 @@ import logging
 import re
 import sys
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redact
 from dkist_processing_core.text.exception_text import class_name, message_of
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 logger = logging.getLogger(__name__)
 _GROUP = "opentelemetry_instrumentor"
@@ -38,16 +41,20 @@ def instrument_libraries(settings: Settings) -> None:
     # Every instrumentor requires it. Without it there is none, and the entry points need not be read.
     if find_spec("opentelemetry.instrumentation") is None:
         return
-    _instrument(frozenset(_disabled(settings.otel_python_disabled_instrumentations or "")), tuple(secrets_in(settings)))
+    disabled = frozenset(_disabled(settings.otel_python_disabled_instrumentations or ""))
+    if _ALL not in disabled:
+        _instrument(disabled, tuple(secrets_in(settings)))
 
 
 @functools.cache
 def _instrument(disabled: frozenset[str], secrets: tuple[str, ...]) -> None:
     # wrapt is a requirement of opentelemetry-instrumentation.
+    from importlib.metadata import entry_points  # noqa: PLC0415 - as the others, only where an instrumentor may be
+
     from wrapt import register_post_import_hook  # noqa: PLC0415 - as above
 
     for found in entry_points(group=_GROUP):
-        names = {_ALL, found.name, re.sub("[-_]client$", "", found.name)}
+        names = {found.name, re.sub("[-_]client$", "", found.name)}
         if found.name in _REPLACED or not disabled.isdisjoint(names):
             continue
         load = functools.partial(_load, found, secrets)
@@ -68,7 +75,7 @@ def _disabled(text: str) -> Iterable[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _libraries_of(found: EntryPoint) -> list[str] | None:
+def _libraries_of(found: "EntryPoint") -> list[str] | None:
     """Return the modules that an instrumentor is for; None for one that has no library, such as one of the system."""
     required = [each for each in (found.dist.requires or ()) if _INSTRUMENTS.search(each)] if found.dist else []
     names = [name[0] for each in required if (name := _NAME.match(each))]
@@ -80,6 +87,8 @@ def _libraries_of(found: EntryPoint) -> list[str] | None:
 
 def _modules_of(name: str) -> list[str]:
     """Return the top-level modules of an installed distribution; none if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415 - as above
+
     try:
         listed = distribution(name).read_text("top_level.txt")
     except PackageNotFoundError:
@@ -88,7 +97,7 @@ def _modules_of(name: str) -> list[str]:
     return modules or [name.replace("-", "_").lower()]
 
 
-def _load(found: EntryPoint, secrets: tuple[str, ...], _: object = None) -> None:
+def _load(found: "EntryPoint", secrets: tuple[str, ...], _: object = None) -> None:
     with signals_deferred():
         try:
             instrumentor = found.load()()

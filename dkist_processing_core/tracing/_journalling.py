@@ -1,27 +1,40 @@
 """
-The SDK's span processor, log record processor and metric exporter that append to the journal of telemetry.
+The SDK's span processor and metric exporter that append to the journal of telemetry, and the loggers that do so.
 
-Not here: the batches (_batches), and the exporters that send to a collector or a console (_exporting).
+Not here: the batches (_batches), the encoding (_encoding), and the exporters that send to a collector or a console
+(_exporting).
 """
 
 # ruff: noqa: PLC0415 - the SDK is imported when a provider is created
-import copy
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 
 from dkist_processing_core.text.redaction import redactor
-from dkist_processing_core.tracing._batches import Batches, batch_size
+from dkist_processing_core.tracing._batches import Batch, Batches, batch_size
+from dkist_processing_core.tracing._encoding import log_record, request, spans_request
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import Logger, SeverityNumber
+    from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits
+    from opentelemetry.sdk.resources import Resource
+
+_LIMITS = frozenset(
+    f"OTEL_{prefix}ATTRIBUTE_{limit}_LIMIT" for prefix in ("", "LOGRECORD_") for limit in ("COUNT", "VALUE_LENGTH")
+)
 
 
 def span_processor(batches: Batches, secrets: Collection[str]) -> Any:
     """Return a processor that appends sampled spans when they end; neither `secrets` nor those of texts are stored."""
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-    def encode(spans: Sequence[ReadableSpan]) -> Any:
-        return _redacted(encode_spans(spans), redactor(also=secrets))
+    def encode(spans: Sequence[ReadableSpan]) -> bytes:
+        return spans_request(spans, redactor(also=secrets))
 
     batch = batches.add("traces", encode, batch_size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"))
 
@@ -41,51 +54,107 @@ def span_processor(batches: Batches, secrets: Collection[str]) -> Any:
     return JournallingProcessor()
 
 
-def _redacted(request: Any, redact: Callable[[str], str]) -> Any:
-    """Return a request with redacted texts: an author's tracer and an instrumentor record exceptions and URLs."""
-    for of_resource in request.resource_spans:
-        for of_scope in of_resource.scope_spans:
-            for span in of_scope.spans:
-                if span.status.message:
-                    span.status.message = redact(span.status.message)
-                for attributes in (span.attributes, *(event.attributes for event in span.events)):
-                    for attribute in attributes:
-                        text = attribute.value.string_value
-                        if text:
-                            attribute.value.string_value = redact(text)
-    return request
+class JournallingLoggerProvider:
+    """
+    A provider of loggers that append records to the journal of telemetry.
+
+    It has the part of the SDK's interface that is used here: the import of the SDK's own provider takes longer than
+    the work of a short task.
+    """
+
+    def __init__(self, batches: Batches, resource: "Resource", beside: "LoggerProvider | None") -> None:
+        """
+        Read the limits of records.
+
+        Args:
+            batches: Appends the records.
+            resource: The resource of all records.
+            beside: A provider whose loggers get each record as well.
+        """
+        self._batches = batches
+        self._resource = resource
+        self._beside = beside
+        self._limits = _limits_of_records()
+
+    def get_logger(self, name: str) -> "JournallingLogger":
+        """Return the logger of a scope with this name."""
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+        def encode(records: Sequence[bytes]) -> bytes:
+            return request(self._resource, [(InstrumentationScope(name), records)])
+
+        batch = self._batches.add("logs", encode, batch_size("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"))
+        return JournallingLogger(batch, self._limits, None if self._beside is None else self._beside.get_logger(name))
+
+    def force_flush(self) -> bool:
+        """Append all records."""
+        self._batches.append()
+        return (self._beside is None or self._beside.force_flush()) and not self._batches.journal.is_pending
 
 
-def log_record_processor(batches: Batches) -> Any:
-    """Return a processor that appends log records."""
-    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
-    from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
-    from opentelemetry.sdk.resources import Resource
+class JournallingLogger:
+    """A logger of such a provider."""
 
-    batch = batches.add("logs", encode_logs, batch_size("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"))
+    def __init__(self, batch: Batch, limits: "LogRecordLimits | None", beside: "Logger | None") -> None:
+        """Store the batch, the limits of records, and a logger that gets each record as well."""
+        self._batch = batch
+        self._limits = limits
+        self._beside = beside
 
-    class JournallingProcessor(LogRecordProcessor):
-        def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-            # As in the SDK's own processor: the record must not keep the context of the author's code.
-            record = copy.copy(log_record.log_record)
-            record.context = Context()
-            batch.add(
-                ReadableLogRecord(
-                    log_record=record,
-                    resource=log_record.resource or Resource.create({}),
-                    instrumentation_scope=log_record.instrumentation_scope,
-                    limits=log_record.limits,
-                )
+    def emit(
+        self,
+        *,
+        timestamp: int,
+        context: Context,
+        severity_text: str,
+        severity_number: "SeverityNumber",
+        body: str,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """Encode a record now, since its values may change, and append it in a moment."""
+        limits = self._limits
+        kept = (
+            attributes
+            if limits is None
+            else BoundedAttributes(
+                limits.max_log_record_attributes, attributes, max_value_len=limits.max_log_record_attribute_length
+            )
+        )
+        self._batch.add(
+            log_record(
+                timestamp=timestamp,
+                observed=time.time_ns(),
+                severity=severity_number.value,
+                severity_text=severity_text,
+                body=body,
+                attributes_of_record=kept,
+                dropped=len(attributes) - len(kept),
+                span=trace.get_current_span(context).get_span_context(),
+            )
+        )
+        if self._beside is not None:
+            self._beside.emit(
+                timestamp=timestamp,
+                context=context,
+                severity_text=severity_text,
+                severity_number=severity_number,
+                body=body,
+                attributes=attributes,
             )
 
-        def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's signature
-            batches.append()
-            return not batches.journal.is_pending
 
-        def shutdown(self) -> None:
-            batches.append()
+def _limits_of_records() -> "LogRecordLimits | None":
+    """
+    Return the limits that the variables set; None if they set none, since a record has few attributes of its own.
 
-    return JournallingProcessor()
+    Raises:
+        ValueError: A variable has an unusable value.
+    """
+    if _LIMITS.isdisjoint(os.environ):
+        return None
+    from opentelemetry.sdk._logs import LogRecordLimits
+
+    return LogRecordLimits()
 
 
 def metric_exporter(batches: Batches) -> Any:

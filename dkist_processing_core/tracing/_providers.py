@@ -1,12 +1,16 @@
 """
 The providers of OpenTelemetry's SDK for spans, metrics and log records.
 
-The SDK is imported when a provider is created: the import takes 0.1 s, and without a destination no provider is
-created. Not here: the choice of the destinations (_setup), and the way of the telemetry to them (_journalling,
-_exporting).
+The SDK is imported when a provider is created, and without a destination no provider is created: its import
+takes longer than the work of a short task. Not here: the choice of the destinations (_setup), and the way of the
+telemetry to them (_journalling, _exporting).
 """
 
 import math
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -21,6 +25,8 @@ from dkist_processing_core.tracing._batches import Batches
 from dkist_processing_core.tracing._scope import current_scope
 from dkist_processing_core.tracing._telemetry import chosen_ids
 
+_RESOURCES, _PSUTIL = "opentelemetry.sdk.resources", "psutil"
+
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics import MeterProvider
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 
 
 def tracer_provider(settings: Settings, exporters: list[str], batches: Batches | None) -> "TracerProvider":
+    resource = resource_of(settings)
+
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as above
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
 
@@ -47,7 +55,7 @@ def tracer_provider(settings: Settings, exporters: list[str], batches: Batches |
             chosen = chosen_ids.get()
             return chosen[1] if chosen else super().generate_span_id()
 
-    provider = TracerProvider(resource=resource_of(settings), id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
     for exporter in exporters:
         provider.add_span_processor(
             _exporting.span_processor(settings, exporter)
@@ -59,6 +67,8 @@ def tracer_provider(settings: Settings, exporters: list[str], batches: Batches |
 
 
 def meter_provider(settings: Settings, exporters: list[str], batches: Batches | None) -> "MeterProvider":
+    resource = resource_of(settings)
+
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as above
 
     readers = [
@@ -69,7 +79,7 @@ def meter_provider(settings: Settings, exporters: list[str], batches: Batches | 
         )
         for exporter in exporters
     ]
-    return MeterProvider(readers, resource=resource_of(settings), shutdown_on_exit=False)
+    return MeterProvider(readers, resource=resource, shutdown_on_exit=False)
 
 
 def _reader(exporter: Any) -> Any:
@@ -82,16 +92,23 @@ def _reader(exporter: Any) -> Any:
         return PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
 
 
-def logger_provider(settings: Settings, exporters: list[str], batches: Batches | None) -> "LoggerProvider":
+def logger_provider(settings: Settings, exporters: list[str], batches: Batches | None) -> Any:
+    """Return a provider of loggers that append to the journal, or send to other destinations, or do both."""
+    others = [exporter for exporter in exporters if batches is None or exporter != "otlp"]
+    beside = _sdks_logger_provider(settings, others) if others else None
+    if batches is None or "otlp" not in exporters:
+        return beside
+    return _journalling.JournallingLoggerProvider(batches, resource_of(settings), beside)
+
+
+def _sdks_logger_provider(settings: Settings, exporters: list[str]) -> "LoggerProvider":
+    resource = resource_of(settings)
+
     from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - as above
 
-    provider = LoggerProvider(resource=resource_of(settings), shutdown_on_exit=False)
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
     for exporter in exporters:
-        provider.add_log_record_processor(
-            _exporting.log_record_processor(settings, exporter)
-            if batches is None or exporter == "console"
-            else _journalling.log_record_processor(batches)
-        )
+        provider.add_log_record_processor(_exporting.log_record_processor(settings, exporter))
     return provider
 
 
@@ -122,10 +139,7 @@ def carrying_identity(provider: "TracerProvider", *, is_own: bool = False) -> "T
 
 def resource_of(settings: Settings) -> "Resource":
     """Return the attributes of this process, by the standard variables and those of 7.x."""
-    # The SDK's fork handler uses threads of this module, whose own fork handler must have been registered before.
-    import concurrent.futures.thread  # noqa: F401, PLC0415
-
-    from opentelemetry.sdk import resources  # noqa: PLC0415 - as above
+    resources: Any = _resources()
     from opentelemetry.sdk.version import __version__  # noqa: PLC0415
 
     pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
@@ -135,11 +149,38 @@ def resource_of(settings: Settings) -> "Resource":
     if "otel_service_name" in settings.model_fields_set or resources.SERVICE_NAME not in attributes:
         attributes[resources.SERVICE_NAME] = settings.otel_service_name
     if environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
-        return resources.Resource.create(attributes)
+        created: Resource = resources.Resource.create(attributes)
+        return created
     # `Resource.create` starts a thread for each detector, also for the only default one, which reads the variable.
     sdk = {
         resources.TELEMETRY_SDK_LANGUAGE: "python",
         resources.TELEMETRY_SDK_NAME: "opentelemetry",
         resources.TELEMETRY_SDK_VERSION: __version__,
     }
-    return resources.Resource(sdk | attributes)
+    own: Resource = resources.Resource(sdk | attributes)
+    return own
+
+
+def _resources() -> ModuleType:
+    """Import the SDK's module of resources without psutil, which it imports for one detector, unless that is used."""
+    # The SDK's fork handler uses threads of this module, whose own fork handler must have been registered before.
+    import concurrent.futures.thread  # noqa: F401, PLC0415
+
+    if _PSUTIL in sys.modules or find_spec(_PSUTIL) is None:
+        return import_module(_RESOURCES)
+    later = sys.modules[_PSUTIL] = _ImportedLater(_PSUTIL)
+    try:
+        return import_module(_RESOURCES)
+    finally:
+        # Another thread may have imported psutil itself.
+        if sys.modules.get(_PSUTIL) is later:
+            del sys.modules[_PSUTIL]
+
+
+class _ImportedLater(ModuleType):
+    """A module that is imported when one of its attributes is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
