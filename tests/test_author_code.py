@@ -91,6 +91,36 @@ print(json.dumps(calls))
 """
 
 
+SEEDED = """
+import logging, random
+from dkist_processing_core import TaskBase
+
+class Draws(TaskBase):
+    def run(self):
+        random.seed(1)
+        for number in range(5):
+            with self.telemetry_span(f"step {number}"):
+                self.progress(number, 5)
+                logging.getLogger("author").warning("step")
+            print(random.random())
+
+with Draws(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
+"""
+
+
+def test_observing_draws_none_of_the_author_s_random_numbers(otlp: OtlpReceiver, refusing_port: int) -> None:
+    """
+    A task that seeds the generator gets the same sequence with telemetry and with a broker that is tried again.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
+
+    plain = run_python(SEEDED, {"OTEL_SDK_DISABLED": "true"})
+    observed = run_python(SEEDED, otlp.grpc_env | {"MESH_CONFIG": json.dumps(mesh)})
+
+    assert len(plain.stdout.splitlines()) == 5
+    assert observed.stdout == plain.stdout
+
+
 def test_exporting_log_records_runs_none_of_the_author_s_code_again(otlp: OtlpReceiver) -> None:
     """
     No filter, formatter, handler or value runs again. A record that passed the filters is exported once, as they left

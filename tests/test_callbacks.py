@@ -70,6 +70,15 @@ class AirflowTaskTimeout(BaseException):
     """
 
 
+@pytest.fixture(autouse=True)
+def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As in a new process, nothing has been waited for, and no bus has been read.
+    """
+    monkeypatch.setattr(_waiting_time, "_left", {})
+    monkeypatch.setattr(_bus_reader, "_readers", {})
+
+
 def context(task: str = "First", attempt: int = 1, *, error: object = None, **more: Any) -> dict[str, Any]:
     """
     Return the context that Airflow passes to a callback of a task.
@@ -295,8 +304,6 @@ def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monk
     """
     monkeypatch.setattr(_unreported, "_DELIVERY_SECONDS", SECONDS)
     monkeypatch.setattr(_waiting_time, "SECONDS", dict.fromkeys(budget.CALLBACK_PROCESS, 2 * SECONDS))
-    monkeypatch.setattr(_waiting_time, "_left", {})
-    monkeypatch.setattr(_bus_reader, "_readers", {})
     for name, value in broker.env.items():
         monkeypatch.setenv(name, value)
     announcement = {"cause": Cause.SIGNAL, "provisional": True, "final": True, "reported_by": Reporter.ENGINE}
@@ -324,8 +331,6 @@ def test_the_end_of_a_run_reads_a_broker_that_another_process_could_not_reach(
     monkeypatch.setenv("EVENT_FLUSH_TIMEOUT", str(SECONDS))
     monkeypatch.setattr(_bus_reader, "_READING_SECONDS", SECONDS)
     monkeypatch.setattr(_waiting_time, "SECONDS", dict.fromkeys(budget.CALLBACK_PROCESS, 2 * SECONDS))
-    monkeypatch.setattr(_waiting_time, "_left", {})
-    monkeypatch.setattr(_bus_reader, "_readers", {})
     for name, value in broker.env.items():
         monkeypatch.setenv(name, value)
     end = said_by_launcher(TaskFailed, "First", cause=Cause.SIGNAL, final=True)

@@ -4,10 +4,9 @@ The tries to connect and deliver: the timeout of the next one, and the pause aft
 Not here: connecting and delivering (drainer).
 """
 
-import random
-
 from dkist_processing_core import budget
 from dkist_processing_core.errors import BusUnreachableError, ConnectionFailedHereError
+from dkist_processing_core.process.own_random import own_random
 
 _CONNECT_SECONDS = 5.0
 _SHORTEST_CONNECT_SECONDS = 0.5
@@ -62,4 +61,4 @@ class ConnectionTries:
         """Count a failure, and return how many seconds to pause after it: longer each time, with jitter."""
         self._failures += 1
         longest = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (self._failures - 1))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        return longest * own_random.uniform(0.5, 1.0)

@@ -6,7 +6,6 @@ It acquires the lock, connects, and pauses after errors. Not here: sending on a 
 
 import contextlib
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.spare import take_over_spares
 from dkist_processing_core.process import forks
+from dkist_processing_core.process.own_random import own_random
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
@@ -255,7 +255,7 @@ class Drainer:
             if not (repeats and is_elsewhere(error)):  # the next try knows more: one outage is one warning
                 self._warnings.report_failure(str(error))
             if repeats:
-                self._end.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
+                self._end.wait(own_random.uniform(0.0, _LOCK_POLL_SECONDS))
                 return
             if journal is not None and is_elsewhere(error):
                 # A refusal sets no mark: it comes at once, and ends as soon as the settings are corrected.

@@ -5,7 +5,6 @@ The embedded bus (rows stay until they are old) and an outbox (a row is removed 
 the same format. Not here: anything about brokers, events or threads; a `Journal` belongs to one thread at a time.
 """
 
-import random
 import secrets
 import sqlite3
 import time
@@ -31,6 +30,7 @@ from dkist_processing_core.journal._rows import (
     to_set_aside,
 )
 from dkist_processing_core.journal.message import Message
+from dkist_processing_core.process.own_random import own_random
 
 _BATCH = 1000
 _INSERT = "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)"
@@ -99,7 +99,7 @@ class Journal(FormattedFile):
         def record(connection: sqlite3.Connection) -> None:
             now = time.time()
             is_first(connection, message_id, now)
-            if random.random() < _SHARE_OF_FORGETTING:  # noqa: S311 - no secret
+            if own_random.random() < _SHARE_OF_FORGETTING:
                 # Delete a limited number from a random place, so that the time does not grow with the number of ids.
                 connection.execute(
                     "DELETE FROM sent_once WHERE appended < ? AND message_id IN"

@@ -12,7 +12,6 @@ import _thread
 import contextlib
 import fcntl
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from dkist_processing_core.journal.locks import close_in_forks, in_use, watch_forks
 from dkist_processing_core.process.descriptors import HeldDescriptors, move_up
+from dkist_processing_core.process.own_random import own_random
 from dkist_processing_core.process.trusted_files import Identity, open_file
 
 _SLICE_SECONDS = 0.1
@@ -63,7 +63,7 @@ class Wait:
         self._pause = min(_LONGEST_PAUSE_SECONDS, _GROWTH_OF_PAUSE * self._pause)
         costly = min(_LONGEST_COSTLY_PAUSE_SECONDS, _PAUSES_FOR_A_TRY * attempt)
         pause = self._pause if self._place.is_taken else max(self._pause, costly)
-        time.sleep(max(0.0, min(self._until - failed, pause * random.uniform(0.5, 1.0))))  # noqa: S311 - jitter
+        time.sleep(max(0.0, min(self._until - failed, pause * own_random.uniform(0.5, 1.0))))
 
     def end(self) -> None:
         """Leave the queue, so that the next process can continue."""

@@ -7,7 +7,6 @@ here: one request (over_http, over_grpc), and the thread and the lock (otlp.drai
 """
 
 import math
-import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,9 +15,9 @@ from typing import Protocol
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.journal.otlp import LONGEST_REQUESTED_SECONDS, Chunk, OtlpJournal
 from dkist_processing_core.otlp.destination import Signal, collector_of, hidden_parts, protocol_of, shown_endpoint
-from dkist_processing_core.otlp.grpc_threads import check_threads_for_grpc
 from dkist_processing_core.otlp.outcome import Delivered, Denied, Outcome, Refused, Unavailable
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
+from dkist_processing_core.process.own_random import own_random
 from dkist_processing_core.process.uninstrumented import uninstrumented
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import redact
@@ -39,8 +38,11 @@ class Exporter(Protocol):
     def send(self, body: bytes) -> Outcome:
         """Send one serialized request, and return its outcome."""
 
+    def cancel(self) -> None:
+        """End a request that another thread is sending, if the protocol can do this."""
+
     def close(self) -> None:
-        """Close the connection; may be called from another thread."""
+        """Close the connection."""
 
 
 class Delivery:
@@ -194,7 +196,7 @@ class Delivery:
         self._failures += 1
         # A float has no larger power of two.
         longest = min(longest, 2.0 ** min(self._failures - 1, 1000))
-        seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        seconds = longest * own_random.uniform(0.5, 1.0)
         if after is not None:
             seconds = self._requested = min(after, LONGEST_REQUESTED_SECONDS)
         self.resumes_at = time.monotonic() + seconds
@@ -217,7 +219,7 @@ class Delivery:
         self._is_cancelled = True
         exporter = self._exporter
         if exporter is not None:
-            exporter.close()
+            exporter.cancel()
 
 
 def exporter_of(settings: Settings, signal: Signal) -> Exporter:
@@ -228,7 +230,6 @@ def exporter_of(settings: Settings, signal: Signal) -> Exporter:
         ConfigurationError: A variable has an unusable value.
     """
     if protocol_of(settings, signal) == "grpc":
-        check_threads_for_grpc()
         from dkist_processing_core.otlp.over_grpc import GrpcExporter  # noqa: PLC0415 - see the docstring
 
         return GrpcExporter(settings, signal)

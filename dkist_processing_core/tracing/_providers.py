@@ -18,6 +18,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from dkist_processing_core import semconv
+from dkist_processing_core.process.own_random import own_random
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.tracing import _exporting, _journalling
@@ -38,14 +39,14 @@ def tracer_provider(settings: Settings, exporters: list[str], batches: Batches |
     resource = resource_of(settings)
 
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as above
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
+    from opentelemetry.sdk.trace.id_generator import IdGenerator  # noqa: PLC0415
 
-    class DerivedIdGenerator(RandomIdGenerator):
-        """Gives a span that is being opened the ids that were chosen for it."""
+    class DerivedIdGenerator(IdGenerator):
+        """Gives a span that is being opened the ids that were chosen for it; otherwise random ones, which are not 0."""
 
         def generate_trace_id(self) -> int:
             chosen = chosen_ids.get()
-            return chosen[0] if chosen else super().generate_trace_id()
+            return chosen[0] if chosen else own_random.getrandbits(128) or 1
 
         def is_trace_id_random(self) -> bool:
             # A derived id is not random: without this the SDK would set the random flag of W3C Trace Context, level 2.
@@ -53,7 +54,7 @@ def tracer_provider(settings: Settings, exporters: list[str], batches: Batches |
 
         def generate_span_id(self) -> int:
             chosen = chosen_ids.get()
-            return chosen[1] if chosen else super().generate_span_id()
+            return chosen[1] if chosen else own_random.getrandbits(64) or 1
 
     provider = TracerProvider(resource=resource, id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
     for exporter in exporters:

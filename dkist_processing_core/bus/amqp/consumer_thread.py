@@ -15,6 +15,7 @@ import tenacity
 
 from dkist_processing_core.bus.amqp.received import AmqpReceivedMessage
 from dkist_processing_core.errors import BusError, BusUnreachableError
+from dkist_processing_core.process.own_random import own_random
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _WAIT_SECONDS = 5.0
 _JOIN_SECONDS = 3.0
+_LONGEST_PAUSE_SECONDS = 10.0
 logger = logging.getLogger(__name__)
 
 
@@ -155,7 +157,7 @@ class ConsumerThread:
     def _reconnect(self) -> "AmqpLink":
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(BusUnreachableError),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+            wait=lambda state: own_random.uniform(0.0, min(_LONGEST_PAUSE_SECONDS, 0.1 * 2**state.attempt_number)),
             stop=lambda _: self.is_closing,
             sleep=self._pause,
             reraise=True,
