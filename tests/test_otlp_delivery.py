@@ -723,18 +723,13 @@ print(books_of(settings, "traces").pending)
 def test_a_fork_beside_a_delivery_is_safe(receiver: OtlpReceiver, protocol: str) -> None:
     """
     A child may append and end as any process, while threads of its parent use a connection.
-
-    gRPC shares its connection with the child, whose end may break the request that the parent is sending: that one is
-    sent again, as after any error.
     """
     done = run_python(FORKING, environment(receiver, protocol))
 
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
     # A process of an earlier test may have sent its own spans just before its end.
     found = [name for name in names_in(receiver) if name.startswith(("span ", "child "))]
-    assert len(set(found)) == 40, done.stderr
-    if protocol != "grpc":
-        assert len(found) == 40, done.stderr
+    assert len(set(found)) == len(found) == 40, done.stderr
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

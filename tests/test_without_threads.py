@@ -234,7 +234,7 @@ def test_a_launcher_under_a_limit_on_processes_reports_the_end_of_a_task_that_wa
     processes: int, refusing_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    This includes a collector: gRPC aborts launcher and task if it gets some of its threads, and not all.
+    A collector is named as well, whose delivery has threads too.
     """
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         Path(folder).chmod(0o777)

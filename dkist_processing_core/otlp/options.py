@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.otlp.destination import Signal, endpoint_of, is_plain, protocol_of, shown_endpoint
+from dkist_processing_core.otlp.destination import Signal, endpoint_of, is_plain, named_by, protocol_of, shown_endpoint
 from dkist_processing_core.settings.interface import Settings
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
@@ -50,6 +50,8 @@ def options_of(settings: Settings, signal: Signal) -> Options:
     Raises:
         ConfigurationError: A variable has an unusable value.
     """
+    if protocol_of(settings, signal) == "grpc":
+        _refuse_grpc_provider(settings, signal)
     return Options(
         is_secure=_is_secure(settings, signal),
         headers=_headers(*_variable(settings, signal, "HEADERS")),
@@ -81,9 +83,9 @@ def url_of(settings: Settings, signal: Signal) -> str:
     return endpoint if special else base.geturl()
 
 
-def provided_credentials(settings: Settings, signal: Signal) -> Any:
+def provided_session(settings: Settings, signal: Signal) -> Any:
     """
-    Return the credentials from an installed provider that the variables name; None if they name none.
+    Return the session of requests from an installed provider that the variables name; None if they name none.
 
     Raises:
         ConfigurationError: No such provider is installed.
@@ -91,16 +93,28 @@ def provided_credentials(settings: Settings, signal: Signal) -> Any:
     # The import is here, since it takes 10 ms, and few processes need it.
     from importlib.metadata import entry_points  # noqa: PLC0415
 
-    transport = "GRPC" if protocol_of(settings, signal) == "grpc" else "HTTP"
+    variable, name = _provider(settings, signal, "HTTP")
+    if not name:
+        return None
+    for found in entry_points(group=_PROVIDERS, name=name):
+        return found.load()()
+    msg = f"{variable}: found {name}, expected an entry point of the group {_PROVIDERS}; install its package"
+    raise ConfigurationError(msg)
+
+
+def _refuse_grpc_provider(settings: Settings, signal: Signal) -> None:
+    variable, name = _provider(settings, signal, "GRPC")
+    if name:
+        msg = f"{variable}: found {name}, whose credentials only gRPC's own library can use; expected {_PREFIX}HEADERS,"
+        raise ConfigurationError(f"{msg} {_PREFIX}CLIENT_CERTIFICATE or the protocol http/protobuf instead")
+
+
+def _provider(settings: Settings, signal: Signal, transport: str) -> tuple[str, str]:
     for of_signal in (f"{signal.upper()}_", ""):
         variable = f"OTEL_PYTHON_EXPORTER_OTLP_{transport}_{of_signal}CREDENTIAL_PROVIDER"
-        name = settings.core_origin.environ.get(variable)
-        if name:
-            for found in entry_points(group=_PROVIDERS, name=name):
-                return found.load()()
-            msg = f"{variable}: found {name}, expected an entry point of the group {_PROVIDERS}; install its package"
-            raise ConfigurationError(msg)
-    return None
+        if name := settings.core_origin.environ.get(variable):
+            return variable, name
+    return "", ""
 
 
 def _variable(settings: Settings, signal: Signal, name: str) -> tuple[str, str]:
@@ -116,6 +130,9 @@ def _variable(settings: Settings, signal: Signal, name: str) -> tuple[str, str]:
 def _is_secure(settings: Settings, signal: Signal) -> bool:
     scheme, found, _ = (endpoint_of(settings, signal) or "http://").partition("://")
     if found:
+        if scheme not in ("http", "https"):
+            msg = f"{named_by(settings, signal)}: found the scheme {scheme}, expected http or https"
+            raise ConfigurationError(msg)
         return scheme == "https"
     _, insecure = _variable(settings, signal, "INSECURE")
     return not is_plain(settings, signal) and insecure.lower() != "true"

@@ -1,52 +1,74 @@
 """
 One request to a collector over gRPC, and its outcome.
 
-It is imported when the collector has accepted a connection: the import of grpc takes 0.1 s, and starts threads. Not
-here: which requests are repeated (otlp.delivery).
+It is imported when the collector has accepted a connection: the imports take 30 ms. Not here: the connection
+(grpc_connection), and which requests are repeated (otlp.delivery).
 """
 
+import gzip
+import ssl
+import zlib
+from base64 import b64decode
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from urllib.parse import unquote
 
-import grpc  # type: ignore[import-untyped]  # the library has no annotations
-
-from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.otlp.answers import accepted, one_line, retry_delay
 from dkist_processing_core.otlp.destination import Signal, address_of, shown_endpoint
-from dkist_processing_core.otlp.options import Options, options_of, provided_credentials
-from dkist_processing_core.otlp.outcome import Outcome, Refused, Unavailable
+from dkist_processing_core.otlp.grpc_connection import Answer, ConnectionLostError, GrpcConnection
+from dkist_processing_core.otlp.options import Options, options_of
+from dkist_processing_core.otlp.outcome import Outcome, Unavailable, outcome_of_code
 from dkist_processing_core.settings.interface import Settings
 
-_METHODS: dict[Signal, str] = {
+_PATHS: dict[Signal, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
-_RETRYABLE = frozenset(
-    {
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.OUT_OF_RANGE,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
-    }
+# By their numbers: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+_CODES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
 )
-# The texts of the implementations in C++, Go and Java.
-_TOO_LARGE = ("larger than max", "exceeds maximum size", "too large")
-_COMPRESSIONS = {
-    "gzip": grpc.Compression.Gzip,
-    "deflate": grpc.Compression.Deflate,
-    "none": grpc.Compression.NoCompression,
+# What an answer without a code means: https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
+_CODES_OF_HTTP = {
+    "400": "INTERNAL",
+    "401": "UNAUTHENTICATED",
+    "403": "PERMISSION_DENIED",
+    "404": "UNIMPLEMENTED",
+    "429": "UNAVAILABLE",
+    "502": "UNAVAILABLE",
+    "503": "UNAVAILABLE",
+    "504": "UNAVAILABLE",
+}
+_COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda body: gzip.compress(body, compresslevel=6),
+    "deflate": zlib.compress,
+    "none": lambda body: body,
 }
 
 
 class GrpcExporter:
-    """Sends the requests of one signal over one channel."""
+    """Sends the requests of one signal; the connection is kept open between them."""
 
     def __init__(self, settings: Settings, signal: Signal) -> None:
         """
-        Open the channel, which connects with the first request.
+        Open no connection.
 
         Raises:
             ConfigurationError: A variable has an unusable value.
@@ -54,52 +76,92 @@ class GrpcExporter:
         options = options_of(settings, signal)
         self._signal = signal
         self._where = shown_endpoint(settings, signal)
+        self._address = address_of(settings, signal)
         self._timeout = options.timeout
-        self._metadata = tuple(options.headers.items())
-        self._channel = _channel(settings, signal, options)
-        self._export = self._channel.unary_unary(_METHODS[signal])
+        self._tls = _tls_of(options) if options.is_secure else None
+        self._is_compressed = options.compression != "none"
+        self._compress = _COMPRESS[options.compression]
+        host, port = self._address
+        self._headers = [
+            (":method", "POST"),
+            (":scheme", "https" if options.is_secure else "http"),
+            (":path", _PATHS[signal]),
+            (":authority", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("user-agent", f"dkist-processing-core/{version('dkist-processing-core')}"),
+            *([("grpc-encoding", options.compression)] if self._is_compressed else []),
+            *options.headers.items(),
+        ]
+        self._connection: GrpcConnection | None = None
 
     def send(self, body: bytes) -> Outcome:
         """Send one serialized request, and return its outcome."""
+        message = self._compress(body)
         try:
-            return accepted(self._signal, self._export(body, timeout=self._timeout, metadata=self._metadata))
-        except grpc.RpcError as error:
-            return self._outcome(error)
-        except ValueError:
-            return Unavailable(f"the channel to {self._where} was closed")
+            try:
+                answer = self._call(message)
+            except ConnectionLostError as error:
+                if not error.is_unprocessed:
+                    raise
+                # A server that restarts, or that limits the age of connections.
+                self.close()
+                answer = self._call(message)
+        except OSError as error:
+            self.close()
+            return Unavailable(f"{self._where} does not answer: {error.strerror or error}")
+        return self._outcome(answer)
 
-    def _outcome(self, error: Any) -> Outcome:
-        code, details = error.code(), one_line(error.details() or "")
-        reason = f"{self._where} answers {code.name}"
+    def _call(self, message: bytes) -> Answer:
+        if self._connection is not None and not self._connection.is_usable():
+            self.close()
+        if self._connection is None:
+            self._connection = GrpcConnection(*self._address, self._tls, self._timeout)
+        return self._connection.call(self._headers, message, self._timeout, is_compressed=self._is_compressed)
+
+    def _outcome(self, answer: Answer) -> Outcome:
+        code, details = _code_of(answer), one_line(unquote(answer.headers.get("grpc-message", "")))
+        if code == "OK":
+            return accepted(self._signal, answer.message)
+        reason = f"{self._where} answers {code}"
         reason = f"{reason}: {details}" if details else reason
-        metadata = dict(error.trailing_metadata() or ())
-        delay = retry_delay(metadata.get("grpc-status-details-bin"), metadata.get("google.rpc.retryinfo-bin"))
-        is_exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        if code in _RETRYABLE or (is_exhausted and delay is not None):
-            return Unavailable(reason, delay)
-        return Refused(reason, is_exhausted and any(text in details for text in _TOO_LARGE))
+        delay = retry_delay(
+            _binary(answer.headers.get("grpc-status-details-bin")),
+            _binary(answer.headers.get("google.rpc.retryinfo-bin")),
+        )
+        return outcome_of_code(code, reason, details, delay)
+
+    def cancel(self) -> None:
+        """End the request that another thread is sending."""
+        connection = self._connection
+        if connection is not None:
+            connection.cancel()
 
     def close(self) -> None:
-        """Close the channel; a request that another thread is sending ends with an error."""
-        self._channel.close()
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
-def _channel(settings: Settings, signal: Signal, options: Options) -> Any:
-    host, port = address_of(settings, signal)
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    channel_options = (
-        ("grpc.primary_user_agent", f"dkist-processing-core/{version('dkist-processing-core')}"),
-        # Otherwise a new channel would inherit the pause of an earlier one after an error.
-        ("grpc.use_local_subchannel_pool", 1),
-    )
-    compression = _COMPRESSIONS[options.compression]
-    if not options.is_secure:
-        return grpc.insecure_channel(target, channel_options, compression)
-    credentials = provided_credentials(settings, signal)
-    if credentials is None:
-        files = (options.certificate, options.client_key, options.client_certificate)
-        credentials = grpc.ssl_channel_credentials(*(None if file is None else file.read_bytes() for file in files))
-    if not isinstance(credentials, grpc.ChannelCredentials):
-        msg = f"found credentials of the type {type(credentials).__name__}, expected grpc.ChannelCredentials"
-        raise ConfigurationError(msg)
-    return grpc.secure_channel(target, credentials, channel_options, compression)
+def _tls_of(options: Options) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.certificate)
+    context.set_alpn_protocols(["h2"])
+    if options.client_certificate is not None:
+        context.load_cert_chain(options.client_certificate, options.client_key)
+    return context
+
+
+def _code_of(answer: Answer) -> str:
+    number = answer.headers.get("grpc-status", "")
+    if number.isdecimal():
+        return _CODES[int(number)] if int(number) < len(_CODES) else "UNKNOWN"
+    return _CODES_OF_HTTP.get(answer.headers.get(":status", ""), "UNKNOWN")
+
+
+def _binary(header: str | None) -> bytes | None:
+    """Return the bytes in a header, which is in base64 without padding; None if it is something else."""
+    try:
+        return None if header is None else b64decode(header + "=" * (-len(header) % 4))
+    except ValueError:
+        return None

@@ -19,7 +19,7 @@ import requests
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.otlp.answers import PROTOBUF, accepted_by, message_of, one_line
 from dkist_processing_core.otlp.destination import Signal, shown_endpoint
-from dkist_processing_core.otlp.options import Options, options_of, provided_credentials, url_of
+from dkist_processing_core.otlp.options import Options, options_of, provided_session, url_of
 from dkist_processing_core.otlp.outcome import (
     DENYING_STATUSES,
     RETRYABLE_STATUSES,
@@ -51,7 +51,7 @@ class HttpExporter:
             ConfigurationError: A variable has an unusable value.
         """
         options = options_of(settings, signal)
-        session = provided_credentials(settings, signal)
+        session = provided_session(settings, signal)
         if session is not None and not isinstance(session, requests.Session):
             msg = f"found credentials of the type {type(session).__name__}, expected a requests.Session"
             raise ConfigurationError(msg)
@@ -113,6 +113,10 @@ class HttpExporter:
         # The OpenTelemetry Collector answers 400 to a body above its limit.
         is_too_large = status == HTTPStatus.BAD_REQUEST and _TOO_LARGE in message.lower()
         return Refused(reason, is_too_large or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+    def cancel(self) -> None:
+        """Close the connections that are not in use: a request that another thread is sending goes on."""
+        self._session.close()
 
     def close(self) -> None:
         """Close the connection."""
