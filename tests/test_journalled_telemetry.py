@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal.otlp import OtlpJournal
+from dkist_processing_core.tracing._batches import MOST_ITEMS, MOST_SECONDS
+from dkist_processing_core.tracing._telemetry_journal import (
+    LAST_PATIENCE_SECONDS,
+    MOST_BYTES_IN_MEMORY,
+    TelemetryJournal,
+)
 from tests.journalled import (
     books_of,
     deliver,
@@ -412,6 +419,43 @@ def test_while_another_process_holds_the_journal_telemetry_is_kept_in_memory(
     assert done.stderr.count("telemetry is not in its journal") == 1
     assert f"): the journal {path} cannot be used: database is locked" in done.stderr
     assert "of 2" not in pending_records(state_dir)
+
+
+def test_beyond_its_bound_of_memory_the_oldest_is_dropped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Each request has one MiB. The warning also comes if the journal can be written to in the end.
+    """
+    is_broken = True
+
+    def open_journal(patience: float) -> OtlpJournal:
+        if is_broken:
+            raise JournalError("the disk fails")
+        return OtlpJournal.open(tmp_path / "otlp.db", destination="", patience=patience)
+
+    journal, requests = TelemetryJournal(open_journal), MOST_BYTES_IN_MEMORY // 2**20 + 4
+    for number in range(requests):
+        journal.keep("logs", 10, bytes([number]) * 2**20)
+        journal.append_pending()
+    is_broken = False
+    journal.append_pending(is_last=True)
+
+    with OtlpJournal.open(tmp_path / "otlp.db", destination="") as written:
+        kept = [chunk.body[0] for chunk in written.pending("logs", most_bytes=2**30, most_items=10**6)]
+    assert kept == list(range(4, requests))
+    assert "telemetry is not in its journal (40 of logs): the disk fails" in caplog.text
+
+
+def test_the_documentation_states_the_bounds_of_the_memory() -> None:
+    """
+    The page on outages has the numbers of the code.
+    """
+    page = " ".join((ROOT / "docs" / "how-to" / "outages.md").read_text(encoding="utf-8").split())
+
+    assert f"until there are {MOST_ITEMS} of either, or for {MOST_SECONDS} seconds" in page
+    assert f"up to {MOST_BYTES_IN_MEMORY // 2**20} MiB wait in memory" in page
+    assert f"waits up to {LAST_PATIENCE_SECONDS} seconds for a journal that is held" in page
 
 
 def test_without_a_usable_journal_the_process_exports_itself(otlp: OtlpReceiver, state_dir: Path) -> None:

@@ -25,8 +25,8 @@ MOST_BYTES_IN_MEMORY = 16 * 1024**2
 """How many bytes of encoded telemetry are kept in memory while the journal cannot be written to."""
 # How long one append waits for a journal that another process holds: it is tried again soon.
 _PATIENCE_SECONDS = 0.05
-# How long it waits before telemetry is dropped.
-_LAST_PATIENCE_SECONDS = 0.3
+LAST_PATIENCE_SECONDS = 0.3
+"""How long it waits before telemetry is dropped."""
 # After an error of the disk, an attempt with each item would slow down the task.
 _RETRY_SECONDS = 1.0
 _Request = tuple[Signal, int, bytes]
@@ -51,6 +51,7 @@ class TelemetryJournal:
         self._of_thread = threading.local()
         self._retries_at = 0.0
         self._dropped: dict[Signal, int] = {}
+        self._reason_of_drop: str | None = None
         self._problem: str | None = None
         self._reported: str | None = None
         forks.begin_in_forks(self)
@@ -122,8 +123,8 @@ class TelemetryJournal:
             try:
                 self._append(*self._requests[0], patience)
             except Exception as error:  # noqa: BLE001 - an error of this package costs telemetry only
-                if not self._is_within_limit and patience < _LAST_PATIENCE_SECONDS:
-                    patience = _LAST_PATIENCE_SECONDS
+                if not self._is_within_limit and patience < LAST_PATIENCE_SECONDS:
+                    patience = LAST_PATIENCE_SECONDS
                     continue
                 self._problem = str(error)
                 self._retries_at = time.monotonic() + _RETRY_SECONDS
@@ -136,6 +137,7 @@ class TelemetryJournal:
         while not self._is_within_limit:
             signal, items, _ = self._requests.popleft()
             self._dropped[signal] = self._dropped.get(signal, 0) + items
+            self._reason_of_drop = self._problem or self._reason_of_drop
 
     def _append(self, signal: Signal, items: int, body: bytes, patience: float) -> None:
         """Append one request; open the journal again if it was removed, damaged, or closed by other code."""
@@ -153,11 +155,11 @@ class TelemetryJournal:
             journal.append(signal, items, body)
 
     def _report(self) -> None:
-        """Log a warning about telemetry that is lost, or will be if this process ends, once for each reason."""
+        """Log a warning about telemetry that is lost, and once for each reason if it will be when this process ends."""
         waiting = dict(self._dropped)
         for signal, items, _ in self._requests:
             waiting[signal] = waiting.get(signal, 0) + items
-        if waiting and self._problem != self._reported:
+        if self._dropped or (waiting and self._problem != self._reported):
             counts = ", ".join(f"{count} of {signal}" for signal, count in waiting.items())
-            logger.warning("telemetry is not in its journal (%s): %s", counts, self._problem)
+            logger.warning("telemetry is not in its journal (%s): %s", counts, self._problem or self._reason_of_drop)
         self._reported, self._dropped = self._problem, {}
