@@ -6,6 +6,7 @@ they need the library protobuf (_protobuf). Not here: metrics of the author, whi
 (_journalling).
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ _LEAST_INTEGER, _MOST_INTEGER = -(1 << 63), (1 << 63) - 1
 _IS_REMOTE_KNOWN, _IS_REMOTE = 0x100, 0x200
 # The numbers of `Span.SpanKind`, which begin with that of an unspecified kind.
 _FIRST_KIND = 1
+_LONGEST_CACHED = 200
 _TRACE_ID_BYTES, _SPAN_ID_BYTES = 16, 8
 DELTA_NUMBER, CUMULATIVE_NUMBER = 1, 2
 """The numbers of `AggregationTemporality`."""
@@ -184,9 +186,21 @@ def attributes(number: int, pairs: Mapping[str, Any] | None, redact: _Redact = _
     """Return a repeated field of attributes."""
     if not pairs:
         return b""
-    return b"".join(
-        message(number, text(1, str(name)) + message(2, _value(value, redact))) for name, value in pairs.items()
-    )
+    return b"".join(_attribute(number, str(name), value, redact) for name, value in pairs.items())
+
+
+def _attribute(number: int, name: str, value: Any, redact: _Redact) -> bytes:
+    if type(value) is str:
+        value, redact = redact(value), _as_is
+        if len(value) <= _LONGEST_CACHED:
+            return _cached_attribute(number, name, value)
+    return message(number, text(1, name) + message(2, _value(value, redact)))
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_attribute(number: int, name: str, value: str) -> bytes:
+    """Return an attribute with a short text; those of the identity are the same for each record and span."""
+    return message(number, text(1, name) + message(2, _value(value, _as_is)))
 
 
 def _value(value: Any, redact: _Redact) -> bytes:  # noqa: PLR0911 - one return for each type

@@ -9,13 +9,14 @@ import struct
 
 _VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
 _MOST_OF_BYTE = 0x7F
+_BYTES = [bytes([value]) for value in range(_MOST_OF_BYTE + 1)]
 _WRAP = 1 << 64
 
 
 def varint(value: int) -> bytes:
     """Return an integer in the fewest bytes; a negative one as the unsigned one with the same 64 bits."""
     if 0 <= value <= _MOST_OF_BYTE:
-        return value.to_bytes(1, "little")
+        return _BYTES[value]
     rest, encoded = value % _WRAP, bytearray()
     while rest > _MOST_OF_BYTE:
         encoded.append(rest & _MOST_OF_BYTE | _MOST_OF_BYTE + 1)
