@@ -2,11 +2,14 @@
 The reports of a task's process about its open spans, by which its launcher completes the trace of a killed attempt.
 """
 
+import json
+import os
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
+from dkist_processing_core.attempt.report_pipe import ReportPipe
 from dkist_processing_core.tracing._open_spans import OPEN, report_open_spans
 
 
@@ -47,3 +50,29 @@ def test_an_open_span_is_reported_with_its_first_child_and_ended_when_it_has_lef
     assert (after_inner[id_of(inner)] is None) is not is_confirmed
     assert confirmed[id_of(inner)] is None
     assert (confirmed[id_of(outer)] is None) is not is_confirmed
+
+
+@pytest.mark.parametrize("name", ["fit the limb", "f" * 5000, "\U0001f31e" * 5000], ids=["short", "long", "escaped"])
+def test_an_open_span_is_reported_without_the_attributes_that_have_no_room(name: str) -> None:
+    """
+    Its identity is in the report before all else: without the span itself, its children would have no parent.
+    """
+    provider = TracerProvider()
+    tracer = provider.get_tracer("author")
+    read, written = os.pipe()
+    os.set_blocking(read, False)
+    report_open_spans(provider, ReportPipe(written, None).note, is_confirmed=False)
+    of_author = {"header": "h" * 5000, **{f"frame {number:04}": "f" * 20 for number in range(100)}}
+
+    with tracer.start_as_current_span(name, attributes={**of_author, "task.name": "FitLimb"}) as span:
+        tracer.start_span("leaf").end()
+        line = os.read(read, 65536)
+
+    os.close(read)
+    os.close(written)
+    described = json.loads(line)[id_of(span)]
+    assert name.startswith(described["name"])
+    assert described["attributes"]["task.name"] == "FitLimb"
+    assert "frame 0001" in described["attributes"]
+    assert "header" not in described["attributes"]
+    assert len(line) <= 4096

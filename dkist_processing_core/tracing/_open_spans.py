@@ -5,7 +5,9 @@ Without this, the spans below them would have no parent in the trace. Not here: 
 the export of such a span (launcher).
 """
 
+import json
 import os
+import select
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,11 +16,15 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span as ApiSpan
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from dkist_processing_core.semconv import ERROR_TYPE
+from dkist_processing_core.semconv import ERROR_TYPE, IDENTITY
 
 OPEN = "open "
 """The beginning of a name in a report: the rest is the id of an open span, and the value describes it, or is None."""
 _PLAIN = (str, bool, int, float)
+# A pipe takes a line of so many bytes at once: https://man7.org/linux/man-pages/man7/pipe.7.html
+_MOST_BYTES = select.PIPE_BUF
+# An escaped character has up to 12 bytes.
+_LONGEST_NAME = 128
 
 
 def report_open_spans(
@@ -75,7 +81,7 @@ class _OpenSpans:
         while above is not None and above.span_id in self._open and above.span_id not in self._reported:
             parent = self._open[above.span_id]
             self._reported.add(above.span_id)
-            self._report({f"{OPEN}{above.span_id:016x}": _described(parent)})
+            self._report(_described(parent))
             above = parent.parent
 
     def have_left(self, spans: Iterable[Any]) -> None:
@@ -87,14 +93,26 @@ class _OpenSpans:
 
 
 def _described(span: Any) -> dict[str, Any]:
-    attributes = {name: value for name, value in (span.attributes or {}).items() if isinstance(value, _PLAIN)}
-    return {
-        "name": span.name,
-        "trace": f"{span.context.trace_id:032x}",
-        "parent": f"{span.parent.span_id:016x}" if span.parent else None,
-        "start": span.start_time,
-        "attributes": attributes,
+    """Return the report of an open span; attributes without room in one line of the pipe are left out."""
+    kept: dict[str, Any] = {}
+    report = {
+        f"{OPEN}{span.context.span_id:016x}": {
+            "name": span.name[:_LONGEST_NAME],
+            "trace": f"{span.context.trace_id:032x}",
+            "parent": f"{span.parent.span_id:016x}" if span.parent else None,
+            "start": span.start_time,
+            "attributes": kept,
+        }
     }
+    room = _MOST_BYTES - len(json.dumps(report)) - len("\n")
+    found = span.attributes or {}
+    for name in sorted(found, key=lambda name: name not in IDENTITY):
+        # Its two braces are as long as the separator before it.
+        size = len(json.dumps({name: found[name]})) if isinstance(found[name], _PLAIN) else room + 1
+        if size <= room:
+            kept[name] = found[name]
+            room -= size
+    return report
 
 
 def end_open_spans(
