@@ -143,6 +143,8 @@ class Intake:
             BusError, JournalError: The bus refuses the consumer.
         """
         try:
+            # First: while the inbox cannot be used, the backlog grows.
+            self._measure()
             if not self._inbox.become_intake():
                 # Its messages will be delivered to the process that receives now.
                 self._close_receivers()
@@ -155,7 +157,6 @@ class Intake:
                 self._open()
             else:
                 self._take_in(timeout)
-                self._measure()
             self._prune()
         except InboxUnavailableError as error:
             self.quiet_at = None

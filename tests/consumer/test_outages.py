@@ -20,7 +20,9 @@ from sqlalchemy import Connection, select
 
 from dkist_processing_core import Consumer
 from dkist_processing_core.bus import ReceivedMessage, open_bus
+from dkist_processing_core.bus.interface import MOST_AHEAD
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
+from dkist_processing_core.consumer.measures import Measures
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalVersionError
@@ -175,6 +177,30 @@ def test_a_database_that_is_killed_and_started_again_loses_nothing(
     assert warning.endswith("the consumer tries again, and no event is lost")
     assert effects.url.rpartition("@")[0].rpartition(":")[2] not in caplog.text
     assert sum("can be used again; the consumer continues" in line for line in lines_in(caplog)) == 1
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["postgresql"], indirect=True)
+def test_the_backlog_is_measured_while_the_database_cannot_be_used(postgres: PostgresServer, effects: Effects) -> None:
+    """
+    It grows then: the broker holds what exceeds the messages that a consumer may have at a time.
+    """
+    bus = open_bus(read_settings())
+    database = Database.open(effects.url, read_settings())
+    service = ConsumerService(consumer_of(effects), bus, database, measures=Measures("actor", bus))
+    with closing(service):
+        assert service.intake is not None
+        service.intake.step(0.0)
+        published(*[f"Task{number}" for number in range(MOST_AHEAD + 10)])
+        postgres.kill()
+        try:
+            service.intake.step(0.0)
+            measured = service.intake.backlog
+        finally:
+            postgres.start()
+    effects.close()
+
+    assert measured == 10
 
 
 FULL = """
