@@ -70,6 +70,39 @@ def test_the_author_s_use_of_libraries_makes_spans_and_our_own_does_not(
     assert [record.body for record in otlp.logs() if record.attributes["logger.name"] == "author"] == ["a line"]
 
 
+SWITCHED = """
+import sqlite3
+from dkist_processing_core import TaskBase
+class Step(TaskBase):
+    below = None
+    def run(self):
+        self.query("before")
+        if self.below is not None: self.below(recipe_run_id=1, workflow_name="W", workflow_version="1")()
+        self.query("after")
+    def query(self, word):
+        with sqlite3.connect(":memory:") as connection:
+            connection.cursor().execute(f"CREATE TABLE {self.task_name}_{word} (id)")
+class Plain(Step): auto_instrument = False
+class Traced(Step): below = Plain
+class PlainOutside(Plain): below = Step
+for step in (PlainOutside, Traced, Plain, Step):
+    with step(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
+"""
+
+
+def test_a_task_without_instrumentation_makes_no_spans_of_libraries_after_one_with_it(otlp: OtlpReceiver) -> None:
+    """
+    Each task of a process, also one that another task calls, has its own `auto_instrument`.
+    """
+    done = run_python(SWITCHED, otlp.grpc_env)
+
+    assert (done.returncode, "while already" in done.stderr) == (0, False), done.stderr
+    otlp.wait_for(lambda receiver: [s.name for s in receiver.spans()].count("Step") == 2)
+    queries = [span.attributes["db.statement"].split()[2] for span in otlp.spans() if "db.statement" in span.attributes]
+    steps = ["Step_before", "Step_after"]
+    assert queries == [*steps, "Traced_before", "Traced_after", *steps]
+
+
 FAULTY = """
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 class Raises(BaseInstrumentor):

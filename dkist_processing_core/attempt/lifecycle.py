@@ -85,6 +85,8 @@ class Lifecycle:
         self._progress = Progress()
         self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
+        self.libraries: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        """The context in which the libraries that the author uses are instrumented, or are not."""
         self._shown = contextlib.ExitStack()
         self._reporter = EventReporter(Reporter.TASK, attempt, secrets=self._secrets)
         self._mode: Mode = mode_of(attempt, self._secrets)
@@ -127,6 +129,9 @@ class Lifecycle:
                 self._telemetry.scope(self.attempt, self._attributes, self._span.get_span_context())
             )
             self._telemetry.count_executed(self._attributes[semconv.PIPELINE_TASK_RUN_ID], self._counted_attributes)
+        with self._errors_logged("libraries are not instrumented"):
+            # Not before the author's module is loaded: the libraries that it has imported are known then.
+            self._stack.enter_context(self.libraries)
         if self._settings is not None:
             with self._errors_logged("events are not published"):
                 self._reporter.publisher = Publisher.open(

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import weakref
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dkist_processing_core.errors import ConfigurationError, IdentityError
@@ -133,16 +134,18 @@ class TaskContext:
                     "%s publishes no events: %s", class_name(type(task)), redact(reason, also=secrets_in(settings))
                 )
                 attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(task))), None
-            self._instrument_libraries(task)
-            return Lifecycle(attempt, settings=settings, telemetry=self.telemetry, attributes=attributes)
+            lifecycle = Lifecycle(attempt, settings=settings, telemetry=self.telemetry, attributes=attributes)
+            if self.settings is not None and self.telemetry.has_own_spans:
+                lifecycle.libraries = self._libraries(task, self.settings)
+            return lifecycle
 
-    def _instrument_libraries(self, task: IdentifiedTask) -> None:
-        # Not before the author's module is loaded: the libraries that it has imported are known then.
+    def _libraries(self, task: IdentifiedTask, settings: "Settings") -> AbstractContextManager[None]:
         from dkist_processing_core.delivery.reporter import errors_logged  # noqa: PLC0415 - as above
 
+        is_wanted = False
         with errors_logged("libraries are not instrumented"):
-            if self.settings is not None and self.telemetry.has_own_spans and task.auto_instrument:
-                self.telemetry.instrument_libraries(self.settings)
+            is_wanted = bool(task.auto_instrument)
+        return self.telemetry.instrumented_libraries(settings, is_wanted=is_wanted)
 
 
 def _refuse_unconstructed(task: IdentifiedTask) -> None:

@@ -110,11 +110,11 @@ class Telemetry:
         return meter
 
     @staticmethod
-    def instrument_libraries(settings: Settings) -> None:
-        """Make spans of the use of each library for which an instrumentor is installed, from now on."""
-        from dkist_processing_core.tracing._instrumentation import instrument_libraries  # noqa: PLC0415 - only for spans
+    def instrumented_libraries(settings: Settings, *, is_wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the use of libraries makes spans, by installed instrumentors, or does not."""
+        from dkist_processing_core.tracing._instrumentation import instrumented_libraries  # noqa: PLC0415 - only for spans
 
-        instrument_libraries(settings)
+        return instrumented_libraries(settings, is_wanted=is_wanted)
 
     @forks.computed_once
     def _executed(self) -> metrics.Counter:
