@@ -168,13 +168,19 @@ def run_attributes(run: Run) -> dict[str, Any]:
     }
 
 
+def task_attributes(run: Run, task_name: str | None, attempt: int | None) -> dict[str, Any]:
+    """Return the attributes that identify a run, and its task and attempt, of those that are known."""
+    attributes = run_attributes(run)
+    if task_name is not None:
+        attributes |= {TASK_NAME: task_name, PIPELINE_TASK_NAME: task_name}
+        if attempt is not None:
+            attributes[PIPELINE_TASK_RUN_ID] = f"{run.run_id}/{task_name}/{attempt}"
+    return attributes
+
+
 def attempt_attributes(attempt: Attempt) -> dict[str, Any]:
     """Return the attributes of an attempt's span."""
-    attributes = run_attributes(attempt.run) | {
-        TASK_NAME: attempt.task_name,
-        PIPELINE_TASK_NAME: attempt.task_name,
-        PIPELINE_TASK_RUN_ID: f"{attempt.run.run_id}/{attempt.task_name}/{attempt.attempt}",
-    }
+    attributes = task_attributes(attempt.run, attempt.task_name, attempt.attempt)
     return attributes | ({PIPELINE_TASK_RUN_URL: attempt.log_url} if attempt.log_url else {})
 
 

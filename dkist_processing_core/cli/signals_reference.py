@@ -64,9 +64,10 @@ with its version and stability, a release of this library, or this library alone
 _LOGS = """\
 ## Log records
 
-Each record that a logger passes on while a task or a run is observed has the fields from `workflow` to `span_id` as
-attributes, for a formatter of yours. With `DKIST_CORE_LOG_FORMAT=json`, a process that configures logging itself writes
-each record as one JSON object on one line. It has these fields, of those that are known:
+Each record that a logger passes on while a task or a run is observed, or a handler of a consumer is called, has the
+fields from `workflow` to `span_id` as attributes, for a formatter of yours. With `DKIST_CORE_LOG_FORMAT=json`, a
+process that configures logging itself writes each record as one JSON object on one line. It has these fields, of those
+that are known:
 """
 
 

@@ -86,7 +86,7 @@ class ConsumerService:
             steps: It is called with the name of each step that a worker or the intake has made.
             since: The start of past events to take in; True for all.
             workers: The number of workers, instead of the consumer's.
-            spans: The spans of the calls of handlers, if any are exported.
+            spans: The spans of the calls of handlers, and the identity of their log records; None for neither.
             measures: The measures of this process, if metrics are served or sent.
         """
         self.consumer = consumer
@@ -225,6 +225,8 @@ class ConsumerService:
         try:
             with ExitStack() as stack:
                 self._serve(stack, health, listen)
+                if self._spans is not None:
+                    stack.enter_context(self._spans.identified_records())
                 if self._snapshot is not None and not until_idle:
                     stack.enter_context(sent(self._snapshot))
                 for thread in threads:

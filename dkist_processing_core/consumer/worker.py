@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -44,12 +45,14 @@ class Handled:
 class _HandlerFailedError(Exception):
     """A handler raised an exception, which is the cause of this one."""
 
-    def __init__(self, row: Row, called: Called, error: Exception) -> None:
+    def __init__(self, row: Row, called: Called, error: Exception, within: Context) -> None:
         # Its text is not asked for: an author's exception may have none.
         super().__init__()
         self.row = row
         self.called = called
         self.error = error
+        self.within = within
+        """The context of the call, in which the failure is logged."""
 
 
 class Worker:
@@ -72,7 +75,7 @@ class Worker:
         """
         Store the inbox, the choice of the handlers of an event, and what a log of their failures may not show.
 
-        Without exported spans, `spans` is None; without metrics, `measures` is None.
+        Without spans and identified log records, `spans` is None; without metrics, `measures` is None.
         """
         self._inbox = inbox
         self._wanting = wanting
@@ -170,10 +173,10 @@ class Worker:
             if isinstance(failed.error, InboxUnavailableError) and failed.called.takes_transaction:
                 # The handler has met the outage of the database first. Without the transaction, it used another one.
                 raise failed.error from None
-            self._fail(batch, failed.called.name, failed.error)
+            self._fail(batch, failed.called.name, failed.error, failed.within)
         except InboxError as error:
             # A handler has ignored the error of a statement, and left the transaction unusable.
-            self._fail(batch, name, error)
+            self._fail(batch, name, error, copy_context())
         else:
             self._handled.done += len(batch)
             self._finish(len(batch))
@@ -200,11 +203,13 @@ class Worker:
         event = row.event.with_acknowledgement(_nothing, datetime.fromtimestamp(row.received_at, UTC))
         for called in handlers:
             self._calls = called, event
+            within = copy_context()
             try:
                 with self._span(called, event, row), self._measured(called):
+                    within = copy_context()
                     called.call(event, transaction=connection, loop=self._loop, secrets=self._secrets)
             except Exception as error:
-                raise _HandlerFailedError(row, called, error) from error
+                raise _HandlerFailedError(row, called, error, within) from error
             except BaseException:
                 self._in_hand = frozenset([row.seq])
                 raise
@@ -217,7 +222,7 @@ class Worker:
     def _measured(self, called: Called) -> AbstractContextManager[None]:
         return _NOTHING if self._measures is None else self._measures.calling(called)
 
-    def _fail(self, batch: list[tuple[Row, Sequence[Called]]], name: str, error: Exception) -> None:
+    def _fail(self, batch: list[tuple[Row, Sequence[Called]]], name: str, error: Exception, within: Context) -> None:
         if len(batch) > 1:
             # All were rolled back. One by one, only the one that fails is tried again later.
             self._singly = len(batch)
@@ -232,10 +237,10 @@ class Worker:
         what = f"{name} has failed for {row.event.name} {row.event.subject}: {line_of(error, self._secrets)}"
         if failed.due_at is None:
             self._handled.dead += 1
-            logger.error("%s; the event is a dead letter after %d tries", what, failed.tries)
+            within.run(logger.error, "%s; the event is a dead letter after %d tries", what, failed.tries)
         else:
             self._handled.failed += 1
-            logger.warning("%s; try %d of %d", what, failed.tries, self._inbox.rules.max_tries)
+            within.run(logger.warning, "%s; try %d of %d", what, failed.tries, self._inbox.rules.max_tries)
         self._finish(1)
         if self._inbox.rules.ordered:
             self._let_go([each for each in self._rows if each.event.run == row.event.run])

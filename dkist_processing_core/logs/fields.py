@@ -29,7 +29,7 @@ MEANINGS = {
     "recipe_run_id": "The recipe run that the run processes, a number.",
     "task": "The name of the task.",
     "attempt": "The number of the attempt, from 1.",
-    "trace_id": "The trace of the run, 32 hexadecimal digits.",
+    "trace_id": "The trace of the run, or of the call of a consumer's handler; 32 hexadecimal digits.",
     "span_id": "The span in which the record was made, 16 hexadecimal digits.",
     "exception": "The exception with its stack, redacted; only if there is one.",
 }
@@ -42,10 +42,15 @@ def fields_of(subject: Run | Attempt) -> dict[str, Any]:
     """Return the fields of a run or an attempt."""
     from dkist_processing_core.identity import Attempt  # noqa: PLC0415 - a launcher that starts a task needs none
 
-    run = subject.run if isinstance(subject, Attempt) else subject
-    values = (run.workflow_name, run.workflow_version, run.run_id, run.recipe_run_id)
-    fields = {name: value for name, value in zip(_OF_RUN, values, strict=True) if value is not None}
-    return fields | ({"task": subject.task_name, "attempt": subject.attempt} if isinstance(subject, Attempt) else {})
+    if isinstance(subject, Attempt):
+        return fields_of_task(subject.run, subject.task_name, subject.attempt)
+    return fields_of_task(subject)
+
+
+def fields_of_task(run: Run, task_name: str | None = None, attempt: int | None = None) -> dict[str, Any]:
+    """Return the fields of a run, and of its task and attempt, of those that are known."""
+    values = (run.workflow_name, run.workflow_version, run.run_id, run.recipe_run_id, task_name, attempt)
+    return {name: value for name, value in zip(IDENTITY, values, strict=True) if value is not None}
 
 
 def fields_in(environ: Mapping[str, str]) -> dict[str, Any]:

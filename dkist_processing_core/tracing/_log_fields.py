@@ -62,7 +62,7 @@ def _identify(record: logging.LogRecord) -> None:
     except TypeError:
         return  # a class of the author's own, without attributes
     span = scope.span_now()
-    for fields in (scope.fields, trace_fields(span.trace_id, span.span_id)):
+    for fields in (scope.fields, trace_fields(span.trace_id, span.span_id) if span.is_valid else {}):
         for name, value in fields.items():
             own.setdefault(name, value)
 

@@ -1,5 +1,5 @@
 """
-The run or attempt that this process observes, whose identity its spans and log records have.
+The run or attempt that this process observes or handles, whose identity its spans and log records have.
 
 Not here: the records themselves (_log_fields, _log_export), and the spans (_telemetry).
 """
@@ -17,13 +17,14 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
-    """One run or attempt, while it is observed."""
+    """One run or attempt, while it is observed or an event about it is handled."""
 
     attributes: Mapping[str, Any]
-    """The attributes of its span, which are also those of its log records."""
+    """The attributes of its log records, whose identity the spans have as well."""
     fields: Mapping[str, Any]
     """The fields that identify it on each log record."""
     span: SpanContext
+    """The context of its span; an invalid one if there is none."""
 
     def span_now(self) -> SpanContext:
         """Return the current span, or that of this scope in a thread of the author's, which has no current one."""
@@ -43,14 +44,23 @@ _open: list[Scope] = []
 
 @contextlib.contextmanager
 def opened(scope: Scope) -> Iterator[None]:
-    """Make a scope the current one during the block."""
+    """Make a scope the current one during the block, also in threads that have none."""
+    with opened_in_context(scope):
+        _open.append(scope)
+        try:
+            yield
+        finally:
+            _open.remove(scope)
+
+
+@contextlib.contextmanager
+def opened_in_context(scope: Scope) -> Iterator[None]:
+    """Make a scope the current one during the block, in this context alone: other threads may have other ones."""
     token = _current.set(scope)
-    _open.append(scope)
     try:
         yield
     finally:
         _current.reset(token)
-        _open.remove(scope)
 
 
 def current_scope(*, of_context: bool = False) -> Scope | None:

@@ -40,7 +40,7 @@ from dkist_processing_core.tracing._log_export import LogExport
 from dkist_processing_core.tracing._log_fields import fields_on_records
 from dkist_processing_core.tracing._meter_provider import hosts_meter_provider
 from dkist_processing_core.tracing._open_spans import report_open_spans
-from dkist_processing_core.tracing._scope import Scope, opened
+from dkist_processing_core.tracing._scope import Scope, opened, opened_in_context
 
 _LOG_SECONDS = 0.1
 logger = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class Telemetry:
         self._secrets = list(secrets)
         self._log_export = LogExport(logger_provider, self._secrets) if logger_provider else None
         self.is_tracing = tracer_provider is not None
+        self.is_logging = logger_provider is not None
         self.has_own_spans = False
         """Whether its spans are exported by this package, and not by a host application."""
         self.temporality = DELTA
@@ -256,8 +257,20 @@ class Telemetry:
             attributes: The attributes of its span, and of the exported records.
             span: The context of its span.
         """
+        with opened(Scope(attributes, fields_of(subject), span)), self.identified_records():
+            yield
+
+    @staticmethod
+    def scope_of_context(
+        fields: Mapping[str, Any], attributes: Mapping[str, Any], span: SpanContext
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return a scope for the work of this thread on one of many runs, during `identified_records`."""
+        return opened_in_context(Scope(attributes, fields, span))
+
+    @contextlib.contextmanager
+    def identified_records(self) -> Iterator[None]:
+        """Give the log records of the block the fields of their scope, and export them."""
         with (
-            opened(Scope(attributes, fields_of(subject), span)),
             fields_on_records(),
             contextlib.nullcontext() if self._log_export is None else self._log_export.exporting(),
         ):

@@ -135,6 +135,24 @@ def test_a_call_for_cron_ends_when_nothing_is_left(folder: Path) -> None:
     assert "secret" not in ran.stderr
 
 
+def test_the_lines_of_json_of_a_handler_name_the_run_of_its_event(folder: Path) -> None:
+    """
+    The line about a failed call has the fields of the attempt, and those of the service itself have none.
+    """
+    publish("Bad")
+
+    options = ("--since", "1h", "--until-idle")
+    ran = run_command("consume", "actors.py:announcer", *options, cwd=folder, DKIST_CORE_LOG_FORMAT="json")
+
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    of_handler = [line for line in lines if line["message"].startswith("announce has failed")]
+    others = [line for line in lines if line not in of_handler]
+    fields = {"workflow": "W", "version": "1", "run_id": "r", "recipe_run_id": 1, "task": "Bad", "attempt": 1}
+    assert [{name: line.get(name) for name in fields} for line in of_handler] == [fields] * 2
+    assert others
+    assert not any(fields.keys() & line.keys() for line in others)
+
+
 def test_the_example_counts_failures_in_its_inbox(state_dir: Path) -> None:
     """
     It announces those that no other attempt follows.

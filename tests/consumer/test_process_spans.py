@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import Connection, text
 
-from dkist_processing_core import Consumer
+from dkist_processing_core import Consumer, subscribe
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer.process_spans import ProcessSpans
 from dkist_processing_core.consumer.service import ConsumerService
@@ -26,7 +26,7 @@ from dkist_processing_core.tracing import Telemetry
 from dkist_processing_core.tracing.spans import SPANS
 from tests.facts import failed
 from tests.running import run_python
-from tests.services.otlp import OtlpReceiver
+from tests.services.otlp import LogRecord, OtlpReceiver
 
 OF_ATTEMPT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 READS = DKISTProcessingCoreConfiguration.read
@@ -221,3 +221,87 @@ def test_a_handler_s_own_spans_are_below_its_span_which_leads_to_the_attempt(
     assert {name for span in spans if span.scope == "dkist_processing_core" for name in span.attributes} <= set(
         ATTRIBUTES
     )
+
+
+LOGGING = """
+import logging
+from dkist_processing_core import Consumer, TaskBase
+
+class Noted(TaskBase):
+    def run(self):
+        raise ValueError("bad frame")
+
+try:
+    Noted(recipe_run_id=7, workflow_name="W", workflow_version="1")()
+except ValueError:
+    pass
+fields = "%(run_id)s %(recipe_run_id)s %(workflow)s %(version)s %(task)s %(attempt)s %(trace_id)s %(span_id)s"
+known = dict.fromkeys("run_id recipe_run_id workflow version task attempt trace_id span_id".split(), "-")
+form = logging.Formatter(f"{fields} %(message)s", defaults=known)
+handler = logging.StreamHandler()
+handler.setFormatter(form)
+logging.basicConfig(handlers=[handler], level="INFO")
+log = logging.getLogger("author")
+consumer = Consumer("announcer", max_tries=1)
+
+@consumer.on("task.failed")
+def announce(event):
+    log.warning("announced")
+
+@consumer.on("task.failed")
+async def note(event):
+    log.warning("noted")
+    raise LookupError("no channel")
+
+calls = logging.Logger.callHandlers
+consumer.run(since="first", until_idle=True)
+assert logging.Logger.callHandlers is calls
+"""
+
+
+def of_consumer(receiver: OtlpReceiver) -> list[LogRecord]:
+    """
+    Return the records of handlers that have arrived.
+    """
+    return [record for record in receiver.logs() if "code.function.name" in record.attributes]
+
+
+@pytest.mark.parametrize("signals", [("traces", "logs"), ("logs",), ()], ids=["all", "logs", "none"])
+def test_each_log_record_of_a_handler_has_the_ids_of_its_run_and_span(
+    otlp: OtlpReceiver, signals: tuple[str, ...]
+) -> None:
+    """
+    Also that of its failure, and without spans: then they have the span of the event. Other records have no ids.
+    """
+    others = {"traces", "logs", "metrics"} - set(signals)
+    exporters = {f"OTEL_{each.upper()}_EXPORTER": "none" for each in others}
+
+    done = run_python(LOGGING, {**otlp.grpc_env, **exporters})
+    assert (done.returncode, "Logging error" in done.stderr) == (0, False), done.stderr
+
+    lines = [line.split(maxsplit=8) for line in done.stderr.splitlines() if line.startswith("hand__7__")]
+    assert [line[8] for line in lines[:2]] == ["announced", "noted"]
+    assert lines[2][8].startswith("note has failed for task.failed"), done.stderr
+    assert {(line[0], *line[1:6]) for line in lines} == {(lines[0][0], "7", "W", "1", "Noted", "1")}
+    assert any(line.startswith("- - - - - - - - the consumer 'announcer' begins") for line in done.stderr.splitlines())
+    ids = [(line[6], line[7]) for line in lines]
+    if "traces" in signals:
+        otlp.wait_for(lambda receiver: [each.kind for each in receiver.spans()].count("CONSUMER") == 2)
+        spans = [span for span in otlp.spans() if span.kind == "CONSUMER"]
+        of_handlers = {str(span.attributes["code.function.name"]): (span.trace_id, span.span_id) for span in spans}
+        assert ids == [of_handlers["__main__.announce"], *[of_handlers["__main__.note"]] * 2]
+    else:
+        (event,) = subscribe("task.failed", replay=True, timeout=0.05)
+        assert [f"00-{trace_id}-{span_id}-01" for trace_id, span_id in ids] == [event.traceparent] * 3
+    if "logs" in signals:
+        otlp.wait_for(lambda receiver: len(of_consumer(receiver)) == len(lines))
+        records = of_consumer(otlp)
+        assert [(record.trace_id, record.span_id) for record in records] == ids
+        assert [record.body for record in records] == [line[8] for line in lines]
+        for record in records:
+            assert record.attributes["cicd.pipeline.run.id"] == lines[0][0]
+            assert record.attributes["cicd.pipeline.task.run.id"] == f"{lines[0][0]}/Noted/1"
+            assert record.attributes["messaging.consumer.group.name"] == "announcer"
+            assert set(record.attributes) <= {*ATTRIBUTES, "logger.name"}
+    else:
+        assert otlp.logs() == []
