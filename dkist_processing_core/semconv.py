@@ -6,9 +6,14 @@ The names of all attributes and spans, in one table with their sources.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.text import encodable
+
+if TYPE_CHECKING:
+    from dkist_processing_core.settings.interface import Settings
 
 SCOPE = "dkist_processing_core"
 """The instrumentation scope of all exported telemetry."""
@@ -198,16 +203,18 @@ def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def service_attributes(version: str | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """
-    Return the attributes of the resource as 7.x had them, of those that are known.
-
-    Args:
-        version: The version of the service.
-        environ: The variables of the process, with its Nomad allocation.
-    """
-    known = {"service.version": version, "service.instance.id": environ.get("NOMAD_ALLOC_ID")}
-    return {"service.name.alias": "dkist-processing"} | {name: value for name, value in known.items() if value}
+def resource_attributes(settings: "Settings") -> dict[str, str]:
+    """Return the attributes of a process, by the standard variables and as 7.x had them, of those that are known."""
+    pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
+    named = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+    allocation = settings.core_origin.environ.get("NOMAD_ALLOC_ID")
+    own = {"service.version": settings.dkist_service_version, "service.instance.id": allocation}
+    known = {"service.name": settings.otel_service_name, "service.name.alias": "dkist-processing"}
+    known |= {name: value for name, value in own.items() if value} | named
+    if "otel_service_name" in settings.model_fields_set:
+        known["service.name"] = settings.otel_service_name
+    # The bytes of a variable may be no UTF-8.
+    return {encodable(name): encodable(value) for name, value in known.items()}
 
 
 def publish_attributes(

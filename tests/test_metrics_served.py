@@ -18,8 +18,9 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.events import Event
 from dkist_processing_core.metrics.declarations import RUN_ACTIVE, RUN_DURATION
-from dkist_processing_core.metrics.measurement import Distribution, Measurement, measured
+from dkist_processing_core.metrics.measurement import Distribution, Measurement, Number, measured
 from dkist_processing_core.metrics.sending import sent
+from dkist_processing_core.metrics.serving import served
 from dkist_processing_core.metrics.snapshot import Snapshot
 from dkist_processing_core.outbox._measures import measurements_of
 from dkist_processing_core.settings.reading import read_settings
@@ -173,6 +174,30 @@ def test_a_prometheus_scrapes_collect_consume_and_relay(owned: Broker, tmp_path:
                 "dkist_core_outbox_published_total == on() group_left() dkist_core_outbox_confirmed_total"
             ) == [4]
             assert answer("dkist_core_outbox_pending + dkist_core_outbox_set_aside") == [0]
+
+
+@pytest.mark.prometheus
+def test_a_prometheus_takes_labels_with_any_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Names of functions and variables of the environment may have lone surrogates, which UTF-8 does not have.
+    """
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "site=Haleakal\udce1,allocation=a\x07b")
+    odd = ["\ud800", *map(chr, range(32)), "\x7f", "\x85", "\u2028", "\uffff", '"', "\\"]
+    values = [Number(1.0, {"cicd.pipeline.name": f"of{each}it"}) for each in odd]
+    snapshot = Snapshot([lambda: [Measurement(RUN_ACTIVE, values)]], read_settings())
+    with served(("127.0.0.1", 0), lambda: (True, {}), snapshot) as address:
+        targets = [{"targets": [address.split("/")[2]]}]
+        settings = {
+            "global": {"scrape_interval": "1s"},
+            "scrape_configs": [{"job_name": "odd", "static_configs": targets}],
+        }
+        with PrometheusServer(tmp_path / "prometheus", settings) as prometheus:
+            found = prometheus.wait_for(lambda it: it.query(RUN_ACTIVE.series_name))
+            (info,) = prometheus.wait_for(lambda it: it.query("target_info"))
+
+    names = {each["metric"]["cicd_pipeline_name"] for each in found}
+    assert names == {f"of{each}it" for each in ["\ufffd", *odd[1:]]}
+    assert (info["metric"]["site"], info["metric"]["allocation"]) == ("Haleakal\ufffd", "a\x07b")
 
 
 @pytest.mark.once

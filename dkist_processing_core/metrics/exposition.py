@@ -13,6 +13,7 @@ from prometheus_client.samples import Exemplar as ExposedExemplar
 from prometheus_client.utils import floatToGoString
 
 from dkist_processing_core.metrics.measurement import Distribution, Exemplar, Kind, Measurement, Metric, Number
+from dkist_processing_core.text import encodable
 
 _KINDS = {
     Kind.COUNTER: "counter",
@@ -101,7 +102,7 @@ def _exposed(metric: Metric, values: Sequence[Number | Distribution]) -> Exposed
 
 
 def _labels(attributes: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace(".", "_"): value for name, value in attributes.items()}
+    return {encodable(name).replace(".", "_"): encodable(value) for name, value in attributes.items()}
 
 
 def _exemplar(exemplar: Exemplar | None) -> ExposedExemplar | None:

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from dkist_processing_core import semconv
 from dkist_processing_core.errors import DKISTProcessingCoreError, ExtraMissingError
@@ -109,10 +108,4 @@ def check_extra() -> None:
 
 def resource_of(settings: Settings) -> dict[str, str]:
     """Return the attributes of this process, as its spans have them; each process has an instance id."""
-    pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
-    given = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
-    own = {"service.name": settings.otel_service_name, "service.instance.id": str(uuid.uuid4())}
-    own |= semconv.service_attributes(settings.dkist_service_version, settings.core_origin.environ)
-    if "otel_service_name" in settings.model_fields_set:
-        given.pop("service.name", None)
-    return own | given
+    return {"service.instance.id": str(uuid.uuid4())} | semconv.resource_attributes(settings)

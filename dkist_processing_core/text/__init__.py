@@ -4,7 +4,7 @@ Text before it leaves the process: cleaned, clipped, redacted, and escaped for a
 Not here: the choice of the fields that are free text, which the event classes make.
 """
 
-from dkist_processing_core.text._cleaning import CUT, clean, clean_line, clip
+from dkist_processing_core.text._cleaning import CUT, clean, clean_line, clip, encodable
 from dkist_processing_core.text._formatting import (
     amount,
     counted,
@@ -27,6 +27,7 @@ __all__ = [
     "clip",
     "counted",
     "duration",
+    "encodable",
     "error_line",
     "is_secret_name",
     "parts_of_attempt",

@@ -10,12 +10,18 @@ from collections.abc import Callable
 from dkist_processing_core.text.redaction import REPLACEMENT, UNCLEAN
 
 CUT = "[cut]"
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
 _UNCLEAN_IN_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
     """Return the text with control characters (except newline and tab) and lone surrogates replaced by U+FFFD."""
     return UNCLEAN.sub(REPLACEMENT, text)
+
+
+def encodable(text: str) -> str:
+    """Return the text with lone surrogates replaced by U+FFFD: UTF-8 has none, and names of files may have them."""
+    return text if text.isascii() else _SURROGATES.sub(REPLACEMENT, text)
 
 
 def clean_line(text: str) -> str:

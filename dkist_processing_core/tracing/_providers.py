@@ -12,7 +12,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -143,13 +142,8 @@ def resource_of(settings: Settings) -> "Resource":
     resources: Any = _resources()
     from opentelemetry.sdk.version import __version__  # noqa: PLC0415
 
-    pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
-    named = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
-    environ = settings.core_origin.environ
-    attributes = semconv.service_attributes(settings.dkist_service_version, environ) | named
-    if "otel_service_name" in settings.model_fields_set or resources.SERVICE_NAME not in attributes:
-        attributes[resources.SERVICE_NAME] = settings.otel_service_name
-    if environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
+    attributes = semconv.resource_attributes(settings)
+    if settings.core_origin.environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
         created: Resource = resources.Resource.create(attributes)
         return created
     # `Resource.create` starts a thread for each detector, also for the only default one, which reads the variable.
