@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from dkist_processing_core.events import Event, TaskDispatched, WorkflowFinished, WorkflowStarted
 from tests.deployed import DASHBOARDS, alerts, metrics_in, queries
 from tests.facts import failed, finished, make, progressed, started
 from tests.services.broker import open_broker
+from tests.services.otlp import Answer
 from tests.services.rabbitmq import RabbitMQNode
 from tests.site import EXCHANGE, SECONDS, Site, open_site
 
@@ -191,6 +193,31 @@ class TestAlerts:
             site.fires("DkistCoreConsumerLags")
 
         site.ends("DkistCoreConsumerLags")
+
+    def test_a_queue_that_grows(self, site: Site) -> None:
+        """A consumer stands still while events are published, until it has received them."""
+        consume = site.processes["consume"]
+        consume.send_signal(signal.SIGSTOP)
+        try:
+            at = datetime.now(UTC)
+            site.report(*[progressed("Gather", number, time=at, run_id=f"many-{at:%H%M%S}") for number in range(1500)])
+            # It measures its queue every ten seconds.
+            silent = 'max_over_time(up{job="dkist-core-consume"}[11s]) == 0'
+            site.prometheus.wait_for(lambda server: server.query(silent), SECONDS)
+        finally:
+            consume.send_signal(signal.SIGCONT)
+        site.fires("DkistCoreBacklogGrows")
+
+        site.ends("DkistCoreBacklogGrows")
+
+    def test_telemetry_that_the_collector_refuses(self, site: Site) -> None:
+        """The collector refuses a request for good; afterwards, it accepts all."""
+        site.otlp.answer("logs", Answer(status=400, code="INVALID_ARGUMENT", message="no"))
+        with site.journal_of_telemetry() as journal:
+            journal.append("logs", 1, ExportLogsServiceRequest().SerializeToString())
+        site.fires("DkistCoreTelemetryRefused")
+
+        site.ends("DkistCoreTelemetryRefused")
 
     def test_telemetry_beyond_the_bound_of_its_journal(self, site: Site) -> None:
         """A journal is at its bound, so that spans are dropped; afterwards, none are."""

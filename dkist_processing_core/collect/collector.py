@@ -201,6 +201,7 @@ class Collector:
 
     def _consumer(self) -> Consumer:
         consumer = Consumer(NAME, every_report=True, provisional=True, batch_size=_BATCH, settings=self.settings)
+        consumer.has_spans = False
 
         @consumer.on()
         def add(event: Event, transaction: Connection) -> None:

@@ -178,7 +178,7 @@ class ConsumerService:
                 database,
                 since=since,
                 workers=workers,
-                spans=ProcessSpans.open(settings, consumer.name, bus),
+                spans=ProcessSpans.open(settings, consumer.name, bus) if consumer.has_spans else None,
                 measures=Measures(consumer.name, bus) if is_measured else None,
             )
             service._end = end

@@ -305,3 +305,32 @@ def test_each_log_record_of_a_handler_has_the_ids_of_its_run_and_span(
             assert set(record.attributes) <= {*ATTRIBUTES, "logger.name"}
     else:
         assert otlp.logs() == []
+
+
+COLLECTING = """
+from dkist_processing_core import TaskBase
+from dkist_processing_core.collect.collector import Collector
+from dkist_processing_core.settings.reading import read_settings
+
+class Collected(TaskBase):
+    def run(self):
+        pass
+
+Collected(recipe_run_id=1, workflow_name="W", workflow_version="1")()
+with Collector(read_settings()) as collector:
+    collector.catch_up()
+    with collector.connection() as connection:
+        print("runs:", connection.exec_driver_sql("SELECT count(*) FROM dkist_core_run").scalar())
+"""
+
+
+def test_collecting_makes_no_spans() -> None:
+    """
+    Its work on each event is the same.
+    """
+    done = run_python(COLLECTING, {"OTEL_TRACES_EXPORTER": "console"})
+
+    assert done.returncode == 0, done.stderr
+    assert "runs: 1" in done.stdout
+    assert '"name": "Collected"' in done.stdout
+    assert '"name": "process ' not in done.stdout
