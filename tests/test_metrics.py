@@ -251,6 +251,22 @@ def test_a_part_that_cannot_be_read_is_left_out(caplog: pytest.LogCaptureFixture
     assert [record.message for record in caplog.records] == ["some metrics are left out: the database is away"]
 
 
+def test_what_is_served_is_rendered_before_the_first_request() -> None:
+    """
+    Of thousands of series, this takes longer than a scrape should.
+    """
+    reads: list[float] = []
+
+    def read() -> list[Measurement]:
+        reads.append(1.0)
+        return []
+
+    with served(("127.0.0.1", 0), good, Snapshot([read], read_settings())):
+        before = len(reads)
+
+    assert before == 1
+
+
 def test_silent_clients_hold_up_nothing() -> None:
     """
     Many connections without a request are open while others are answered.

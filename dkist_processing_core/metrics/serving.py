@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.process.descriptors import OwnSockets
@@ -18,6 +18,8 @@ from dkist_processing_core.text import show
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 if TYPE_CHECKING:
+    from http.server import HTTPServer
+
     from dkist_processing_core.metrics.snapshot import Snapshot
 
 METRICS_PATH = "/metrics"
@@ -107,15 +109,9 @@ def served(address: tuple[str, int], health: Health, snapshot: "Snapshot | None"
             if isinstance(error, Exception) and not isinstance(error, OSError):
                 log_internal_error_once("a request to the server of health and metrics is not answered", error)
 
-    try:
-        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        Server.address_family = found[0]
-        server = Server((str(found[4][0]), address[1]), Handler)
-    except OSError as error:
-        msg = (
-            f"nothing can be served at {_shown(*address)}: {error.strerror or error}; expected a free port of this host"
-        )
-        raise ConfigurationError(msg) from error
+    if snapshot is not None:
+        snapshot.prepare()
+    server = _bound(Server, address, Handler)
     sockets = OwnSockets([server.fileno()])
     thread = threading.Thread(target=server.serve_forever, name="dkist-core-server", daemon=True)
     thread.start()
@@ -126,6 +122,18 @@ def served(address: tuple[str, int], health: Health, snapshot: "Snapshot | None"
         del sockets
         server.server_close()
         thread.join()
+
+
+def _bound(server_class: "type[HTTPServer]", address: tuple[str, int], handler: Any) -> "HTTPServer":
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        server_class.address_family = found[0]
+        return server_class((str(found[4][0]), address[1]), handler)
+    except OSError as error:
+        msg = (
+            f"nothing can be served at {_shown(*address)}: {error.strerror or error}; expected a free port of this host"
+        )
+        raise ConfigurationError(msg) from error
 
 
 def _shown(host: str, port: object) -> str:

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dkist_processing_core import semconv
@@ -19,6 +20,8 @@ from dkist_processing_core.settings.interface import Settings
 if TYPE_CHECKING:
     from dkist_processing_core.metrics.exposition import Exposition
 
+# The form that Prometheus requests: https://prometheus.io/docs/instrumenting/content_negotiation/
+_PROMETHEUS_ACCEPTS = "application/openmetrics-text;version=1.0.0"
 Source = Callable[[], Iterable[Measurement]]
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,12 @@ class Snapshot:
             else:
                 self._failed.discard(source)
         return found
+
+    def prepare(self) -> None:
+        """Render the present values, so that the first request renders only what has changed since."""
+        # An error is that of a request, which meets it again.
+        with suppress(Exception):
+            self.rendered(_PROMETHEUS_ACCEPTS, patience=0.0)
 
     def rendered(self, accept: str, *, patience: float) -> tuple[bytes, str] | None:
         """

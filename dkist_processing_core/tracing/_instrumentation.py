@@ -70,7 +70,7 @@ class _Instrumentors:
         self.disabled: frozenset[str] | None = None
         """The names of those that are not used; None before the first attempt."""
         self._secrets: tuple[str, ...] = ()
-        self._imported: "dict[str, EntryPoint] | None" = None
+        self._imported: dict[str, EntryPoint] | None = None
         self._used: dict[str, Any] = {}
         self._failed: set[str] = set()
 
