@@ -5,6 +5,7 @@ The totals of ended attempts and runs: each is counted once, however often and i
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -397,6 +398,23 @@ def test_attributes_of_any_number_take_limited_room(connection: Connection) -> N
         ((semconv.METRIC_OVERFLOW, "true"),): 3,
     }
     assert sum(distribution(connection, ATTEMPT_DURATION.name).counts) == 1
+
+
+def test_sets_of_attributes_above_the_limit_are_one_warning(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Each further one would be the same warning.
+    """
+    metric = replace(ATTEMPT_ENDED, name="dkist.core.test.overflow")
+    of = [Increment(metric, {semconv.PIPELINE_NAME: name}) for name in ("first", "second", "third")]
+
+    for each in of:
+        totals.add(connection, [each], 0.0, most_sets=1)
+
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("the metric dkist.core.test.overflow has as many sets of attributes as it may have, 1: ")
+    assert "otel.metric.overflow" in line
 
 
 def test_a_histogram_with_other_bounds_begins_again(connection: Connection) -> None:

@@ -6,9 +6,11 @@ deleted, and when the store is built again. Not here: what is counted (counting)
 """
 
 import hashlib
+import logging
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +26,7 @@ MOST_SETS = 2000
 """The number of sets of attributes of one metric; further ones are counted together, as OpenTelemetry's SDK does."""
 _OVERFLOW = {semconv.METRIC_OVERFLOW: "true"}
 _DIGEST_BYTES = 16
+logger = logging.getLogger("dkist_processing_core.collect")
 _Key = tuple[Metric, tuple[tuple[str, str], ...]]
 
 
@@ -89,7 +92,20 @@ class _Room:
             self._numbers = {row.name: row.number for row in self._connection.execute(query)}
         number = self._numbers.get(metric.name, 0)
         self._numbers[metric.name] = number + 1
+        if number >= self._most:
+            _warn_of_overflow(metric.name, self._most)
         return number < self._most
+
+
+@cache
+def _warn_of_overflow(name: str, most: int) -> None:
+    logger.warning(
+        "the metric %s has as many sets of attributes as it may have, %d: what has further ones is counted together, "
+        "with the attribute %s; use fewer names of workflows and tasks",
+        name,
+        most,
+        semconv.METRIC_OVERFLOW,
+    )
 
 
 def _add(connection: Connection, digest: bytes, key: _Key, increments: Sequence[Increment], now: float) -> None:
