@@ -15,6 +15,7 @@ import pytest
 
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal.otlp import OtlpJournal
+from dkist_processing_core.semconv import EXECUTED
 from dkist_processing_core.tracing._batches import MOST_ITEMS, MOST_SECONDS
 from dkist_processing_core.tracing._telemetry_journal import (
     LAST_PATIENCE_SECONDS,
@@ -81,8 +82,12 @@ def assert_all_arrive_once(otlp: OtlpReceiver, folder: Path, tasks: int) -> None
     assert sorted(span.name for span in spans) == sorted(SPANS_OF_A_TASK * tasks)
     bodies = [record.body for record in otlp.logs() if str(record.body).startswith("of ")]
     assert sorted(bodies) == sorted(f"of {number}" for number in range(1, tasks + 1))
-    points = [point.value for metric in otlp.metrics() if metric.name == "author.frames" for point in metric.points]
-    assert points == [3.0] * tasks
+    points = {
+        name: [(each.temporality, point.value) for each in otlp.metrics() if each.name == name for point in each.points]
+        for name in ("author.frames", EXECUTED)
+    }
+    # The increments of so many tasks add up to their number.
+    assert points == {"author.frames": [("DELTA", 3.0)] * tasks, EXECUTED: [("DELTA", 1.0)] * tasks}
     assert all(book.pending == book.dropped == book.refused == 0 for book in books_of(folder).values())
 
 
