@@ -36,7 +36,7 @@ LAYERS = (
     {"metrics"},
     {"bus", "inbox", "tracing"},
     {"otlp"},
-    {"journal"},
+    {"journal", "recorder"},
     {"config", "events", "logs", "semconv"},
     {"author_calls", "identity", "settings"},
     {"budget", "errors", "process", "resource_queue", "text"},
