@@ -7,7 +7,7 @@ Not here: the measuring. A missed aim is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks import consuming, growth, latency, launch, parse, rates, replaced, startup
+from benchmarks import consuming, growth, latency, launch, parse, rates, replaced, startup, telemetry
 from benchmarks.figures import Row, rounded
 from benchmarks.ground import Side
 from benchmarks.latency import Scene
@@ -153,6 +153,22 @@ AIMS = (
         "ratio",
         most=1.5,
     ),
+    *(
+        Aim(
+            f"{telemetry.PROCESS}, {what}, beside {telemetry.OFF}",
+            f"{telemetry.PROCESS}, {figure}",
+            telemetry.OFF,
+            "ratio",
+            most=telemetry.RATIO,
+        )
+        for figure, what in (("cpu", "processor time"), ("wall", "wall"))
+    ),
+    *(
+        Aim(f"{name}, beside telemetry off, s", name, telemetry.LIMIT, "ours", most=telemetry.LIMIT_SECONDS)
+        for how, fault in telemetry.EXITS
+        for name in [telemetry.exit_name(how, fault)]
+    ),
+    Aim(f"{telemetry.GROWN}, MiB", telemetry.GROWN, telemetry.LIMIT, "ours", most=telemetry.GROWN_MIB),
     Aim(
         f"{launch.SECOND}: how many times as fast as {launch.ESTABLISHED}",
         launch.SECOND,

@@ -140,6 +140,20 @@ by `python -m benchmarks.replay_into_inbox 1000000`. It also counts the missing 
 
 Compared with a process that only imports the libraries that every such package needs.
 """,
+    "telemetry": """\
+## What telemetry costs a task
+
+The first rows are the process of a no-op task as its launcher starts it, to its end. It exports spans, metrics and log
+records, and its collector is up. A launched process writes them to the journal of telemetry, and the launcher sends
+them, so its row includes the import of gRPC by the launcher. Instrumentors are off: each costs what its library costs.
+
+The *exit* is the time from the end of the task's `run` to the end of its last process. With launchers, this includes
+the time that the launcher waits for the collector. It *refuses* if its port is closed. It is *silent* if it accepts a
+connection and never answers.
+
+Many spans and log records in a tight loop are appended to the journal by the task itself. If one is lost, the figures
+are rejected. The minimum and the maximum of the rounds are in brackets.
+""",
     "launch": """\
 ## The time until a task starts on a worker
 

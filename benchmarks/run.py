@@ -32,6 +32,7 @@ from benchmarks import (
     replaced,
     startup,
     task_exit,
+    telemetry,
 )
 from benchmarks.aims import AIMS
 from benchmarks.figures import Findings, Row
@@ -61,6 +62,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
     "consuming": consuming.measure,
     "startup": _startup,
     "events": _events,
+    "telemetry": telemetry.measure,
     "launch": launch.measure,
     "parse": parse.measure,
     "replaced": replaced.measure,

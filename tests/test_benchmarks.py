@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from benchmarks import inbox_growth, launch, page, parse
+from benchmarks import inbox_growth, launch, page, parse, telemetry
 from benchmarks.aims import AIMS, Aim
 from benchmarks.consuming import (
     EFFECTS,
@@ -637,6 +637,21 @@ def test_a_replay_of_the_archive_has_one_effect_of_each_event(rabbitmq: RabbitMQ
     assert words.startswith("300 events: ")
     assert "0 missing, 0 repeated" in words
     assert is_kept
+
+
+def test_the_cost_of_telemetry_is_measured_for_each_of_its_aims(rabbitmq: RabbitMQNode, state_dir: Path) -> None:
+    """
+    Each task has ended well, and each span and log record of many was in the journal.
+    """
+    rows = telemetry.measure(Ground(rabbitmq, state_dir), Plan(rounds=1, scale=0.001)).rows
+
+    limits = (telemetry.OFF, telemetry.LIMIT)
+    measured = {aim.name for aim in AIMS if aim.other_name in limits and aim.value(rows) is not None}
+    exits = {telemetry.exit_name(how, fault) for how, fault in telemetry.EXITS}
+    assert measured >= {f"{telemetry.PROCESS}, cpu", f"{telemetry.PROCESS}, wall", telemetry.GROWN, *exits}
+    assert all(row["other"] > 0 for row in rows)
+    # An exit with a fault may be faster by chance.
+    assert all(row["ours"] > 0 for row in rows if row["name"] not in exits | {telemetry.GROWN})
 
 
 @pytest.mark.parametrize("scene", [UP, UNSYNCED], ids=lambda scene: scene.label)
