@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from dkist_processing_core.events import Event, TaskDispatched, WorkflowFinished, WorkflowStarted
 from tests.deployed import DASHBOARDS, alerts, metrics_in, queries
 from tests.facts import failed, finished, make, progressed, started
+from tests.otlp_requests import request_of
 from tests.services.broker import open_broker
 from tests.services.otlp import Answer
 from tests.services.rabbitmq import RabbitMQNode
@@ -218,6 +219,17 @@ class TestAlerts:
         site.fires("DkistCoreTelemetryRefused")
 
         site.ends("DkistCoreTelemetryRefused")
+
+    def test_a_collector_that_is_overloaded(self, site: Site) -> None:
+        """It takes nothing for a while, and spans become more; then it takes all."""
+        site.otlp.answer("traces", *[Answer(code="UNAVAILABLE", retry_after="0.5")] * 1000)
+        with site.journal_of_telemetry() as journal:
+            journal.append("traces", 20, request_of("traces", [f"waiting {number}" for number in range(20)]))
+        site.fires("DkistCoreTelemetryGrows")
+
+        site.otlp.answer("traces")
+
+        site.ends("DkistCoreTelemetryGrows")
 
     def test_telemetry_beyond_the_bound_of_its_journal(self, site: Site) -> None:
         """A journal is at its bound, so that spans are dropped; afterwards, none are."""
