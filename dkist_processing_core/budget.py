@@ -37,6 +37,12 @@ ENGINE_SECONDS = 0.6
 """The wait for Airflow's answer to a callback's query; the bus gets the rest of the callback's time."""
 LEAST_SECONDS = 0.2
 """The least time that a callback waits for the bus, however long its process has waited before."""
+TELEMETRY_JOURNAL_SECONDS = 0.3
+"""
+How long all appends of a process to the journal of telemetry wait together, before its end, for other processes.
+
+At its end the process waits for collector and journal within its share, from which this is subtracted.
+"""
 
 
 CALLED_TASK = Allowance(bus=0.8, journal=2.0)
@@ -49,14 +55,17 @@ CALLBACKS = Allowance(bus=0.3, journal=0.4, other=ENGINE_SECONDS + LEAST_SECONDS
 """The wait of all callbacks of one attempt together; only the last one waits, the earlier ones only append."""
 RUN_CALLBACK = Allowance(bus=1.0, journal=0.4)
 """The callback at the end of a run, for which no task waits."""
+RUN_COLLECTOR = Allowance(bus=1.0, journal=TELEMETRY_JOURNAL_SECONDS)
+"""The wait of this callback for the collector of the run's span, after that for the bus."""
 
 PATHS: dict[str, tuple[Allowance, ...]] = {
     "a task that is called": (CALLED_TASK,),
     "a task of a local run": (LOCAL_ENGINE, LAUNCHER, LAUNCHED_TASK),
     "a task of the engine": (LAUNCHER, LAUNCHED_TASK, CALLBACKS),
     "the end of a run of the engine": (RUN_CALLBACK,),
+    "the span of a run of the engine": (RUN_COLLECTOR,),
 }
-"""Which processes observe an attempt, by how it is run."""
+"""Which processes observe an attempt or a run, by how it is run."""
 
 FIRST_CONNECTION = 0.7
 """The timeout of a process's first connection, as a share of `EVENT_FLUSH_TIMEOUT`: it ends before the process does."""
@@ -74,6 +83,10 @@ end, and waits for the journal within its own limit. The time is only needed in 
 """
 DYING_SECONDS = 0.5
 """How long a terminating task checks whether its launcher exists; a launcher that has ended waits for nothing."""
+FORK_SECONDS = 2.0
+"""How long a fork of a task waits at its end for the journal of telemetry, while other processes append to it."""
+STILL_JOURNAL_SECONDS = 0.3
+"""How long a fork waits at its end for the journal of telemetry, if no process appends to it."""
 SILENT_COLLECTOR_SECONDS = 0.15
 """
 How long a launcher waits for a collector that accepts no connection, or does not answer: telemetry is on disk, and the
@@ -82,7 +95,8 @@ next process of the host delivers it.
 BUS, LOOK, COLLECTOR = "bus", "look", "collector"
 CALLBACK_PROCESS = {BUS: 16.0, LOOK: 18.0, COLLECTOR: 8.0}
 """
-The longest total wait of all callbacks of one process, in seconds, for each kind of wait.
+The longest total wait of all callbacks of one process, in seconds, for each kind of wait: for the bus, for what is on
+the bus, and for the collector of the runs' spans.
 
 Airflow hands the ends of all runs of a file to one process, one after the other, and kills it after 50 s by default.
 """

@@ -42,11 +42,23 @@ def test_parts_of_a_wait_are_within_it() -> None:
     assert budget.CALLED_TASK.bus > budget.FIRST_CONNECTION
 
 
+@pytest.mark.parametrize("path", budget.PATHS.values(), ids=budget.PATHS.keys())
+def test_the_waits_for_the_journal_of_telemetry_are_part_of_a_share(path: tuple[Allowance, ...]) -> None:
+    """
+    They are subtracted from what each process has for bus and collector; a fork ends beside its task.
+    """
+    assert all(each.for_bus(SECONDS) >= budget.TELEMETRY_JOURNAL_SECONDS for each in path)
+    assert all(each.for_bus(SECONDS) >= budget.SILENT_COLLECTOR_SECONDS for each in path)
+    assert budget.STILL_JOURNAL_SECONDS <= budget.FORK_SECONDS <= SECONDS
+
+
 def test_the_callbacks_of_a_process_end_before_the_engine_kills_it() -> None:
     """
     Airflow gives a DAG processor's file 50 s by default (`dag_processor.dag_file_processor_timeout`).
     """
+    assert set(budget.CALLBACK_PROCESS) == {budget.BUS, budget.LOOK, budget.COLLECTOR}
     assert sum(budget.CALLBACK_PROCESS.values()) < 50
+    assert budget.CALLBACK_PROCESS[budget.COLLECTOR] >= budget.RUN_COLLECTOR.for_bus(SECONDS)
 
 
 def test_the_end_of_a_run_reads_the_bus_even_if_the_broker_takes_as_long_as_a_subscription_allows() -> None:

@@ -13,15 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from dkist_processing_core import budget
 from dkist_processing_core.errors import JournalError
-from dkist_processing_core.journal.otlp import OtlpJournal
+from dkist_processing_core.journal.otlp import OtlpBooks, OtlpJournal, otlp_path
 from dkist_processing_core.semconv import EXECUTED
 from dkist_processing_core.tracing._batches import MOST_ITEMS, MOST_SECONDS
-from dkist_processing_core.tracing._telemetry_journal import (
-    LAST_PATIENCE_SECONDS,
-    MOST_BYTES_IN_MEMORY,
-    TelemetryJournal,
-)
+from dkist_processing_core.tracing._telemetry_journal import MOST_BYTES_IN_MEMORY, TelemetryJournal
 from tests.journalled import (
     books_of,
     deliver,
@@ -290,6 +287,68 @@ def test_forks_that_compete_for_the_journal_all_end(state_dir: Path, refusing_po
     assert pending_spans(state_dir).count("parent") == 40
 
 
+FORKS_AT_ONCE = """
+import multiprocessing
+from dkist_processing_core import TaskBase
+
+def work(task, number, barrier):
+    barrier.wait()
+    for each in range(5):
+        with task.telemetry_span(f"fork {number} {each}", attributes={"long": "x" * 100_000}):
+            pass
+
+class Forks(TaskBase):
+    def run(self):
+        context = multiprocessing.get_context("fork")
+        barrier = context.Barrier(40)
+        workers = [context.Process(target=work, args=(self, number, barrier)) for number in range(40)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+with Forks(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+@pytest.mark.once
+def test_forks_that_end_at_once_all_keep_their_spans(state_dir: Path, refusing_port: int) -> None:
+    """
+    Each waits for its turn as long as the others append.
+    """
+    done = run_python(FORKS_AT_ONCE, dead(refusing_port))
+
+    assert done.returncode == 0, done.stderr
+    assert len([name for name in pending_spans(state_dir) if name.startswith("fork ")]) == 200
+
+
+def test_what_is_dropped_in_memory_is_counted_by_the_next_append(state_dir: Path) -> None:
+    """
+    While another process holds the journal, the memory keeps a limited part.
+    """
+    path = otlp_path(state_dir, "")
+    state_dir.mkdir(parents=True, exist_ok=True)
+    journal = TelemetryJournal(lambda patience: OtlpJournal.open(path, destination="", patience=patience))
+    journal.open(1.0)
+
+    with OtlpJournal.open(path, destination="") as held:
+        held.connection.execute("BEGIN IMMEDIATE")
+        for _ in range(20):
+            journal.keep("traces", 10, bytes(MOST_BYTES_IN_MEMORY // 16))
+            journal.append_pending()
+        waited = journal.begin_waits()
+        held.connection.execute("ROLLBACK")
+        journal.append_pending(is_last=True)
+        journal.keep("logs", 1, b"a")
+        journal.append_pending(is_last=True)
+        books = held.books()
+
+    assert books["traces"] == OtlpBooks(pending=160, delivered=0, refused=0, dropped=40)
+    assert books["logs"] == OtlpBooks(pending=1, delivered=0, refused=0, dropped=0)
+    assert 0 < waited <= budget.TELEMETRY_JOURNAL_SECONDS + 0.01
+
+
 def test_each_fork_keeps_its_own_spans_and_none_of_its_parent_s(state_dir: Path, refusing_port: int) -> None:
     """
     A worker of `multiprocessing` ends without the functions that are registered for the exit.
@@ -357,8 +416,8 @@ class Odd(TaskBase):
         log.addHandler(logging.NullHandler())
         log.propagate = False
         log.warning("a lone surrogate: \\ud800")
-        for start in (-1, None):
-            trace.get_tracer("author").start_span(f"from {start}", start_time=start).end()
+        for end in (-1, None):
+            trace.get_tracer("author").start_span(f"until {end}").end(end)
 
 with Odd(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
     task()
@@ -367,12 +426,13 @@ with Odd(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 
 def test_an_item_that_cannot_be_encoded_costs_no_other(state_dir: Path, refusing_port: int) -> None:
     """
-    Protobuf has no times before 1970, and no lone surrogates, which are replaced.
+    Protobuf has no times before 1970, so the span is counted as dropped; lone surrogates are replaced.
     """
     done = run_python(ODD, dead(refusing_port))
     assert done.returncode == 0, done.stderr
 
-    assert [name for name in pending_spans(state_dir) if name.startswith("from ")] == ["from None"]
+    assert [name for name in pending_spans(state_dir) if name.startswith("until ")] == ["until None"]
+    assert books_of(state_dir)["traces"].dropped == 1
     assert "a lone surrogate: \N{REPLACEMENT CHARACTER}" in pending_records(state_dir)
 
 
@@ -461,7 +521,7 @@ def test_the_documentation_states_the_bounds_of_the_memory() -> None:
 
     assert f"until there are {MOST_ITEMS} of either, or for {MOST_SECONDS} seconds" in page
     assert f"up to {MOST_BYTES_IN_MEMORY // 2**20} MiB wait in memory" in page
-    assert f"waits up to {LAST_PATIENCE_SECONDS} seconds for a journal that is held" in page
+    assert f"waits up to {budget.TELEMETRY_JOURNAL_SECONDS} seconds in all for a journal that is held" in page
 
 
 def test_without_a_usable_journal_the_process_exports_itself(otlp: OtlpReceiver, state_dir: Path) -> None:

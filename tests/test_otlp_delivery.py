@@ -55,6 +55,7 @@ FINAL = [
     ],
 ]  # fmt: skip
 DENYING = [
+    *[("grpc", Answer(code=code)) for code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED")],
     *[("http/protobuf", Answer(status=status)) for status in (401, 403, 404, 405, 407)],
     ("http/protobuf", Answer(page=b"<html>Log in</html>", content_type="text/html; charset=utf-8")),
     ("http/protobuf", Answer(page=b"<html>Log in</html>", content_type="")),

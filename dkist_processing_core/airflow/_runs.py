@@ -124,7 +124,8 @@ def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime 
             span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
             if not succeeded:
                 span.set_status(Status(StatusCode.ERROR))
-        with at_most(settings.event_flush_timeout, budget.COLLECTOR) as seconds, telemetry.flushing(seconds):
+        waiting = budget.RUN_COLLECTOR.for_bus(settings.event_flush_timeout)
+        with at_most(waiting, budget.COLLECTOR) as seconds, telemetry.flushing(seconds):
             pass
 
 

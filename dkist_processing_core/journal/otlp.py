@@ -13,7 +13,7 @@ import itertools
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -101,7 +101,7 @@ class OtlpBooks(msgspec.Struct, frozen=True, gc=False):
     refused: int
     """How many the collector refused."""
     dropped: int
-    """How many were dropped since a bound was reached."""
+    """How many were dropped since a bound was reached, or the journal could not be written to."""
 
 
 class OtlpJournal(FormattedFile):
@@ -162,8 +162,16 @@ class OtlpJournal(FormattedFile):
             msg = f"the disk of {self.path} has less than {self.free_share:.0%} of free space, which is left to events"
             raise JournalError(msg)
 
-    def append(self, signal: str, items: int, body: bytes) -> None:
-        """Append one serialized request with `items` items; drop the oldest chunks as far as a bound requires it."""
+    def append(self, signal: str, items: int, body: bytes, *, dropped: Mapping[str, int] | None = None) -> None:
+        """
+        Append one serialized request; drop the oldest chunks as far as a bound requires it.
+
+        Args:
+            signal: The signal.
+            items: How many items the request has.
+            body: The request.
+            dropped: How many items of each signal the process has dropped before, which are counted now.
+        """
 
         def insert(connection: sqlite3.Connection) -> None:
             if not self.is_there:
@@ -178,8 +186,15 @@ class OtlpJournal(FormattedFile):
                 _count(connection, signal, pending=items)
             else:
                 _count(connection, signal, dropped=items)
+            for each, count in (dropped or {}).items():
+                _count(connection, each, dropped=count)
 
         self.transact(insert)
+
+    @property
+    def version(self) -> int:
+        """A number that changes when another process has changed the file."""
+        return int(self.rows("PRAGMA data_version")[0][0])
 
     def _drop_old(self, connection: sqlite3.Connection, now: float) -> None:
         (first,) = connection.execute("SELECT min(appended) FROM (SELECT appended FROM chunk ORDER BY seq LIMIT 1)")

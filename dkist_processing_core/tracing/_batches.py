@@ -74,6 +74,15 @@ class Batches:
             batch.append()
         self.journal.append_pending(*(() if patience is None else (patience,)), is_last=is_last)
 
+    def append_at_exit(self) -> None:
+        """Encode and append all items at the end of the process, which may be a fork among many."""
+        if self.forked_at:
+            for batch in self._batches:
+                batch.append()
+            self.journal.append_of_fork()
+        else:
+            self.append(is_last=True)
+
     def schedule(self) -> None:
         """Append all items in a moment, by a thread; without threads, by every call that comes after such a moment."""
         if self._is_scheduled:
@@ -164,13 +173,14 @@ class Batch:
         except Exception as error:  # noqa: BLE001 - an author's value may be any object
             if len(items) == 1:
                 logger.debug("an item of %s cannot be encoded\n%s", self.signal, redacted_stack(error))
+                self._batches.journal.drop(self.signal, 1, "it cannot be encoded")
                 return []
             return [encoded for item in items for encoded in self._encoded([item])]
 
 
 def _append_at_the_end_of_a_worker(batches: Batches) -> None:
     workers = sys.modules["multiprocessing.util"]
-    workers.Finalize(batches, batches.append, exitpriority=0)
+    workers.Finalize(batches, batches.append_at_exit, exitpriority=0)
 
 
 def batch_size(name: str) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
+from dkist_processing_core import budget
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal.otlp import OtlpJournal
 from dkist_processing_core.journal.place import open_folder, place
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 logger = logging.getLogger(__name__)
-# How long to wait at first for a journal that another process holds.
-_PATIENCE_SECONDS = 0.3
 # The providers of a fork are those of its parent process, and append to these.
 _batches: dict[Path, Batches] = {}
 _opened: dict[int, Telemetry] = {}
@@ -139,14 +138,14 @@ def _open_batches(settings: Settings) -> Batches | None:
     if path not in _batches:
         batches = Batches(TelemetryJournal(functools.partial(_open_journal, settings)))
         try:
-            batches.journal.open(_PATIENCE_SECONDS)
+            batches.journal.open(budget.TELEMETRY_JOURNAL_SECONDS)
         except JournalError as error:
             logger.warning(
                 "telemetry is not kept in a journal, and is lost if its collector does not answer: %s", error
             )
             return None
         # What is recorded after the last task, such as by the author's own functions at the exit.
-        atexit.register(batches.append, is_last=True)
+        atexit.register(batches.append_at_exit)
         _batches[path] = batches
     return _batches[path]
 

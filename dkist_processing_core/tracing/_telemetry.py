@@ -289,7 +289,9 @@ class Telemetry:
             delivers: False if another process of this run delivers the journal, and reports if a collector accepts no
                 connection.
         """
-        deadline = time.monotonic() + timeout
+        # As with the journal of events, what the process has waited before is part of the limit.
+        waited = 0.0 if self._batches is None else self._batches.journal.begin_waits()
+        deadline = time.monotonic() + max(0.0, timeout - waited)
         problems: dict[Signal, str] = {}
         if self._batches is not None:
             self._batches.append(0.0)

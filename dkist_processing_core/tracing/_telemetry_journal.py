@@ -1,10 +1,11 @@
 """
 Appending the telemetry of a process to the journal of its collectors, from any thread and signal handler.
 
-While the journal cannot be written to, requests are kept in memory, up to a limit. Not here: what is collected and
-encoded (_batches), and the delivery (otlp).
+While the journal cannot be written to, requests are kept in memory, up to a limit. What is dropped beyond it is counted
+in the journal by the next append. Not here: what is collected and encoded (_batches), and the delivery (otlp).
 """
 
+import contextlib
 import logging
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from dkist_processing_core import budget
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal.faults import is_busy
 from dkist_processing_core.journal.locks import in_use
@@ -25,8 +27,6 @@ MOST_BYTES_IN_MEMORY = 16 * 1024**2
 """How many bytes of encoded telemetry are kept in memory while the journal cannot be written to."""
 # How long one append waits for a journal that another process holds: it is tried again soon.
 _PATIENCE_SECONDS = 0.05
-LAST_PATIENCE_SECONDS = 0.3
-"""How long it waits before telemetry is dropped."""
 # After an error of the disk, an attempt with each item would slow down the task.
 _RETRY_SECONDS = 1.0
 _Request = tuple[Signal, int, bytes]
@@ -50,8 +50,11 @@ class TelemetryJournal:
         self._lock = threading.RLock()
         self._of_thread = threading.local()
         self._retries_at = 0.0
-        self._dropped: dict[Signal, int] = {}
+        # What the books do not count yet, and what no warning has reported yet.
+        self._dropped: dict[str, int] = {}
+        self._unreported: dict[str, int] = {}
         self._reason_of_drop: str | None = None
+        self._waited_before = 0.0
         self._problem: str | None = None
         self._reported: str | None = None
         forks.begin_in_forks(self)
@@ -62,6 +65,7 @@ class TelemetryJournal:
         self._of_thread = threading.local()
         self._journal = None
         self._requests = deque()
+        self._dropped, self._unreported = {}, {}
 
     def open(self, patience: float) -> None:
         """
@@ -71,7 +75,23 @@ class TelemetryJournal:
             JournalError: It cannot be used.
         """
         with self._lock:
-            self._journal = self._open_journal(patience)
+            self._open(patience)
+
+    def _open(self, patience: float) -> OtlpJournal:
+        journal = self._journal = self._open_journal(patience)
+        self._waited_before = 0.0
+        journal.limit_waits(max(0.0, budget.TELEMETRY_JOURNAL_SECONDS - journal.waited))
+        return journal
+
+    def begin_waits(self) -> float:
+        """Return how many seconds the appends since the last call have waited, and let the next ones wait again."""
+        with self._lock:
+            journal = self._journal
+            if journal is None:
+                return 0.0
+            waited, self._waited_before = journal.waited - self._waited_before, journal.waited
+            journal.limit_waits(budget.TELEMETRY_JOURNAL_SECONDS)
+            return waited
 
     @property
     def is_pending(self) -> bool:
@@ -82,6 +102,32 @@ class TelemetryJournal:
         """Keep a serialized request with so many items for the next `append_pending`; this is one atomic step."""
         self._requests.append((signal, items, body))
 
+    def drop(self, signal: Signal, items: int, reason: str | None) -> None:
+        """Count items as dropped, and keep the reason for the warning at the end."""
+        for counts in (self._dropped, self._unreported):
+            counts[signal] = counts.get(signal, 0) + items
+        self._reason_of_drop = reason or self._reason_of_drop
+
+    def append_of_fork(self) -> None:
+        """
+        Append the requests in memory at the end of a fork.
+
+        Many forks may end at the same time: each waits for its turn as long as the others append. If none does, as
+        beside a stopped process, waiting is useless.
+        """
+        until = time.monotonic() + budget.FORK_SECONDS
+        while True:
+            before = self._version()
+            self.append_pending(budget.STILL_JOURNAL_SECONDS, is_last=True)
+            if not self._requests or time.monotonic() >= until or before is None or self._version() == before:
+                return
+
+    def _version(self) -> int | None:
+        """Return a number that changes when another process appends; None if the journal cannot be read."""
+        with contextlib.suppress(Exception), uninstrumented(), signals_deferred(), self._lock:
+            return (self._journal or self._open(_PATIENCE_SECONDS)).version
+        return None
+
     def append_pending(self, patience: float = _PATIENCE_SECONDS, *, is_last: bool = False) -> None:
         """
         Append the requests in memory; they stay there while another process holds the journal, or the disk is full.
@@ -90,7 +136,8 @@ class TelemetryJournal:
         has interrupted. The next call does it.
 
         Args:
-            patience: How long to wait for other processes, in seconds.
+            patience: How long to wait for other processes, in seconds; before the end of a process, all appends
+                together wait at most for `budget.TELEMETRY_JOURNAL_SECONDS`.
             is_last: Whether to try at once again after an error, and to report requests that stay in memory.
         """
         # `_is_owned` is what `threading.Condition` uses. A Python object in place of the lock could be interrupted
@@ -105,9 +152,14 @@ class TelemetryJournal:
         try:
             # Not interrupted by the author's handlers: a request that was appended must not be appended again.
             with uninstrumented(), signals_deferred(), self._lock:
-                if is_last or time.monotonic() >= self._retries_at:
+                if is_last and self._journal is not None:
+                    self._journal.limit_waits(patience)
+                # Always before telemetry is dropped.
+                if is_last or time.monotonic() >= self._retries_at or not self._is_within_limit:
                     self._append_all(patience)
                 self._limit_memory()
+                if is_last:
+                    self.begin_waits()
         finally:
             self._of_thread.is_busy = False
         if is_last:
@@ -123,9 +175,6 @@ class TelemetryJournal:
             try:
                 self._append(*self._requests[0], patience)
             except Exception as error:  # noqa: BLE001 - an error of this package costs telemetry only
-                if not self._is_within_limit and patience < LAST_PATIENCE_SECONDS:
-                    patience = LAST_PATIENCE_SECONDS
-                    continue
                 self._problem = str(error)
                 self._retries_at = time.monotonic() + _RETRY_SECONDS
                 return
@@ -136,30 +185,32 @@ class TelemetryJournal:
         """Drop the oldest requests beyond the limit of the memory, and count them."""
         while not self._is_within_limit:
             signal, items, _ = self._requests.popleft()
-            self._dropped[signal] = self._dropped.get(signal, 0) + items
-            self._reason_of_drop = self._problem or self._reason_of_drop
+            self.drop(signal, items, self._problem)
 
     def _append(self, signal: Signal, items: int, body: bytes, patience: float) -> None:
         """Append one request; open the journal again if it was removed, damaged, or closed by other code."""
         is_open = self._journal is not None
-        journal = self._journal = self._journal or self._open_journal(patience)
+        journal = self._journal or self._open(patience)
         journal.patience = patience
+        dropped = {each: count for each, count in self._dropped.items() if count}
         try:
-            journal.append(signal, items, body)
+            journal.append(signal, items, body, dropped=dropped)
         except JournalError as error:
             if not is_open or is_busy(error.__cause__):
                 raise
             journal.close()
             self._journal = None
-            journal = self._journal = self._open_journal(patience)
-            journal.append(signal, items, body)
+            self._open(patience).append(signal, items, body, dropped=dropped)
+        for each, count in dropped.items():
+            # Another thread may have dropped more in between.
+            self._dropped[each] -= count
 
     def _report(self) -> None:
         """Log a warning about telemetry that is lost, and once for each reason if it will be when this process ends."""
-        waiting = dict(self._dropped)
+        waiting = dict(self._unreported)
         for signal, items, _ in self._requests:
             waiting[signal] = waiting.get(signal, 0) + items
-        if self._dropped or (waiting and self._problem != self._reported):
+        if self._unreported or (waiting and self._problem != self._reported):
             counts = ", ".join(f"{count} of {signal}" for signal, count in waiting.items())
             logger.warning("telemetry is not in its journal (%s): %s", counts, self._problem or self._reason_of_drop)
-        self._reported, self._dropped = self._problem, {}
+        self._reported, self._unreported = self._problem, {}
