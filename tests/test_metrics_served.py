@@ -2,8 +2,10 @@
 The metrics of `collect`, `consume` and `outbox relay`, as a real Prometheus and a real collector get them.
 """
 
+import json
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,9 +27,10 @@ from dkist_processing_core.metrics.snapshot import Snapshot
 from dkist_processing_core.outbox._measures import measurements_of
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed, finished, started
-from tests.running import command, run_python
+from tests.otlp_requests import append
+from tests.running import command, run_command, run_python
 from tests.services.broker import Broker
-from tests.services.otlp import OtlpReceiver
+from tests.services.otlp import Answer, OtlpReceiver
 from tests.services.prometheus import PrometheusServer
 from tests.services.sockets import closed_port, free_ports
 from tests.waiting import wait_until
@@ -221,6 +224,74 @@ def test_a_relay_measures_the_answers_of_the_broker(owned: Broker, tmp_path: Pat
     assert getattr(waiting["dkist.core.outbox.pending"], "value", 0) == 3
     assert "dkist.core.outbox.oldest.time" in waiting
     assert (count, oldest, health) == (3, None, b'{"broker": "ok"}\n')
+
+
+def health_at(address: str) -> tuple[int, dict[str, str]]:
+    """
+    Return the status and the facts of the health of a service.
+    """
+    try:
+        with urllib.request.urlopen(address.removesuffix("metrics"), timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.mark.once
+def test_the_health_of_a_relay_is_that_of_what_it_delivers_to(
+    otlp: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It names each signal that has a collector, and a broker only if there is one.
+    """
+    for name, value in otlp.http_env.items():
+        monkeypatch.setenv(name, value)
+    otlp.answer("traces", *[Answer(status=503, retry_after="0.2")] * 1000)
+    append(read_settings(), "traces", "a")
+
+    with serving(tmp_path, "outbox", "relay") as address:
+        wait_until(lambda: health_at(address)[0] == 503)
+        during = health_at(address)
+        otlp.answer("traces")
+        wait_until(lambda: health_at(address)[0] == 200)
+        after = health_at(address)
+
+    assert during == (503, {"traces": "unavailable", "metrics": "ok", "logs": "ok"})
+    assert after == (200, {"traces": "ok", "metrics": "ok", "logs": "ok"})
+    assert [span.name for span in otlp.spans()] == ["a"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("arguments", [("outbox", "relay"), ("collect",), ("consume", "actors:actor")])
+def test_a_service_ends_at_its_start_with_a_wrong_interval(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """
+    Each service has the same error, as for each other wrong setting.
+    """
+    (tmp_path / "actors.py").write_text(ACTORS)
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRIC_EXPORT_INTERVAL": "abc"}
+
+    done = run_command(*arguments, cwd=tmp_path, **environment)
+
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if "OTEL_METRIC_EXPORT_INTERVAL" in line] == [
+        "error: OTEL_METRIC_EXPORT_INTERVAL is 'abc', expected a number of milliseconds from 1 on, for example 60000"
+    ]
+
+
+def test_a_pause_that_a_collector_requests_counts_for_snapshots(
+    otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    None is sent before its end, not even the last one of a process.
+    """
+    for name, value in {**otlp.http_env, "OTEL_METRIC_EXPORT_INTERVAL": "10"}.items():
+        monkeypatch.setenv(name, value)
+    otlp.answer("metrics", Answer(status=429, retry_after="40"))
+
+    with sent(Snapshot([lambda: RUNS], read_settings())):
+        otlp.wait_for(lambda it: it.requests("metrics"))
+
+    assert len(otlp.requests("metrics")) == 1
 
 
 RUNS = [

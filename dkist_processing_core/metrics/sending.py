@@ -7,15 +7,17 @@ request to a collector (otlp), and a task's own metrics (tracing).
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCoreError
+from dkist_processing_core.journal.otlp import LONGEST_REQUESTED_SECONDS
 from dkist_processing_core.metrics.snapshot import Snapshot
 from dkist_processing_core.otlp import endpoint_of, is_exported
 from dkist_processing_core.otlp.delivery import CONNECT_SECONDS, Exporter, exporter_of
 from dkist_processing_core.otlp.destination import collector_of, hidden_parts
-from dkist_processing_core.otlp.outcome import Delivered
+from dkist_processing_core.otlp.outcome import Delivered, Unavailable
 from dkist_processing_core.process.uninstrumented import uninstrumented
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
@@ -82,9 +84,12 @@ class _Sender:
         self._snapshot = snapshot
         self._exporter: Exporter | None = None
         self._is_out = False
+        self._resumes_at = 0.0
 
     def send(self) -> None:
-        """Send the present values; one warning is logged for an outage."""
+        """Send the present values, unless the collector requests a pause; one warning is logged for an outage."""
+        if time.monotonic() < self._resumes_at:
+            return
         from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics  # noqa: PLC0415 - 0.1 s
 
         from dkist_processing_core.metrics.sdk_values import data_of  # noqa: PLC0415 - as above
@@ -115,6 +120,8 @@ class _Sender:
                 return problem
             self._exporter = exporter_of(self._snapshot.settings, "metrics")
         outcome = self._exporter.send(body)
+        if isinstance(outcome, Unavailable) and outcome.after is not None:
+            self._resumes_at = time.monotonic() + min(outcome.after, LONGEST_REQUESTED_SECONDS)
         if not isinstance(outcome, Delivered):
             return outcome.reason
         return outcome.message or None

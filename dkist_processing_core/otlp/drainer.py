@@ -78,6 +78,11 @@ class TelemetryDrainer:
         ]
 
     @property
+    def signals(self) -> list[Signal]:
+        """The signals that have a collector."""
+        return [each.signal for each in self._threads]
+
+    @property
     def problems(self) -> dict[str, str]:
         """Why a signal cannot be delivered at present, for each such signal."""
         return {each.signal: each.problem for each in self._threads if each.problem is not None}
@@ -203,6 +208,8 @@ class _SignalThread:
                             self._lock.release()
                     else:
                         if not is_pending:
+                            # Another process may have delivered it in the meantime.
+                            self._delivery.problem = None
                             self._delivery.close()
                         self._rest(self._poll_seconds)
             finally:

@@ -49,6 +49,7 @@ class Relay:
         self._end = SignalSafeFlag()
         self._delivered = 0
         self._drainer: Drainer | None = None
+        self._telemetry: TelemetryDrainer | None = None
         self._measures: SendMeasures | None = None
 
     def stop(self) -> None:
@@ -69,16 +70,22 @@ class Relay:
         # Imported here: the commands that only list an outbox start sooner without a server.
         from dkist_processing_core.outbox._relay_metrics import relay_metrics  # noqa: PLC0415
 
-        with relay_metrics(self._settings, listen, lambda: self._failure) as self._measures:
+        with relay_metrics(self._settings, listen, self._problems) as self._measures:
             self._run()
 
-    @property
-    def _failure(self) -> str | None:
-        return None if self._drainer is None else self._drainer.failure
+    def _problems(self) -> dict[str, str | None]:
+        """Return why nothing can be delivered now, or None, for the broker and each signal that the settings name."""
+        problems: dict[str, str | None] = {}
+        if self._settings.names_broker:
+            problems["broker"] = None if self._drainer is None else self._drainer.failure
+        if self._telemetry is not None:
+            found = self._telemetry.problems
+            problems |= {signal: found.get(signal) for signal in self._telemetry.signals}
+        return problems
 
     def _run(self) -> None:
         check_place(self._settings)
-        telemetry = self._start_telemetry()
+        telemetry = self._telemetry = self._start_telemetry()
         try:
             if self._settings.names_broker:
                 self._relay_events()

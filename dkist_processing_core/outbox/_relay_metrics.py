@@ -6,7 +6,7 @@ Not here: the relay (_relay), and what waits on its host (_measures).
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from dkist_processing_core.delivery.send_measures import SendMeasures
@@ -21,7 +21,7 @@ logger = logging.getLogger("dkist_processing_core.outbox")
 
 @contextmanager
 def relay_metrics(
-    settings: Settings, listen: tuple[str, int] | None, failure: Callable[[], str | None]
+    settings: Settings, listen: tuple[str, int] | None, problems: Callable[[], Mapping[str, str | None]]
 ) -> Iterator[SendMeasures | None]:
     """
     Serve and send the metrics of a relay while the block runs, and yield the measures that it fills.
@@ -29,7 +29,8 @@ def relay_metrics(
     Args:
         settings: The settings of the relay.
         listen: Where metrics and health are served, as host and port; None serves nothing.
-        failure: Returns why nothing can be delivered now.
+        problems: Returns why nothing can be delivered now, or None, for the broker and for each signal of telemetry, as
+            far as the relay delivers to them.
 
     Yields:
         None if nothing is served or sent, or if the settings name no broker.
@@ -45,8 +46,9 @@ def relay_metrics(
     snapshot = Snapshot(sources, settings)
 
     def health() -> tuple[bool, dict[str, object]]:
-        is_good = failure() is None
-        return is_good, {"broker": "ok" if is_good else "unavailable"}
+        found = problems()
+        facts: dict[str, object] = {what: "ok" if problem is None else "unavailable" for what, problem in found.items()}
+        return all(problem is None for problem in found.values()), facts
 
     with ExitStack() as stack:
         if listen is not None:
