@@ -449,6 +449,24 @@ def otlp() -> Iterator[OtlpReceiver]:
         yield receiver
 
 
+@pytest.fixture(scope="module")
+def otlp_of_module() -> Iterator[OtlpReceiver]:
+    """
+    The OTLP receiver that the tests of a module share.
+    """
+    with OtlpReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def receiver(otlp_of_module: OtlpReceiver) -> OtlpReceiver:
+    """
+    The OTLP receiver of the module, which has received nothing so far.
+    """
+    otlp_of_module.forget()
+    return otlp_of_module
+
+
 @pytest.fixture(scope="session")
 def postgres(session_watch: SessionWatch) -> Iterator[PostgresServer]:
     """

@@ -4,6 +4,7 @@ The entry to the project: Makefile, lock files, CI and hooks agree with each oth
 Not here: the work of the targets, which is the rest of the suite.
 """
 
+import ast
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -742,3 +744,30 @@ def test_a_python_without_ensurepip_is_refused_with_one_sentence(tmp_path: Path)
     assert refused.stderr.count("\n") == 1
     assert refused.stderr.startswith("Install python3.12-venv (as root: apt-get install python3.12-venv)")
     assert not (tmp_path / "environment").exists()
+
+
+def test_each_distribution_that_the_library_imports_is_declared() -> None:
+    """What only another requirement brings could be missing with that one's next release."""
+    groups = [PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"].values()]
+    requirements = {canonicalize_name(Requirement(each).name) for group in groups for each in group}
+    installed = {
+        module: {canonicalize_name(name) for name in names} for module, names in packages_distributions().items()
+    }
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "dkist_processing_core").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    # Pydantic pins its core, and each instrumentor requires wrapt: without one, it is not imported.
+    others = {"dkist_processing_core", "pydantic_core", "wrapt"}
+
+    undeclared = {name for name in (imported & set(installed)) - others if not installed[name] & requirements}
+
+    assert undeclared == set()

@@ -11,7 +11,7 @@ import signal as signals
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -62,24 +62,6 @@ DENYING = [
     ("http/protobuf", Answer(page=b"no JSON", content_type="application/json")),
 ]
 SECRET = "s3cret-of-the-collector"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[OtlpReceiver]:
-    """
-    The receiver of this module.
-    """
-    with OtlpReceiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def receiver(shared: OtlpReceiver) -> OtlpReceiver:
-    """
-    The receiver of this module, which has received nothing so far.
-    """
-    shared.forget()
-    return shared
 
 
 @pytest.fixture(scope="module")

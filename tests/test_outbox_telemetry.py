@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,24 +33,14 @@ pytestmark = pytest.mark.once
 SECRET = "s3cret-of-the-collector"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[OtlpReceiver]:
-    """
-    The receiver of this module.
-    """
-    with OtlpReceiver() as receiver:
-        yield receiver
-
-
 @pytest.fixture
-def receiver(shared: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
+def receiver(receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
     """
     The receiver of this module, which has received nothing so far, as the collector of all signals.
     """
-    shared.forget()
-    for name, value in shared.http_env.items():
+    for name, value in receiver.http_env.items():
         monkeypatch.setenv(name, value)
-    return shared
+    return receiver
 
 
 def asked(*arguments: str) -> Result:
