@@ -17,15 +17,25 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsPartialSuccess, ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.otlp import OtlpBooks
 from dkist_processing_core.otlp import SIGNALS, Signal, address_of, destination_of, journal_path, lock_path
+from dkist_processing_core.otlp.answers import accepted
 from dkist_processing_core.otlp.delivery import Delivery
 from dkist_processing_core.otlp.drainer import TelemetryDrainer, deliver_own, start_delivery
 from dkist_processing_core.otlp.options import options_of, url_of
-from dkist_processing_core.otlp.outcome import Denied, Outcome, Refused, Unavailable, outcome_of_code
+from dkist_processing_core.otlp.outcome import Delivered, Denied, Outcome, Refused, Unavailable, outcome_of_code
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings, secrets_in
@@ -617,6 +627,38 @@ def test_a_dead_collector_costs_no_import(refusing_port: int, monkeypatch: pytes
     done = run_python(DELIVERER + check, {})
 
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_collector_that_accepts_everything_costs_no_import_of_protobuf(
+    receiver: OtlpReceiver, protocol: str, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    Its answer is recognised by its bytes.
+    """
+    append(settings_for(receiver, protocol), "traces", "a")
+
+    done = run_python(f"{DELIVERER}import sys; print('google.protobuf' in sys.modules)", {})
+
+    assert done.stdout == "False\n", done.stderr
+    assert names_in(receiver) == ["a"]
+
+
+def test_an_answer_with_an_empty_partial_success_accepts_everything() -> None:
+    """
+    The OpenTelemetry Collector writes it.
+    """
+    answers = [
+        response(partial_success=part()).SerializeToString()
+        for response, part in (
+            (ExportTraceServiceResponse, ExportTracePartialSuccess),
+            (ExportMetricsServiceResponse, ExportMetricsPartialSuccess),
+            (ExportLogsServiceResponse, ExportLogsPartialSuccess),
+        )
+    ]
+
+    assert set(answers) == {b"\x0a\x00"}
+    assert [accepted(signal, answer) for signal, answer in zip(SIGNALS, answers, strict=True)] == [Delivered()] * 3
 
 
 ATTEMPT = {

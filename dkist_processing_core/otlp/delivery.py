@@ -154,7 +154,7 @@ class Delivery:
                     self._warnings.report_refusal(self._signal, rejected, shown)
                 return rejected
             case Refused(reason, is_too_large):
-                from dkist_processing_core.otlp.answers import halves  # noqa: PLC0415 - the exporter has imported it
+                from dkist_processing_core.otlp.messages import halves  # noqa: PLC0415 - it imports protobuf
 
                 parts = halves(self._signal, body) if is_too_large else []
                 if not parts:
