@@ -5,7 +5,7 @@ Events for tests: facts about one run, equal in each call.
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from dkist_processing_core.events import Event, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
+from dkist_processing_core.events import Event, TaskFailed, TaskFinished, TaskProgressed, TaskSampled, TaskStarted
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 _EventT = TypeVar("_EventT", bound=Event)
@@ -40,6 +40,13 @@ def progressed(task_name: str, sequence: int, **facts: Any) -> TaskProgressed:
     Return a report of progress, whose sequence number is its completed amount.
     """
     return make(TaskProgressed, task_name, sequence=sequence, done=sequence, **facts)
+
+
+def sampled(task_name: str, sequence: int, **facts: Any) -> TaskSampled:
+    """
+    Return a sample by the launcher of a task's first attempt.
+    """
+    return make(TaskSampled, task_name, **{"reported_by": "launcher", "sequence": sequence} | facts)
 
 
 def finished(task_name: str, **facts: Any) -> TaskFinished:

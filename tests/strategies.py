@@ -14,11 +14,13 @@ from dkist_processing_core.events import (
     Cause,
     Event,
     Graph,
+    Resources,
     TaskDispatched,
     TaskEvent,
     TaskFailed,
     TaskFinished,
     TaskProgressed,
+    TaskSampled,
     TaskSkipped,
     TaskStarted,
     WorkflowFailed,
@@ -79,7 +81,7 @@ def values_of(  # noqa: C901, PLR0911, PLR0912 - one case per type
         case inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(values_of(key), values_of(value), max_size=3)
         case inspect.VarTupleType(item_type=item):
-            return st.lists(values_of(item), max_size=3)
+            return st.lists(values_of(item), max_size=3).map(tuple)
         case inspect.TupleType(item_types=items):
             return st.tuples(*map(values_of, items))
         case inspect.StructType(cls=kind, fields=fields):
@@ -109,6 +111,7 @@ REPORTED_CLASSES: tuple[type[Event], ...] = (
     TaskDispatched,
     TaskStarted,
     TaskProgressed,
+    TaskSampled,
     TaskFinished,
     TaskFailed,
     TaskSkipped,
@@ -135,6 +138,9 @@ def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
         "max_attempts": st.just(3),
         "sequence": st.integers(0, 3),
         "done": st.integers(0, 3),
+        "resources": st.none() | st.builds(Resources, rss=st.integers(0, 2)),
+        "profile": st.none() | st.just(((0.5, 1, 1.0, 0.0, 0.0),)),
+        "sample_seconds": st.sampled_from([None, 30.0]),
         "message": st.sampled_from([None, "x", "y"]),
         "cause": st.sampled_from(Cause),
     }

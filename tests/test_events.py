@@ -23,11 +23,14 @@ from dkist_processing_core.events import (
     MAX_ENCODED_BYTES,
     Event,
     Graph,
+    Profile,
     Reporter,
+    Resources,
     TaskEnd,
     TaskFailed,
     TaskFinished,
     TaskProgressed,
+    TaskSampled,
     WorkflowFailed,
     WorkflowStarted,
     decode,
@@ -36,7 +39,7 @@ from dkist_processing_core.events import (
     identity_of,
 )
 from dkist_processing_core.events._checks import form_of
-from dkist_processing_core.events._kinds import Count, about
+from dkist_processing_core.events._kinds import Count, Cut, about
 from dkist_processing_core.events.page import SHARED, page, table
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.text import CUT, clean
@@ -46,9 +49,12 @@ from tests.strategies import events, events_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "events.md"
 IDENTITY = {"workflow_name", "workflow_version", "run_id", "task_name", "attempt", "sequence", "started_at", "ended_at"}
+TEXTS_CUT = {"stack", "message", "note", "reason", "last_stack", "last_log", "last_phase", "last_progress"}
 LARGE = st.builds(
     lambda text, count: text * count,
-    st.sampled_from(["x", '"\\', "\n", "é", "\x00", "🔭", "\ud800", "a line of a stack\n"]),
+    st.sampled_from(
+        ["x", '"\\', "\n", "é", "\x00", "🔭", "\ud800", "a line of a stack\n", 'Thread "A":\n  a.py:1 in f\n\n']
+    ),
     st.sampled_from([1, 1000, 30_000, 65_536, 200_000]),
 )
 
@@ -164,6 +170,44 @@ def test_progress_is_a_number(value: object) -> None:
         make(TaskProgressed, "A", sequence=0, done=value)
 
 
+POINTS = [(0.0, 1, 2.0, 3.0, 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [
+        ({"resources": {"peakRss": -1}}, "resources.peakRss: expected an integer from 0 to 2^63 - 1"),
+        ({"resources": {"rss": None, "cpuLimit": "many"}}, "resources.cpuLimit: expected a number from 0"),
+        ({"resources": {"ioPressureSeconds": float("inf")}}, "resources.ioPressureSeconds: expected a number from 0"),
+        ({"resources": [1]}, "resources: expected an object"),
+        ({"profile": POINTS * 61}, "profile: expected an array of at most 60"),
+        ({"profile": [*POINTS, (1, 2, 3)]}, "profile[1]: expected an array of 5"),
+        ({"profile": [(0, 1.5, 2, 3, 4)]}, "profile[0][1]: expected an integer from 0 to 2^63 - 1"),
+        ({"profile": [(0, 1, float("nan"), 3, 4)]}, "profile[0][2]: expected a number from 0"),
+        ({"profile": 7}, "profile: expected an array of at most 60"),
+        ({"last_log_age_seconds": -1}, "last_log_age_seconds: expected a number from 0"),
+    ],
+)
+def test_a_measurement_that_cannot_be_is_one_error_that_names_its_place(facts: dict[str, Any], problem: str) -> None:
+    """In a report as in a message; the found value is in the error about the message alone."""
+    with pytest.raises(EventError, match=re.escape(problem)):
+        failed("A", **facts)
+
+
+def test_resources_alone_are_checked_too() -> None:
+    """The error names the fields as in Python."""
+    with pytest.raises(EventError, match=r"^peak_rss: expected an integer .*; cpu_limit: expected a number from 0$"):
+        Resources(peak_rss=-1, cpu_limit=float("nan"))
+
+
+def test_resources_are_read_from_their_json_form() -> None:
+    """So a task sends them to its launcher."""
+    stated = Resources(cpu_user_seconds=1.5, rchar=7, inv_ctxt=2)
+
+    assert msgspec.to_builtins(stated) == {"cpuUserSeconds": 1.5, "rchar": 7, "invCtxt": 2}
+    assert finished("A", resources=msgspec.to_builtins(stated)).resources == stated
+
+
 def test_acknowledging_is_no_part_of_the_fact() -> None:
     """An event from a subscription is equal to the published one, and its `ack` reaches the bus."""
     calls: list[str] = []
@@ -192,6 +236,8 @@ def test_redaction_reaches_free_text_and_no_name() -> None:
     "event",
     [
         progressed("A", 0, note="secret", unit="secret"),
+        make(TaskSampled, "A", sequence=0, top_frame="secret"),
+        failed("A", last_stack="secret", last_log="secret", last_phase="secret", last_progress="secret"),
         make(WorkflowFailed, reason="secret"),
     ],
 )
@@ -286,40 +332,47 @@ def test_the_error_about_a_value_does_not_hold_it() -> None:
 # Size
 
 
+def profile_of(count: int) -> Profile:
+    """Return a profile of so many points, whose numbers have all digits that a float can have."""
+    return tuple((place + 1 / 3, 2**53 - place, 1 / 3, 1e9 / 7, 1e9 / 7) for place in range(count))
+
+
 def bare(event: Event) -> Event:
     """Return the event without all text that may be cut."""
     optional = [field.name for field in structs.fields(event) if not field.required]
     empty: dict[str, Any] = {
         name: {} if isinstance(getattr(event, name), dict) else None
         for name in optional
-        if isinstance(getattr(event, name), str | dict | Graph)
+        if isinstance(getattr(event, name), str | dict | Graph | Resources | tuple)
     }
     return structs.replace(event, **empty, truncated=True)
 
 
 def assert_cut_by_the_rules(event: Event) -> None:
     """Check size, mark and order, and the kept part of each text."""
-    cut = fit(event)
+    cut, within = fit(event), event.within_limits()
 
-    if len(encode(event)) <= MAX_ENCODED_BYTES:
-        assert event == cut
+    if len(encode(within)) <= MAX_ENCODED_BYTES:
+        assert within == cut
         return
     assert cut.truncated
     assert len(encode(cut)) <= MAX_ENCODED_BYTES or cut == bare(event)
     assert cut == decode(encode(cut))
     assert all(getattr(event, name, None) == getattr(cut, name, None) for name in IDENTITY)
     changed = [name for name in event.__struct_fields__ if getattr(event, name) != getattr(cut, name)]
-    listed = [name for name in form_of(type(event)).clippable if getattr(event, name)]
-    for earlier, later in pairwise(listed):
-        assert later not in changed or not getattr(cut, earlier)
-    for name in set(changed) & {"stack", "message", "note", "reason"}:
+    listed = [(kind, name) for kind, name in form_of(type(event)).cuts if getattr(within, name)]
+    for (kind, earlier), (_, later) in pairwise(listed):
+        left = getattr(cut, earlier)
+        is_done = "\n\n" not in (left or "").removesuffix(f"\n\n{CUT}") if kind is Cut.THREADS else not left
+        assert is_done or earlier == later or getattr(within, later) == getattr(cut, later)
+    for name in set(changed) & TEXTS_CUT:
         before, after = getattr(event, name), getattr(cut, name)
-        if after and name == "stack":
+        if after and name in {"stack", "last_log"}:
             assert after.startswith(f"{CUT}\n")
             assert before.endswith(after.removeprefix(f"{CUT}\n"))
         elif after:
             assert after.endswith(CUT)
-            assert before.startswith(after.removesuffix(CUT))
+            assert before.startswith(after.removesuffix(CUT).removesuffix("\n\n"))
 
 
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
@@ -330,8 +383,10 @@ def test_no_event_is_larger_than_the_bus_carries(event_class: type[Event], data:
     large = {
         name: st.none() | LARGE
         for name in event_class.__struct_fields__
-        if name in {"stack", "message", "note", "reason", "log_url", "error_type", "unit", "host", "tracestate"}
+        if name in TEXTS_CUT | {"log_url", "error_type", "unit", "host", "tracestate", "top_frame"}
     }
+    if "profile" in event_class.__struct_fields__:
+        large["profile"] = st.integers(0, 60).map(profile_of)
     if "tasks" in event_class.__struct_fields__:
         names = st.integers(0, 5000)
         large["tasks"] = names.map(lambda count: {f"Task{number}": "success" for number in range(count)})
@@ -387,6 +442,76 @@ def test_of_too_many_tasks_those_that_did_not_succeed_are_named() -> None:
 
     assert [name for name, state in states.items() if state == "failed"] == list(end.tasks)[:10]
     assert 1000 < len(end.tasks) < 10_000
+
+
+def test_of_a_long_log_the_last_lines_are_kept_and_of_a_long_stack_the_first_threads() -> None:
+    """Each has a limit of its own, whatever room the event has."""
+    log = "".join(f"line {number}\n" for number in range(5000))
+    stack = "\n\n".join(f'Thread "T{number}":\n' + "  a.py:1 in work\n" * 50 for number in range(200))
+
+    event = failed("A", last_log=log, last_stack=stack).within_limits()
+
+    assert event.last_log is not None
+    assert event.last_stack is not None
+    assert len(event.last_log) == 8 * 1024
+    assert event.last_log.startswith(f"{CUT}\n")
+    assert event.last_log.endswith("line 4998\nline 4999\n")
+    *whole, mark = event.last_stack.split("\n\n")
+    assert (whole, mark) == (stack.split("\n\n")[: len(whole)], CUT)
+    assert 16 * 1024 - 900 < len(event.last_stack) <= 16 * 1024
+    assert event.truncated
+
+
+def test_of_one_thread_that_is_too_deep_the_inner_frames_are_kept() -> None:
+    """The deepest frame is the first."""
+    frames = 'Thread "MainThread":\n' + "".join(f"  a.py:{number} in work\n" for number in range(5000))
+
+    event = failed("A", last_stack=f'{frames}\n\nThread "B":\n  b.py:1 in wait').within_limits()
+
+    assert event.last_stack is not None
+    assert event.last_stack.startswith('Thread "MainThread":\n  a.py:0 in work\n')
+    assert event.last_stack.endswith(CUT)
+    assert len(event.last_stack) == 16 * 1024
+    assert '"B"' not in event.last_stack
+
+
+def test_a_profile_of_many_digits_keeps_its_peak_in_half_its_points() -> None:
+    """A point for two has the larger memory, the later time and the mean of the rates."""
+    points = profile_of(59)
+    points = (*points[:20], (20.5, 2**60, 3.0, 0.0, 0.0), *points[21:])
+
+    event = finished("A", profile=points).within_limits()
+
+    assert event.profile is not None
+    assert len(event.profile) == 30
+    assert event.profile[10] == (points[21][0], 2**60, (3.0 + points[21][2]) / 2, points[21][3] / 2, points[21][4] / 2)
+    assert event.profile[-1] == points[-1]
+    assert event.truncated
+
+
+def test_what_is_cut_to_make_room_is_the_log_first_then_other_threads_and_the_profile() -> None:
+    """The message of a killed task and its deepest frames are the last that go."""
+    quotes = '"' * 4000
+    threads = [f'Thread "T{number}":\n  a.py:{number} in f\n{quotes}' for number in range(4)]
+    facts = {"last_log": "\n" * 8000, "last_stack": "\n\n".join(threads), "profile": profile_of(30)}
+
+    seen = [
+        fit(failed("A", message="m" * length, **facts)) for length in (5000, 24_000, 32_000, 50_000, 54_000, 60_000)
+    ]
+
+    left = [
+        (
+            len(event.last_log or ""),
+            (event.last_stack or "").count("Thread"),
+            len(event.profile or ()),
+            len(event.message or ""),
+        )
+        for event in seen
+    ]
+    assert left[0] == (8000, 4, 30, 5000)
+    assert [each == sorted(each, reverse=True) for each in map(list, zip(*left, strict=True))][:3] == [True, True, True]
+    assert all(event.truncated for event in seen[1:])
+    assert all(len(event.message or "") == length for event, length in zip(seen, (5000, 24_000), strict=False))
 
 
 def test_an_event_that_fits_exactly_is_left_alone() -> None:
@@ -471,14 +596,13 @@ def test_a_section_that_is_missing_is_made_with_an_example(event_class: type[Eve
 
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 def test_the_example_on_the_page_is_that_event(event_class: type[Event]) -> None:
-    """It can be decoded, and its message is exactly the text of the page."""
-    example = re.findall(r"```json\n(.*?)```", sections()[event_class.name], flags=re.DOTALL)
+    """It can be decoded, and its message is exactly the text of the page; so is a further example."""
+    examples = re.findall(r"```json\n(.*?)```", sections()[event_class.name], flags=re.DOTALL)
 
-    event = decode(example[0].encode())
+    shown = [decode(example.encode()) for example in examples]
 
-    assert isinstance(event, event_class)
-    assert json.loads(example[0]) == json.loads(encode(event))
-    assert len(example) == 1
+    assert {type(event) for event in shown} == {event_class}
+    assert [json.loads(example) for example in examples] == [json.loads(encode(event)) for event in shown]
 
 
 def test_the_summary_of_a_failure_has_the_type_of_its_error() -> None:

@@ -42,6 +42,20 @@ def test_what_is_kept_of_a_report_is_all_that_it_states(reports: list[Event], li
     assert list(map(encode, again)) == list(map(encode, reports))
 
 
+def test_a_profile_takes_three_kilobytes() -> None:
+    """
+    As objects it would take fifteen; it comes back with the same numbers.
+    """
+    points = tuple((place + 1 / 3, 2**53 + place, 1 / 3, 1e9 / 7, 1e9 / 7) for place in range(60))
+    report, shapes = finished("A", profile=points), Shapes()
+
+    packed = shapes.pack(report, {})
+
+    assert 2000 < sum(map(sys.getsizeof, packed)) < 4000
+    assert not any(map(gc.is_tracked, packed[1:]))
+    assert shapes.unpack(("W", "1", "r"), packed) == report
+
+
 def test_combinations_of_fields_take_memory_up_to_a_limit() -> None:
     """
     A foreign publisher may send a combination for each subset of an event's fields.

@@ -3,6 +3,8 @@
 import random
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +17,7 @@ from dkist_processing_core.events import (
     Event,
     Graph,
     Reporter,
+    Resources,
     TaskDispatched,
     TaskEnd,
     TaskFailed,
@@ -28,7 +31,7 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from dkist_processing_core.runs import AttemptView, RunState, RunView, State, TaskView
-from tests.facts import NOON, failed, finished, make, progressed, started
+from tests.facts import NOON, failed, finished, make, progressed, sampled, started
 from tests.strategies import examples, reports
 
 LAUNCHER: dict[str, Any] = {"reported_by": Reporter.LAUNCHER}
@@ -592,6 +595,82 @@ def test_a_long_task_does_not_fill_the_memory() -> None:
     assert isinstance(progress, TaskProgressed)
     assert progress.sequence == 99_999
     assert sys.getsizeof(reports_kept.kept) < 1000
+
+
+# Samples
+
+
+def test_the_sample_is_the_latest() -> None:
+    """The latest is the one with the highest sequence, in any order of arrival."""
+    late, early = sampled("A", 7, host="node7"), sampled("A", 3)
+
+    state = RunState([late])
+    is_news = state.fold(early)
+
+    assert not is_news
+    assert attempt_of(early, late).sample == late
+
+
+def test_a_sample_alone_shows_that_an_attempt_runs() -> None:
+    """The report of the start may come later, or not at all."""
+    attempt = attempt_of(make(TaskDispatched, "A", time=at(0)), sampled("A", 0, time=at(1)))
+
+    assert (attempt.state, attempt.started_at) == (State.RUNNING, None)
+    assert attempt_of(sampled("A", 0)).state is State.RUNNING
+
+
+@pytest.mark.parametrize("end", [finished("A", time=at(2)), failed("A", time=at(2))])
+def test_a_late_sample_changes_nothing_of_an_ended_attempt(end: TaskEnd) -> None:
+    """It is kept, whatever its time is."""
+    before, late = attempt_of(started("A"), end), sampled("A", 3, time=at(5))
+
+    after = attempt_of(started("A"), end, late)
+
+    assert after.sample == late
+    assert replace(after, sample=None, reporters=before.reporters) == before
+
+
+def test_a_late_sample_does_not_reopen_a_run() -> None:
+    """Neither one that the engine has ended nor one by hand."""
+    end = make(WorkflowFinished, time=at(3), ended_at=at(3), tasks={"A": "success"})
+    run = run_of(finished("A", time=at(2)), end, sampled("A", 1, time=at(9)))
+    by_hand = run_of(finished("A", run_id="hand__1", time=at(2)), sampled("A", 1, run_id="hand__1", time=at(9)))
+
+    assert (run.state, run.ended_at) == (State.FINISHED, at(3))
+    assert by_hand.state is State.FINISHED
+
+
+def test_what_a_start_promises_is_part_of_the_attempt() -> None:
+    """A watcher knows when the next sign of life is due."""
+    attempt = attempt_of(started("A", sample_seconds=30, overdue_after_seconds=600))
+
+    assert (attempt.sample_seconds, attempt.overdue_after_seconds) == (30.0, 600.0)
+
+
+@pytest.mark.parametrize("kept", [progressed, sampled])
+def test_of_many_signs_of_life_one_is_kept(kept: Callable[[str, int], Event]) -> None:
+    """A task that runs for weeks takes no more memory than a short one."""
+    state = RunState([started("A")])
+    for sequence in range(1000):
+        state.fold(kept("A", sequence))
+
+    (reports_kept,) = state._runs.values()
+    assert len(reports_kept.kept) == 2
+
+
+def test_resources_and_profile_are_those_of_the_better_informed_report() -> None:
+    """As whole values: the totals of two reporters do not add up."""
+    of_task = {"resources": Resources(cpu_user_seconds=2.0, rchar=7), "profile": ((1.0, 5, 1.0, 0.0, 0.0),)}
+    of_launcher = {"resources": Resources(cpu_user_seconds=3.0), "profile": ((1.0, 6, 1.0, 0.0, 0.0),)}
+    both = [finished("A", **of_task), finished("A", **LAUNCHER, **of_launcher)]
+    by_one = [failed("A", **of_task), failed("A", **LAUNCHER, cause="exit_code", exit_code=1)]
+
+    merged, of_failure = attempt_of(*both).end, attempt_of(*by_one).end
+
+    assert merged is not None
+    assert of_failure is not None
+    assert {"resources": merged.resources, "profile": merged.profile} == of_launcher
+    assert {"resources": of_failure.resources, "profile": of_failure.profile} == of_task
 
 
 def test_every_event_has_a_part_in_the_fold() -> None:

@@ -57,7 +57,7 @@ def test_the_vectors_cover_every_case() -> None:
     assert len({vector["id"] for vector in VECTORS}) == len(VECTORS)
     assert {each[0] for each in facts} == set(BY_TYPE)
     assert any(not "".join(each).isascii() for each in facts)
-    assert {"task.failed", "task.skipped", "task.overdue"} <= {
+    assert {"task.failed", "task.skipped", "task.sampled", "task.overdue"} <= {
         each[0].removeprefix(TYPE_PREFIX) for each in facts if each[4] and not each[5]
     }
     assert {bool(each[6]) for each in facts if each[0].startswith(f"{TYPE_PREFIX}workflow.")} == {True, False}

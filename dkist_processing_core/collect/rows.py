@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dkist_processing_core.events import Event, TaskEvent, TaskFailed, TaskStarted, family_by
+from dkist_processing_core.events import Event, TaskEvent, TaskFailed, TaskSampled, TaskStarted, family_by
 from dkist_processing_core.runs import AttemptView, RunView, State
 
 _Row = dict[str, Any]
@@ -82,7 +82,7 @@ class _Known:
             key = (event.task_name, event.attempt)
             if event.max_attempts is not None:
                 self._most[key] = max(self._most.get(key, 0), event.max_attempts)
-            if isinstance(event, TaskStarted) and event.host is not None:
+            if isinstance(event, TaskStarted | TaskSampled) and event.host is not None:
                 self._hosts[key] = max(self._hosts.get(key, ""), event.host)
             if event not in implausible:
                 self._signs[key] = max(self._signs.get(key, event.time), event.time)

@@ -7,6 +7,7 @@ Not here: sending, storing and receiving.
 from dkist_processing_core.events._failure import Failure, describe, family_by, family_of, fingerprint
 from dkist_processing_core.events._failure_message import RecipeRunFailureMessage
 from dkist_processing_core.events._kinds import Cause, Reporter
+from dkist_processing_core.events._resources import Point, Profile, Resources
 from dkist_processing_core.events.codec import (
     CONTENT_TYPE,
     MAX_BODY_BYTES,
@@ -28,6 +29,7 @@ from dkist_processing_core.events.facts import (
     TaskFinished,
     TaskOverdue,
     TaskProgressed,
+    TaskSampled,
     TaskSkipped,
     TaskStarted,
     WorkflowEnd,
@@ -50,8 +52,11 @@ __all__ = [
     "Event",
     "Failure",
     "Graph",
+    "Point",
+    "Profile",
     "RecipeRunFailureMessage",
     "Reporter",
+    "Resources",
     "TaskDispatched",
     "TaskEnd",
     "TaskEvent",
@@ -59,6 +64,7 @@ __all__ = [
     "TaskFinished",
     "TaskOverdue",
     "TaskProgressed",
+    "TaskSampled",
     "TaskSkipped",
     "TaskStarted",
     "WorkflowEnd",

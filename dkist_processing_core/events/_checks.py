@@ -18,11 +18,10 @@ from msgspec import inspect
 from msgspec.structs import force_setattr
 
 from dkist_processing_core.events import _reading
-from dkist_processing_core.events._kinds import CUT, FREE_TEXT, LINE, kinds_of, prepare
+from dkist_processing_core.events._kinds import CUTS, FREE_TEXT, LIMIT, LINE, Cut, has_text, kinds_of, prepare
 from dkist_processing_core.text import clean, clean_line
 
 _StructT = TypeVar("_StructT", bound=msgspec.Struct)
-_TABLES = (inspect.DictType, inspect.StructType, inspect.VarTupleType)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,10 +42,12 @@ class Form:
     """The fields whose value may be given as one of another class, such as the text of an enumeration's member."""
     free_text: tuple[str, ...]
     """The fields with text of people and programs, which is redacted."""
-    clippable: tuple[str, ...]
+    cuts: tuple[tuple[Cut, str], ...]
     """The fields that are shortened so that the event fits the bus, in the order of their shortening."""
+    limits: Mapping[str, int]
+    """The fields with a limit of their own, in bytes."""
     optional: tuple[str, ...]
-    """The fields without which the event still names its subject and its occurrence."""
+    """The fields without which the event still names its subject and its occurrence, except numbers."""
 
 
 @cache
@@ -56,7 +57,7 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
     assert isinstance(info, inspect.StructType)
     found = {field.name: kinds_of(field.type) for field in info.fields}
     types = get_type_hints(kind, include_extras=True)
-    cuts = {name: extra[CUT] for name, (_, extra) in found.items() if CUT in extra}
+    cuts = [(cut, name) for name, (_, extra) in found.items() for cut in extra.get(CUTS, ())]
     defaults = {
         field.name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
         for field in info.fields
@@ -68,7 +69,8 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
 
     shape = msgspec.defstruct(kind.__name__, [(name, types[name]) for name in found], gc=False)
     prepare(shape)
-    texts, tables, times = holding(inspect.StrType), holding(*_TABLES), holding(inspect.DateTimeType)
+    texts, times = holding(inspect.StrType), holding(inspect.DateTimeType)
+    tables = tuple(name for name, (parts, _) in found.items() if name not in texts and any(map(has_text, parts)))
     return Form(
         wire_names={field.name: field.encode_name for field in info.fields},
         types={name: types[name] for name in found},
@@ -79,8 +81,14 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
         times=times,
         converted=tuple(name for name in found if name not in {*texts, *tables, *times}),
         free_text=tuple(name for name, (_, extra) in found.items() if FREE_TEXT in extra),
-        clippable=tuple(sorted(cuts, key=lambda name: cuts[name])),
-        optional=tuple(name for name in holding(inspect.StrType, inspect.DictType) if name in defaults),
+        # The sort is stable: fields of the same order are shortened as they are declared.
+        cuts=tuple(sorted(cuts, key=lambda each: each[0])),
+        limits={name: extra[LIMIT] for name, (_, extra) in found.items() if extra.get(LIMIT) is not None},
+        optional=tuple(
+            name
+            for name in holding(inspect.StrType, inspect.DictType, inspect.StructType, inspect.VarTupleType)
+            if name in defaults
+        ),
     )
 
 

@@ -20,7 +20,8 @@ from dkist_processing_core.text import clean
 
 FREE_TEXT = "free_text"
 LINE = "line"
-CUT = "cut"
+CUTS = "cuts"
+LIMIT = "limit"
 MAX_CAUSE = 100
 
 
@@ -75,16 +76,29 @@ for _enumeration in (Reporter, Cause):
 class Cut(IntEnum):
     """The order in which fields are shortened so that an event fits the bus."""
 
-    STACK = 1
-    MESSAGE = 2
-    NOTE = 3
-    STATES = 4
-    GRAPH = 5
+    LOG = 1
+    THREADS = 2
+    """Of the stacks of several threads, all but the first."""
+    PROFILE = 3
+    THREAD = 4
+    """The stack of the first thread."""
+    STACK = 5
+    MESSAGE = 6
+    NOTE = 7
+    STATES = 8
+    GRAPH = 9
 
 
-def about(description: str, cut: Cut | None = None) -> Meta:
-    """Return a field's meaning, for schema and reference page, and the order of its cut; None is cut last."""
-    return Meta(description=description, extra=None if cut is None else {CUT: cut})
+def about(description: str, *cuts: Cut, limit: int | None = None) -> Meta:
+    """
+    Return what else is declared of a field.
+
+    Args:
+        description: Its meaning, for schema and reference page.
+        cuts: When it is shortened so that the event fits the bus; without one it is left out at last.
+        limit: The most bytes that it takes in an event that is published.
+    """
+    return Meta(description=description, extra={CUTS: cuts, LIMIT: limit} if cuts else None)
 
 
 _MAX_FLOAT = sys.float_info.max
@@ -94,7 +108,8 @@ FreeText = Annotated[str, Meta(extra={FREE_TEXT: True})]
 Line = Annotated[str, Meta(extra={LINE: True})]
 UtcTime = Annotated[datetime, Meta(tz=True)]
 # The bounds exclude infinity and NaN, which JSON does not have.
-Seconds = Annotated[float, Meta(ge=0, le=_MAX_FLOAT)]
+Amount = Annotated[float, Meta(ge=0, le=_MAX_FLOAT)]
+Seconds = Amount
 # Whole numbers have 64 bits, as in consumers' databases and languages.
 Whole = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Number = Whole | Annotated[float, Meta(ge=-_MAX_FLOAT, le=_MAX_FLOAT)]
@@ -122,3 +137,19 @@ def kinds_of(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
 
 def _joined(marks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {name: value for each in marks for name, value in each.items()}
+
+
+def has_text(info: inspect.Type) -> bool:
+    """Return True if a kind of values holds text at any depth, except members of an enumeration."""
+    match info:
+        case inspect.StrType():
+            return True
+        case inspect.Metadata(type=inner) | inspect.VarTupleType(item_type=inner):
+            return has_text(inner)
+        case inspect.UnionType(types=types) | inspect.TupleType(item_types=types):
+            return any(map(has_text, types))
+        case inspect.DictType(key_type=key, value_type=value):
+            return has_text(key) or has_text(value)
+        case inspect.StructType(fields=fields):
+            return any(has_text(field.type) for field in fields)
+    return False

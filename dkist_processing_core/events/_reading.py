@@ -25,10 +25,11 @@ _MOST_SECONDS = 2 * 10**10
 
 
 class Problem(NamedTuple):
-    """The text found in a field, and the reason why it cannot be the field's value."""
+    """The text found in a field, the reason why it cannot be the field's value, and the part of the value."""
 
     found: str
     reason: str
+    part: str = ""
 
 
 def read(
@@ -47,9 +48,10 @@ def read(
         try:
             values[name] = _value(name, kind, given[name])
         except (msgspec.ValidationError, IdentityError, OverflowError, RecursionError, ValueError):
-            found, info = next(_wrong(given[name], inspect.type_info(kind)), (given[name], inspect.type_info(kind)))
+            info = inspect.type_info(kind)
+            part, found, info = next(_wrong(given[name], info), ("", given[name], info))
             expected = "an integer or decimal digits, from 0 to 2^63 - 1" if name == _RUN else _expected(info)
-            problems[name] = Problem(show(found), f"expected {expected}")
+            problems[name] = Problem(show(found), f"expected {expected}", part)
     return values, problems
 
 
@@ -105,26 +107,46 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - a table of the classes, a line
     return value if number is None else number
 
 
-def _wrong(value: object, info: inspect.Type) -> Iterator[tuple[object, inspect.Type]]:
-    """Yield each part of a table or list that its kind does not take, with the kind; else the whole value."""
+def _wrong(value: object, info: inspect.Type, place: str = "") -> Iterator[tuple[str, object, inspect.Type]]:
+    """Yield each part of a value that its kind does not take, with its place and its kind; else the whole value."""
     match info:
         case inspect.Metadata(type=inner):
-            yield from _wrong(value, inner)
+            yield from _wrong(value, inner, place)
         case inspect.UnionType(types=(kind, inspect.NoneType())):
-            yield from _wrong(value, kind)
+            if value is not None:
+                yield from _wrong(value, kind, place)
+        case _ if (parts := _parts(value, info)) is not None:
+            for inside, part, kind in parts:
+                yield from _wrong(part, kind, f"{place}{inside}")
+        case _ if not _is_taken(value, info):
+            yield place, value, info
+
+
+def _parts(value: object, info: inspect.Type) -> Iterator[tuple[str, object, inspect.Type]] | None:
+    """Return the parts of a value, with their places in it and their kinds; None for a value without parts."""
+    match info:
         case inspect.DictType(value_type=kind) if isinstance(value, dict):
-            for part in value.values():
-                yield from _wrong(part, kind)
-        case inspect.StrType() if isinstance(value, str):
-            return
-        case inspect.FloatType() if _is_number(value, info):
-            return
-        case _:
-            yield value, info
+            return (("", part, kind) for part in value.values())
+        case inspect.StructType(fields=fields) if isinstance(value, dict):
+            stated = [field for field in fields if field.required or field.encode_name in value]
+            return ((f".{each.encode_name}", value.get(each.encode_name), each.type) for each in stated)
+        case inspect.VarTupleType(item_type=kind, max_length=most) if isinstance(value, list | tuple):
+            parts = ((f"[{place}]", part, kind) for place, part in enumerate(value))
+            return parts if most is None or len(value) <= most else None
+        case inspect.TupleType(item_types=kinds) if isinstance(value, list | tuple) and len(value) == len(kinds):
+            return ((f"[{place}]", *each) for place, each in enumerate(zip(value, kinds, strict=True)))
+    return None
 
 
-def _is_number(value: object, info: inspect.FloatType) -> bool:
-    return type(value) in (int, float) and (info.ge is None or value >= info.ge)  # type: ignore[operator] # a number
+def _is_taken(value: object, info: inspect.Type) -> bool:
+    match info:
+        case inspect.StrType():
+            return isinstance(value, str)
+        case inspect.FloatType(ge=least, le=most) | inspect.IntType(ge=least, le=most):
+            with contextlib.suppress(msgspec.ValidationError):
+                number = msgspec.convert(value, int if isinstance(info, inspect.IntType) else float, strict=False)
+                return (least is None or least <= number) and (most is None or number <= most)
+    return False
 
 
 def _expected(info: inspect.Type) -> str:  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line each
@@ -156,8 +178,13 @@ def _expected(info: inspect.Type) -> str:  # noqa: C901, PLR0911, PLR0912 - a ta
         case inspect.DictType(value_type=value):
             return f"an object whose values are each {_expected(value)}"
         case inspect.StructType(fields=fields):
-            return f"an object with {' and '.join(field.encode_name for field in fields)}"
-        case inspect.VarTupleType() | inspect.TupleType():
+            required = [field.encode_name for field in fields if field.required]
+            return f"an object with {' and '.join(required)}" if required else "an object"
+        case inspect.VarTupleType(max_length=int(most)):
+            return f"an array of at most {most}"
+        case inspect.TupleType(item_types=types):
+            return f"an array of {len(types)}"
+        case inspect.VarTupleType():
             return "an array"
     return "a text"
 
@@ -169,6 +196,8 @@ def _limit(number: int | None) -> str:
 def unusable(problems: Mapping[str, Problem]) -> EventError:
     """Return the error about the fields without a usable value, by their names on the wire."""
     return EventError(
-        "; ".join([f"{name}: {problem.reason}" for name, problem in problems.items()][:_MAX_PROBLEMS]),
-        "; ".join([f"{name}: found {found}, {reason}" for name, (found, reason) in problems.items()][:_MAX_PROBLEMS]),
+        "; ".join([f"{name}{each.part}: {each.reason}" for name, each in problems.items()][:_MAX_PROBLEMS]),
+        "; ".join(
+            [f"{name}{each.part}: found {each.found}, {each.reason}" for name, each in problems.items()][:_MAX_PROBLEMS]
+        ),
     )

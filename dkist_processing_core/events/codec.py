@@ -156,6 +156,7 @@ def fit(event: _EventT) -> _EventT:
 
 def encode_to_fit(event: Event) -> bytes:
     """Return the encoded event in a size that can be sent, cut if necessary."""
+    event = event.within_limits()
     body = encode(event)
     return body if len(body) <= MAX_ENCODED_BYTES else encode(fit(event))
 

@@ -1,25 +1,26 @@
 """
 The common attributes of all events: the common fields, the attributes derived from them, and the shorter forms.
 
-Not here: the events themselves (facts), the check of their values (_checks), and their form on the wire (codec).
+Not here: the events themselves (facts), the check of their values (_checks), shortening one (_cutting), and their
+form on the wire (codec).
 """
 
 import copy
 import hashlib
 import uuid
-from bisect import bisect
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import lru_cache
-from typing import Annotated, ClassVar, Self, TypeVar
+from functools import lru_cache, partial
+from typing import Annotated, ClassVar, Self
 from urllib.parse import quote
 
 import msgspec
 
 from dkist_processing_core.events import _checks
+from dkist_processing_core.events._cutting import limited, shortened, size_of
 from dkist_processing_core.events._kinds import Count, Line, Reporter, UtcTime, about, prepare
 from dkist_processing_core.identity import Run
-from dkist_processing_core.text import clean_line, clip
+from dkist_processing_core.text import clean_line
 
 TYPE_PREFIX = "edu.nso.dkist."
 ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
@@ -64,7 +65,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     ] = None
     truncated: Annotated[
         bool | None,
-        about("True if text was cut so that the event fits the bus; else omitted."),
+        about("True if the event was cut to its limits; else omitted."),
         msgspec.Meta(extra_json_schema={"const": True}),
     ] = None
 
@@ -165,6 +166,21 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
         }
         return self._changed(changes) if changes else self
 
+    def within_limits(self) -> Self:
+        """Return the event with each field shortened that takes more bytes than its own limit."""
+        changes = self._over_limits()
+        return self._changed(changes) if changes else self
+
+    def _over_limits(self) -> dict[str, object]:
+        form = _checks.form_of(type(self))
+        changes: dict[str, object] = {}
+        for field, limit in form.limits.items():
+            value = getattr(self, field)
+            if value is not None and size_of(value) > limit:
+                cuts = [cut for cut, name in form.cuts if name == field]
+                changes |= {"truncated": True, field: limited(value, limit, cuts)}
+        return changes
+
     def fitted(self, encoded_size: Callable[["Event"], int], limit: int = MAX_ENCODED_BYTES) -> Self:
         """
         Return the event cut until it takes at most `limit` bytes: its clippable fields first, its identity never.
@@ -172,15 +188,25 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
         All other fields that are not part of the identity are meant to be short; one that is not is left out
         completely.
         """
-        event, form = self, _checks.form_of(type(self))
-        for shorten, fields in ((_clipped, form.clippable), (_without, form.optional)):
-            for field in fields:
-                if encoded_size(event) <= limit:
-                    return event
-                if isinstance(getattr(event, field), str | dict) or field in form.clippable:
-                    event = event._changed({"truncated": True})
-                    event = shorten(event, field, lambda candidate: encoded_size(candidate) <= limit)
-        return event
+        form, changes = _checks.form_of(type(self)), self._over_limits()
+
+        def fits(**further: object) -> bool:
+            return encoded_size(self._changed(changes | further)) <= limit
+
+        def fits_with(field: str, value: object) -> bool:
+            return fits(**{field: value})
+
+        if fits():
+            return self._changed(changes) if changes else self
+        changes["truncated"] = True
+        for cut, field in form.cuts:
+            if not fits():
+                value = changes.get(field, getattr(self, field))
+                changes[field] = shortened(value, cut, partial(fits_with, field))
+        for field in form.optional:
+            if not fits():
+                changes[field] = form.defaults[field]
+        return self._changed(changes)
 
 
 @lru_cache(maxsize=64)
@@ -195,30 +221,6 @@ def _uuid5(name: bytes) -> str:
     text = digest.hexdigest()
     # The version, and the two bits of the variant.
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:32]}"
-
-
-_EventT = TypeVar("_EventT", bound=Event)
-_Fits = Callable[[Event], bool]
-
-
-def _clipped(event: _EventT, field: str, fits: _Fits) -> _EventT:
-    def with_value(value: object) -> _EventT:
-        return event._changed({field: value})  # noqa: SLF001 - this module's own
-
-    value = getattr(event, field)
-    if isinstance(value, str):
-        # The end of a stack shows where the error happened; of all other texts the beginning is the most informative.
-        return with_value(clip(value, lambda text: fits(with_value(text)), keep_end=field == "stack") or None)
-    if isinstance(value, dict):
-        # Of the states of tasks, those other than success are the most informative.
-        items = sorted(value.items(), key=lambda item: item[1] == "success")
-        count = bisect(range(1, len(items) + 1), 0, key=lambda length: not fits(with_value(dict(items[:length]))))
-        return with_value(dict(items[:count]))
-    return with_value(None)
-
-
-def _without(event: _EventT, field: str, _: _Fits) -> _EventT:
-    return event._changed({field: _checks.form_of(type(event)).defaults[field]})  # noqa: SLF001 - this module's own
 
 
 class Graph(msgspec.Struct, frozen=True, weakref=True):

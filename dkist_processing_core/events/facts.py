@@ -21,6 +21,7 @@ from dkist_processing_core.events._kinds import (
     Whole,
     about,
 )
+from dkist_processing_core.events._resources import PROFILE, RESOURCES, Profile, Resources
 from dkist_processing_core.events.event import Event, Graph
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import format_time
@@ -30,12 +31,15 @@ SEQUENCE = about(
     "The number of the event among those of this type about one attempt, from 0; with gaps if several processes report."
 )
 
+_HOST = about("The host on which the process runs.")
+_KIB = 1024
 # A fingerprint of ours has 16.
 _LONGEST_FAMILY = 100
 KILLED = "the task was killed by {}"
 """The message of a launcher about the end by a signal, of which it knows only the name."""
 EXITED = "the process exited with status {}"
 """The message of a launcher about an exit code, of which it knows nothing else."""
+_AGE = "The age of `{}` at the end of the task, in seconds."
 _DURATION = (
     "The duration of the run, or of the attempt, in seconds. That of an attempt is without the preparation of its "
     "environment: from the start of its process until the task publishes its end, or until the process ends if the "
@@ -130,7 +134,7 @@ class TaskStarted(TaskEvent, frozen=True, kw_only=True, dict=True):
 
     name: ClassVar[str] = "task.started"
 
-    host: Annotated[str | None, about("The host on which the process runs.")] = None
+    host: Annotated[str | None, _HOST] = None
     pid: Annotated[Count | None, about("The process id on that host.")] = None
     environment: Annotated[
         Literal["built", "reused"] | None,
@@ -139,6 +143,14 @@ class TaskStarted(TaskEvent, frozen=True, kw_only=True, dict=True):
     environment_seconds: Annotated[Seconds | None, about("The time to find or build the environment, in seconds.")] = (
         None
     )
+    sample_seconds: Annotated[
+        Seconds | None,
+        about("The time until the first `task.sampled`, in seconds; omitted if none is to be expected."),
+    ] = None
+    overdue_after_seconds: Annotated[
+        Seconds | None,
+        about("The time after which the author regards the attempt as overdue, in seconds."),
+    ] = None
 
 
 class TaskProgressed(TaskEvent, frozen=True, kw_only=True, dict=True):
@@ -151,6 +163,27 @@ class TaskProgressed(TaskEvent, frozen=True, kw_only=True, dict=True):
     total: Annotated[Number | None, about("The amount of all work, in the same unit.")] = None
     unit: Annotated[FreeText | None, about("The unit of both amounts.")] = None
     note: Annotated[FreeText | None, about("A note of the author.", Cut.NOTE)] = None
+
+    @property
+    def number(self) -> str:
+        """The sequence number, as text."""
+        return str(self.sequence)
+
+
+class TaskSampled(TaskEvent, frozen=True, kw_only=True, dict=True):
+    """Signals that an attempt is alive, and what its processes use."""
+
+    name: ClassVar[str] = "task.sampled"
+
+    sequence: Annotated[Count, SEQUENCE]
+    host: Annotated[str | None, _HOST] = None
+    interval_seconds: Annotated[
+        Seconds | None, about("The time until the next event of this type is due, in seconds.")
+    ] = None
+    resources: Annotated[Resources | None, RESOURCES] = None
+    top_frame: Annotated[
+        FreeText | None, about("Where the task is: the deepest frame of its main thread, with file, line and function.")
+    ] = None
 
     @property
     def number(self) -> str:
@@ -175,6 +208,8 @@ class TaskEnd(TaskEvent, frozen=True, kw_only=True, dict=True):
     phases: Annotated[
         dict[str, Seconds], about("The seconds spent in each phase that was entered: `pre_run`, `run`, `post_run`.")
     ] = msgspec.field(default_factory=dict)
+    resources: Annotated[Resources | None, RESOURCES] = None
+    profile: Annotated[Profile | None, about(PROFILE, Cut.PROFILE, limit=4 * _KIB)] = None
 
     @property
     def peak_memory(self) -> int | None:
@@ -212,6 +247,30 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
     exit_code: Annotated[Whole | None, about("The exit code of the process.")] = None
     signal: Annotated[str | None, about("The name of the signal that ended the process.")] = None
     log_url: Annotated[FreeText | None, about("The address of the attempt's log.")] = None
+    last_stack: Annotated[
+        FreeText | None,
+        about(
+            "Where the threads of a task were that could not report its end itself: the failing or the main thread "
+            "first, the deepest frame of each first, without values of variables. If it was cut, other threads are "
+            "missing, or the outer frames of the first.",
+            Cut.THREADS,
+            Cut.THREAD,
+            limit=16 * _KIB,
+        ),
+    ] = None
+    last_stack_age_seconds: Annotated[Seconds | None, about(_AGE.format("lastStack"))] = None
+    last_log: Annotated[
+        FreeText | None, about("The last lines that such a task logged, oldest first.", Cut.LOG, limit=8 * _KIB)
+    ] = None
+    last_log_age_seconds: Annotated[Seconds | None, about(_AGE.format("lastLog"))] = None
+    last_phase: Annotated[FreeText | None, about("The phase that such a task had entered last.", Cut.NOTE)] = None
+    last_phase_age_seconds: Annotated[
+        Seconds | None, about("The time since that phase was entered, until the end of the task, in seconds.")
+    ] = None
+    last_progress: Annotated[
+        FreeText | None, about("The last progress of such a task, as in `3 of 12 frame: note`.", Cut.NOTE)
+    ] = None
+    last_progress_age_seconds: Annotated[Seconds | None, about(_AGE.format("lastProgress"))] = None
 
     @property
     def family(self) -> str:

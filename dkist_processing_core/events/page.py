@@ -15,19 +15,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.inspect import Field
 
 from dkist_processing_core.events._kinds import Reporter
+from dkist_processing_core.events._resources import Resources
 from dkist_processing_core.events.codec import encode
 from dkist_processing_core.events.event import Event
 from dkist_processing_core.events.facts import EVENT_CLASSES, TaskEnd, TaskEvent
 from dkist_processing_core.events.schema import field_schema, fields
 
-# The sections about fields that several events share.
-SHARED: dict[str, type[Event]] = {
+# The sections about fields that several events share, or the objects in their fields.
+SHARED: dict[str, type[msgspec.Struct]] = {
     "Every event": Event,
     "Every event of a task": TaskEvent,
     "Every end of an attempt": TaskEnd,
+    "Resources": Resources,
 }
 _TABLE = re.compile(r"^\| field \| type \| meaning \|\n\|[-|]+\|\n(?:\|.*\n)*", re.MULTILINE)
 _WORDS = {
@@ -38,6 +41,8 @@ _WORDS = {
     "object": "object",
     "Cause": "text",
     "Graph": "object",
+    "Resources": "object",
+    "array": "array",
 }
 _SAMPLES: dict[str, Any] = {
     "time": datetime(2026, 11, 22, 9, tzinfo=UTC),
@@ -52,7 +57,7 @@ _SAMPLES: dict[str, Any] = {
 def page(text: str) -> str:
     """Return the page with new tables."""
     sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-    known = {**{f"## {title}": each for title, each in SHARED.items()}, **_titled()}
+    known: dict[str, type[msgspec.Struct]] = {f"## {title}": each for title, each in SHARED.items()} | _titled()
     found = [_section(section, known.get(section.partition("\n")[0])) for section in sections]
     new = [each for title, each in _titled().items() if not any(part.startswith(f"{title}\n") for part in sections)]
     return "".join([*found, *map(_new_section, new)])
@@ -62,15 +67,15 @@ def _titled() -> dict[str, type[Event]]:
     return {f"## `{event_class.name}`": event_class for event_class in EVENT_CLASSES}
 
 
-def _section(section: str, event_class: type[Event] | None) -> str:
-    if event_class is None:
+def _section(section: str, kind: type[msgspec.Struct] | None) -> str:
+    if kind is None:
         return section
-    made, count = _TABLE.subn(lambda _: table(event_class), section, count=1)
-    if event_class in EVENT_CLASSES:
+    made, count = _TABLE.subn(lambda _: table(kind), section, count=1)
+    if issubclass(kind, Event) and kind in EVENT_CLASSES:
         title, _, rest = made.partition("\n\n")
-        head = [title, _meaning(event_class)]
-        if not count and _rows(event_class):
-            head.append(table(event_class).rstrip("\n"))
+        head = [title, _meaning(kind)]
+        if not count and _rows(kind):
+            head.append(table(kind).rstrip("\n"))
         made = "\n\n".join([*head, rest.partition("\n\n")[2]])
     return made
 
@@ -79,15 +84,15 @@ def _meaning(event_class: type[Event]) -> str:
     return f"{'**Reserved.** ' if event_class.is_reserved else ''}{inspect.getdoc(event_class)}"
 
 
-def table(event_class: type[Event]) -> str:
+def table(kind: type[msgspec.Struct]) -> str:
     """Return the table of the fields that no shared section lists; for a shared class, of its declared fields."""
-    return "".join(["| field | type | meaning |\n", "|---|---|---|\n", *_rows(event_class)])
+    return "".join(["| field | type | meaning |\n", "|---|---|---|\n", *_rows(kind)])
 
 
-def _rows(event_class: type[Event]) -> list[str]:
-    others = [each for each in SHARED.values() if each is not event_class and issubclass(event_class, each)]
+def _rows(kind: type[msgspec.Struct]) -> list[str]:
+    others = [each for each in SHARED.values() if each is not kind and issubclass(kind, each)]
     shared = {field.name for each in others for field in fields(each)}
-    return [_row(field) for field in fields(event_class) if field.name not in shared]
+    return [_row(field) for field in fields(kind) if field.name not in shared]
 
 
 def _row(field: Field) -> str:

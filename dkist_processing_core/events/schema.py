@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import inspect
 
 from dkist_processing_core.events._kinds import MAX_CAUSE, Cause
@@ -36,9 +37,9 @@ def schema(event_class: type[Event]) -> dict[str, Any]:
     } | ({"$defs": definitions} if definitions else {})
 
 
-def fields(event_class: type[Event]) -> list[inspect.Field]:
-    """Return the fields in the data of an event, or of the events of a base class."""
-    info = inspect.type_info(event_class)
+def fields(kind: type[msgspec.Struct]) -> list[inspect.Field]:
+    """Return the fields in the data of an event, of the events of a base class, or of an object in an event."""
+    info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     return [field for field in info.fields if field.name not in ENVELOPE_FIELDS]
 
@@ -85,8 +86,8 @@ def _schema(  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line each
             return {"enum": list(values), "type": "string"}
         case inspect.DictType(value_type=value):
             return {"additionalProperties": _schema(value, definitions), "type": "object"}
-        case inspect.VarTupleType(item_type=item):
-            return {"items": _schema(item, definitions), "type": "array"}
+        case inspect.VarTupleType(item_type=item, max_length=most):
+            return {"items": _schema(item, definitions)} | ({"maxItems": most} if most else {}) | {"type": "array"}
         case inspect.TupleType(item_types=items):
             count = len(items)
             each = [_schema(item, definitions) for item in items]

@@ -21,6 +21,7 @@ from dkist_processing_core.events import (
     TaskFailed,
     TaskFinished,
     TaskProgressed,
+    TaskSampled,
     TaskSkipped,
     TaskStarted,
     WorkflowEnd,
@@ -200,10 +201,11 @@ class _Derivation:
         ends = [event for event in reports if isinstance(event, TaskEnd)]
         started = [event for event in reports if isinstance(event, TaskStarted)]
         progress = [event for event in reports if isinstance(event, TaskProgressed)]
+        samples = [event for event in reports if isinstance(event, TaskSampled)]
         outcome = max(ends, key=_weight, default=None)
         agreeing = [event for event in ends if outcome is not None and type(event) is type(outcome)]
         merged = self._merged(agreeing) if agreeing else None
-        running = State.RUNNING if started or progress else State.DISPATCHED
+        running = State.RUNNING if started or progress or samples else State.DISPATCHED
         return AttemptView(
             number=number,
             state=_ENDS[type(merged)] if merged else running,
@@ -217,6 +219,9 @@ class _Derivation:
             cause=str(merged.cause) if isinstance(merged, TaskFailed) else None,
             contradictions=tuple(event for event in ends if event not in agreeing),
             progress=max(progress, key=lambda event: event.sequence, default=None),
+            sample=max(samples, key=lambda event: event.sequence, default=None),
+            sample_seconds=_longest(event.sample_seconds for event in started),
+            overdue_after_seconds=_longest(event.overdue_after_seconds for event in started),
             reporters=tuple(sorted({event.reported_by for event in reports})),
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from dkist_processing_core.events import EVENT_CLASSES, Event, Graph, TaskProgressed, encode
+from dkist_processing_core.events import EVENT_CLASSES, Event, Graph, Profile, TaskProgressed, TaskSampled, encode
 from dkist_processing_core.runs._derivation import view_of
 from dkist_processing_core.runs._plausibility import Window
 from dkist_processing_core.runs._views import RunView
@@ -23,8 +23,13 @@ _LONGEST_SHARED = 200
 _MOST_SHAPES = 1000
 # The most reports of which views are held: the views take about as much memory as the reports themselves.
 _MOST_HELD = 50_000
+# The events of which only the latest about an attempt matters.
+_LATEST_ALONE = (TaskProgressed, TaskSampled)
+_PROFILE = "profile"
 # These fields are the key of a run, and equal in all its reports.
 _OF_THE_RUN = ("workflow_name", "workflow_version", "run_id")
+_packed_profile = msgspec.msgpack.Encoder().encode
+_profile_in = msgspec.msgpack.Decoder(Profile).decode
 RunKey = tuple[str, str, str]
 _Key = tuple[str | int | None, ...]
 # A shape's number, and the values of its fields. It holds only numbers, texts and times, so the garbage collector does
@@ -51,6 +56,7 @@ class _Shape:
         self._defaults = defaults
         self._fields = fields
         self._tables = [name for name in fields if isinstance(defaults[name], dict)]
+        self._profiles = [name for name in fields if name == _PROFILE]
 
     def event(self, key: RunKey, packed: _Packed) -> Event:
         """Return the event with these values."""
@@ -59,6 +65,8 @@ class _Shape:
         values.update(zip(self._fields, packed[1:], strict=True))
         for name in self._tables:
             values[name] = dict(zip(values[name][::2], values[name][1::2], strict=True))
+        for name in self._profiles:
+            values[name] = None if values[name] is None else _profile_in(values[name])
         return self._class(**values)
 
 
@@ -94,8 +102,11 @@ class Shapes:
                     continue
                 in_turn = [each for item in value.items() for each in item]
                 value = tuple([_shared(each, texts) if type(each) is str else each for each in in_turn])
-            elif kind is Graph:
-                value = self._shared_graph(value)
+            elif kind is tuple:
+                # Sixty points take 15 KB as objects.
+                value = _packed_profile(value)
+            else:
+                value = self._shared_if_graph(value)
             fields.append(name)
             values.append(value)
         shape = (event_class, tuple(fields))
@@ -116,8 +127,10 @@ class Shapes:
         }
         return (event_class, tuple(packed)), [0, *packed.values()]
 
-    def _shared_graph(self, graph: Graph) -> Graph:
-        """Return the shared graph that is equal to this one; it is shared as long as a report has it."""
+    def _shared_if_graph(self, graph: Any) -> Any:
+        """Return the graph that is equal to this one, and that a report has already; any other value unchanged."""
+        if type(graph) is not Graph:
+            return graph
         known = self._graphs.get(graph)
         shared = None if known is None else known()
         if shared is None:
@@ -191,8 +204,8 @@ def _key_of(report: Event, texts: dict[str, str]) -> _Key:
         None if task_name is None else _shared(task_name, texts),
         getattr(report, "attempt", None),
     )
-    if isinstance(report, TaskProgressed):
-        # Only the latest matters: a long task must not fill the memory of a process that watches it.
+    if isinstance(report, _LATEST_ALONE):
+        # A long task must not fill the memory of a process that watches it.
         return subject
     return (*subject, report.number)
 
@@ -211,7 +224,7 @@ def kept_reports(reports: Iterable[Event]) -> list[Event]:
 
 def _precedes(report: Event, known: Event) -> bool:
     """Return True if `report` replaces `known`: by sequence, count of stated fields, then bytes, alike everywhere."""
-    if isinstance(report, TaskProgressed) and isinstance(known, TaskProgressed) and report.sequence != known.sequence:
+    if isinstance(report, _LATEST_ALONE) and isinstance(known, _LATEST_ALONE) and report.sequence != known.sequence:
         return report.sequence > known.sequence
     return (_stated_fields(report), encode(report)) > (_stated_fields(known), encode(known))
 

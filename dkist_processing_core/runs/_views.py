@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from dkist_processing_core.events import Event, Graph, Reporter, TaskEnd, TaskProgressed
+from dkist_processing_core.events import Event, Graph, Reporter, TaskEnd, TaskProgressed, TaskSampled
 from dkist_processing_core.identity import Run
 
 _LONGEST_SECONDS = 400 * 24 * 3600.0
@@ -59,6 +59,12 @@ class AttemptView:
     contradictions: tuple[TaskEnd, ...] = ()
     """The reported ends that contradict that outcome."""
     progress: TaskProgressed | None = None
+    sample: TaskSampled | None = None
+    """The latest look of a launcher at the processes of the attempt."""
+    sample_seconds: float | None = None
+    """The time from the start to the first sample, in seconds; None if none is to be expected."""
+    overdue_after_seconds: float | None = None
+    """The time after which the author regards the attempt as overdue, in seconds."""
     reporters: tuple[Reporter, ...] = ()
 
     @property

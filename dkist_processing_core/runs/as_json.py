@@ -69,6 +69,9 @@ def _attempt(attempt: AttemptView) -> dict[str, Any]:
         "end": None if attempt.end is None else _facts(attempt.end),
         "contradictions": [_report(end) for end in attempt.contradictions],
         "progress": None if attempt.progress is None else _report(attempt.progress),
+        "sample": None if attempt.sample is None else _report(attempt.sample),
+        "sampleSeconds": attempt.sample_seconds,
+        "overdueAfterSeconds": attempt.overdue_after_seconds,
         "reporters": [reporter.value for reporter in attempt.reporters],
     }
 

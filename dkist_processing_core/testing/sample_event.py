@@ -6,7 +6,16 @@ Not here: the events of a whole run, which fit together (sample_run).
 
 from typing import Any, TypeVar
 
-from dkist_processing_core.events import Cause, Event, Reporter, TaskEvent, TaskFailed, TaskProgressed, describe
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    Reporter,
+    TaskEvent,
+    TaskFailed,
+    TaskProgressed,
+    TaskSampled,
+    describe,
+)
 from dkist_processing_core.testing.fixed import START
 
 _EventT = TypeVar("_EventT", bound=Event)
@@ -43,6 +52,8 @@ def sample_event(event_class: type[_EventT], task_name: str | None = None, /, **
         given |= _ATTEMPT if task_name is None else _ATTEMPT | {"task_name": task_name}
     if issubclass(event_class, TaskProgressed):
         given |= {"sequence": 0, "done": 1, "total": 4, "unit": "frame"}
+    if issubclass(event_class, TaskSampled):
+        given |= {"reported_by": Reporter.LAUNCHER, "sequence": 0}
     if issubclass(event_class, TaskFailed):
         given |= {"final": True} | (EXCEPTION if facts.get("cause") is None else {})
     return event_class(**given | facts)

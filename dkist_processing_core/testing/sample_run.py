@@ -8,16 +8,20 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import msgspec
+
 from dkist_processing_core.events import (
     Cause,
     Event,
     Graph,
     Reporter,
+    Resources,
     TaskDispatched,
     TaskEnd,
     TaskFailed,
     TaskFinished,
     TaskProgressed,
+    TaskSampled,
     TaskSkipped,
     TaskStarted,
     WorkflowFailed,
@@ -39,6 +43,33 @@ _EventT = TypeVar("_EventT", bound=Event)
 _TASKS = ("ParseL0", "Calibrate", "WriteL1")
 _STEP_SECONDS = 1.0
 _HOST = "worker1"
+_SAMPLE_SECONDS = 30.0
+_RESOURCES = Resources(
+    cpu_user_seconds=1.75,
+    cpu_system_seconds=0.25,
+    peak_rss=184_000_000,
+    rchar=201_000_000,
+    wchar=1_000_000,
+    read_bytes=200_000_000,
+    write_bytes=1_000_000,
+    processes=2,
+    threads=5,
+    open_files=16,
+    memory_limit_bytes=2_000_000_000,
+    cpu_limit=2.0,
+)
+_PROFILE = ((1.0, 120_000_000, 0.5, 150_000_000.0, 0.0), (2.5, 184_000_000, 1.0, 0.0, 500_000.0))
+_TOP_FRAME = "calibrate.py:40 in fit"
+_LAST = {
+    "last_stack": f'Thread "MainThread":\n  {_TOP_FRAME}\n  calibrate.py:12 in run',
+    "last_stack_age_seconds": 0.2,
+    "last_log": "frame 3 is read\nframe 4 is read",
+    "last_log_age_seconds": 0.1,
+    "last_phase": "run",
+    "last_phase_age_seconds": 0.25,
+    "last_progress": "4 of 12 frame",
+    "last_progress_age_seconds": 0.15,
+}
 
 
 class SampleRun:
@@ -137,12 +168,26 @@ class SampleRun:
                 worker=_HOST,
                 queued_seconds=0.5,
             )
-        facts: dict[str, Any] = {} if self.is_by_hand else {"environment": "reused"}
+        facts: dict[str, Any] = {} if self.is_by_hand else {"environment": "reused", "sample_seconds": _SAMPLE_SECONDS}
         self.report(TaskStarted, task_name, reported_by=launcher, host=_HOST, pid=4711, **facts)
 
     def progress(self, task_name: str, done: int, total: int) -> None:
         """The current attempt of a task reports progress."""
         self.report(TaskProgressed, task_name, sequence=done, done=done, total=total, unit="frame")
+
+    def sample(self, task_name: str, sequence: int = 0) -> TaskSampled:
+        """The launcher of the current attempt of a task reports that it is alive, and what it uses."""
+        now = {"rss": 180_000_000, "processes": 1, "threads": 4, "open_files": 12}
+        return self.report(
+            TaskSampled,
+            task_name,
+            reported_by=Reporter.LAUNCHER,
+            sequence=sequence,
+            host=_HOST,
+            interval_seconds=_SAMPLE_SECONDS,
+            resources=msgspec.structs.replace(_RESOURCES, **now),
+            top_frame=_TOP_FRAME,
+        )
 
     def finish(self, task_name: str) -> TaskFinished:
         """The current attempt of a task succeeds."""
@@ -163,10 +208,11 @@ class SampleRun:
         return event
 
     def kill(self, task_name: str) -> TaskFailed:
-        """A task has an attempt whose process is killed, which its launcher reports."""
+        """A task has an attempt whose process is killed, which its launcher reports with the last signs of the task."""
         self.begin(task_name)
         facts: dict[str, Any] = {"cause": Cause.SIGNAL, "signal": "SIGKILL", "final": self._is_last(task_name)}
-        event = self.report(TaskFailed, task_name, reported_by=Reporter.LAUNCHER, duration_seconds=0.3, **facts)
+        facts |= {"duration_seconds": 0.3, "resources": _RESOURCES, "profile": _PROFILE, **_LAST}
+        event = self.report(TaskFailed, task_name, reported_by=Reporter.LAUNCHER, **facts)
         self._fail_in_engine(task_name, Cause.EXIT_CODE, exit_code=137)
         return event
 
@@ -217,7 +263,7 @@ class SampleRun:
         return {
             "duration_seconds": 2.5,
             "phases": {"pre_run": 0.25, "run": 2.0},
-        }
+        } | ({} if self.is_by_hand else {"resources": _RESOURCES, "profile": _PROFILE})
 
     def _is_last(self, task_name: str) -> bool:
         return self._attempts[task_name] >= self.max_attempts

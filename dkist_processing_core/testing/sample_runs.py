@@ -59,12 +59,15 @@ def run_with_skipped_branch(**options: Any) -> SampleRun:
 
 
 def run_with_killed_attempt(**options: Any) -> SampleRun:
-    """Return a run in which the process of `Calibrate` is killed, and its second attempt succeeds."""
+    """Return a run in which the process of `Calibrate` is killed, and its second, sampled attempt succeeds."""
     run = SampleRun(**{"max_attempts": 2} | options)
     run.start()
     run.succeed("ParseL0")
     run.kill("Calibrate")
-    run.succeed("Calibrate")
+    run.begin("Calibrate")
+    run.sample("Calibrate")
+    run.sample("Calibrate", 1)
+    run.finish("Calibrate")
     run.succeed("WriteL1")
     run.end()
     return run

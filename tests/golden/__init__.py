@@ -12,8 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dkist_processing_core import events
-from dkist_processing_core.events import Graph
+from dkist_processing_core.events import Graph, Resources
 from dkist_processing_core.journal.message import to_message
 
 FOLDER = Path(__file__).parent
@@ -31,6 +33,8 @@ def to_plain(value: object) -> Any:
             return {"time": value.isoformat()}
         case Graph(nodes=nodes, edges=edges):
             return {"nodes": list(nodes), "edges": [list(edge) for edge in edges]}
+        case Resources():
+            return msgspec.to_builtins(value)
         case tuple():
             return [to_plain(item) for item in value]
         case str():

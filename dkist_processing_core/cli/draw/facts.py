@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dkist_processing_core.cli.draw.words import named_recipe_run, one_line
 from dkist_processing_core.events import (
     Event,
+    Resources,
     TaskDispatched,
     TaskEnd,
     TaskFailed,
     TaskFinished,
     TaskOverdue,
     TaskProgressed,
+    TaskSampled,
     TaskSkipped,
     TaskStarted,
     WorkflowFailed,
@@ -33,7 +35,7 @@ def facts(event: Event) -> str:
     return ", ".join(one_line(fact) for fact in _facts(event) if fact)
 
 
-def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the events, one line each
+def _facts(event: Event) -> list[str | None]:  # noqa: C901, PLR0911 - a table of the events, one line each
     match event:
         case WorkflowStarted():
             tasks = counted(len(event.graph.nodes), "task") if event.graph else None
@@ -49,6 +51,8 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
             return [event.host and f"on {event.host}", f"pid {event.pid}" if event.pid else None, _environment(event)]
         case TaskProgressed():
             return [amount(event.done, event.total, one_line(event.unit or "")), event.note]
+        case TaskSampled():
+            return [*_used(event.resources), event.top_frame and f"in {event.top_frame}"]
         case TaskOverdue():
             return [f"no report for {duration(event.limit_seconds)}"]
         case TaskFailed():
@@ -74,6 +78,18 @@ def end_detail(event: TaskEnd) -> str:
 def _measurements(event: TaskFinished) -> Iterator[str]:
     if event.peak_memory is not None:
         yield f"peak {size(event.peak_memory)}"
+
+
+def _used(resources: Resources | None) -> Iterator[str]:
+    """Yield what the processes of an attempt use at this moment."""
+    if resources is None:
+        return
+    if resources.rss is not None:
+        yield size(resources.rss)
+    if resources.cpu_user_seconds is not None and resources.cpu_system_seconds is not None:
+        yield f"CPU {duration(resources.cpu_user_seconds + resources.cpu_system_seconds)}"
+    if resources.processes is not None and resources.processes > 1:
+        yield counted(resources.processes, "process", "processes")
 
 
 def measured(end: TaskEnd | None) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from dkist_processing_core.events import (
     TaskFinished,
     TaskOverdue,
     TaskProgressed,
+    TaskSampled,
     TaskSkipped,
     WorkflowFailed,
     WorkflowFinished,
@@ -32,6 +33,7 @@ _STYLES: dict[type[Event], str] = {
     WorkflowFinished: "bold green",
     WorkflowFailed: "bold red",
     TaskProgressed: "dim",
+    TaskSampled: "dim",
     TaskFinished: "green",
     TaskFailed: "red",
     TaskSkipped: ATTENTION,
@@ -92,7 +94,7 @@ class EventLines:
 
     def _line(self, event: Event) -> Text:
         style = style_of(event)
-        text_style = "dim" if isinstance(event, TaskProgressed) else ""
+        text_style = "dim" if isinstance(event, TaskProgressed | TaskSampled) else ""
         task = event.task_name if isinstance(event, TaskEvent) else ""
         run, words = one_line(self._short_ids.of(event.run_id)), facts(event)
         if not (self._with_runs or task):
