@@ -18,7 +18,7 @@ import pytest
 
 from dkist_processing_core import RunState
 from dkist_processing_core.attempt import lifecycle
-from dkist_processing_core.launcher._memory_sampler import _OomKills
+from dkist_processing_core.launcher._control_groups import OOM_KILLS, ControlGroups
 from dkist_processing_core.runs import AttemptView, State
 from tests.faulty import STOLEN
 from tests.running import ROOT
@@ -26,10 +26,10 @@ from tests.test_faults import environ_of, journal_rows, marks, old_environment  
 
 LIMIT_SECONDS = 120
 EVERYWHERE = (
-    "launcher._memory_sampler:MemorySampler.begin",
-    "launcher._memory_sampler:MemorySampler.close",
-    "launcher._memory_sampler:_family",
-    "launcher._memory_sampler:_OomKills.has_risen",
+    "launcher._sampling:Sampler.begin",
+    "launcher._sampling:Sampler.close",
+    "launcher._processes:Family.look",
+    "launcher._control_groups:ControlGroups.has_killed",
     "launcher._on_demand:ReportsOnDemand.close",
     "launcher.process_end:ProcessEnd.status",
     "launcher.termination_requests:TerminationRequests.__exit__",
@@ -59,13 +59,13 @@ SOME = (
     "launcher._verdict:judge",
     "launcher._reports:Reports.ended",
     "launcher._reports:Reports.__init__",
-    "launcher._memory_sampler:_OomKills.has_risen",
+    "launcher._control_groups:ControlGroups.has_killed",
     "launcher._process:TaskProcess.has_ended",
 )
 """Functions among them whose errors once changed the outcome."""
 KILLED = (
-    "launcher._memory_sampler:MemorySampler.begin",
-    "launcher._memory_sampler:_OomKills.has_risen",
+    "launcher._sampling:Sampler.begin",
+    "launcher._control_groups:ControlGroups.has_killed",
     "launcher._verdict:judge",
 )
 """Such functions for a killed task, whose end its launcher reports by the exit status."""
@@ -322,14 +322,15 @@ def test_a_control_group_may_be_added_while_the_kills_are_counted(group_file: Pa
     """
     The thread that follows the task adds a control group while another thread reads the counts.
     """
-    kills = _OomKills(os.getpid())
-    kills._before = {str(group_file): 0, "/nowhere": 0}
+    groups = ControlGroups(os.getpid())
+    groups._before = {(OOM_KILLS, str(group_file)): 0, (OOM_KILLS, "/nowhere"): 0}
     found: list[bool] = []
-    counting = threading.Thread(target=lambda: found.append(kills.has_risen))
+    counting = threading.Thread(target=lambda: found.append(groups.has_killed))
     counting.start()
 
     with group_file.open("w") as file:
-        kills.follow()
+        groups._text = ""
+        groups.follow()
         file.write("oom_kill 0\n")
     counting.join(LIMIT_SECONDS)
 

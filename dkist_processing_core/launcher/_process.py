@@ -12,13 +12,17 @@ import select
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dkist_processing_core.attempt.report_pipe import STARTED, TERMINATION
 from dkist_processing_core.launcher.bootstrap import program
 from dkist_processing_core.launcher.process_end import ProcessEnd
 from dkist_processing_core.process.descriptors import move_up
 from dkist_processing_core.process.exit_status import has_ended, reap_orphans, take
+
+if TYPE_CHECKING:
+    import resource
+    from collections.abc import Callable
 
 # Of an endless line only the last part is kept: its writer must neither fill the memory nor wait at a full pipe.
 _MAX_LINE = 1024 * 1024
@@ -58,6 +62,9 @@ class TaskProcess:
         self._is_listening = True
         self._reports: dict[str, Any] = {}
         self._guard: _Guard | None = None
+        self._of_orphans: list[resource.struct_rusage] = []
+        self.ending: Callable[[int], object] = lambda _: None
+        """Called with the pid of a process of the task that this process waits for in place of its dead parent."""
 
     @classmethod
     def start(
@@ -122,9 +129,13 @@ class TaskProcess:
         ready = {descriptor for descriptor, _ in self._waiting.poll(timeout * 1000)}
         if self._report in ready:
             self.listen()
-        reap_orphans(self.pid)
+        self._of_orphans += reap_orphans(self.pid, self._note_orphan)
         # The status is not read yet: while the task is a zombie, no other process can have its pid.
         return has_ended(self.pid)
+
+    def _note_orphan(self, pid: int) -> None:
+        if self._guard is None or pid != self._guard.pid:
+            self.ending(pid)
 
     def reports(self) -> dict[str, Any]:
         """Return the facts that the process has reported so far."""
@@ -134,9 +145,19 @@ class TaskProcess:
         """Read the exit status of a process that has ended, and return its end with its reports."""
         exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
-        processor_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
+        if usage is None:
+            return ProcessEnd(exit_code=None, processor_seconds=None, duration_seconds=duration, reports=self.reports())
         return ProcessEnd(
-            exit_code=exit_code, processor_seconds=processor_seconds, duration_seconds=duration, reports=self.reports()
+            exit_code=exit_code,
+            processor_seconds=usage.ru_utime + usage.ru_stime,
+            duration_seconds=duration,
+            reports=self.reports(),
+            used={
+                "cpu_user_seconds": usage.ru_utime,
+                "cpu_system_seconds": usage.ru_stime,
+                "vol_ctxt": sum(each.ru_nvcsw for each in [usage, *self._of_orphans]),
+                "inv_ctxt": sum(each.ru_nivcsw for each in [usage, *self._of_orphans]),
+            },
         )
 
     def close(self) -> None:
@@ -194,7 +215,7 @@ class _Guard:
     """
 
     def __init__(self, pid: int, pipe: int) -> None:
-        self._pid = pid
+        self.pid = pid
         self._pipe = pipe
 
     @classmethod
@@ -231,7 +252,7 @@ class _Guard:
         os.close(self._pipe)
         until = time.monotonic() + _DISMISSAL_SECONDS
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(self._pid, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0) and time.monotonic() < until:
                 time.sleep(_TURN_SECONDS)
 
 

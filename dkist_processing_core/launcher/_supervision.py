@@ -10,8 +10,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core.launcher._memory_sampler import MemorySampler
 from dkist_processing_core.launcher._process import Pipes, TaskProcess, processor_seconds_of
+from dkist_processing_core.launcher._sampling import Sampler
 from dkist_processing_core.launcher._task_log import errors_logged
 from dkist_processing_core.launcher.bootstrap import FLAGS
 from dkist_processing_core.launcher.process_end import ProcessEnd
@@ -56,7 +56,7 @@ class Supervision:
         self._environment = environment
         self._requests = requests
         self._reports = reports
-        self._memory: MemorySampler | None = None
+        self._sampler: Sampler | None = None
         self._is_announcing = False
         self.process: TaskProcess | None = None
         """The process; None if it could not be started."""
@@ -81,7 +81,8 @@ class Supervision:
         with errors_logged():
             process.guard()
         with errors_logged():
-            self._memory = MemorySampler.begin(process.pid)
+            self._sampler = Sampler.begin(process.pid, process.began)
+            process.ending = self._sampler.count_orphan
         with errors_logged():
             self._requests.watch_parent()
         self._reports.report(lambda reports: self._environment.report_start(reports, process.pid, started_ns))
@@ -93,8 +94,8 @@ class Supervision:
                 with errors_logged():
                     self._announce(process)
         with errors_logged():
-            if self._memory is not None:
-                self._memory.close()
+            if self._sampler is not None:
+                self._sampler.close()
         if self._requests.received is not None:
             # No process of the group may go on after a termination request. No other process can have the task's pid
             # until the task is waited for.
@@ -170,10 +171,10 @@ class Supervision:
         """
         from dkist_processing_core.launcher._verdict import Circumstances, bare, judge  # noqa: PLC0415 - imports events
 
-        is_requested, memory = self._requests.received is not None, self._memory
+        is_requested, sampler = self._requests.received is not None, self._sampler
         has_killed, peak = False, None
         with errors_logged():
-            has_killed, peak = (False, None) if memory is None else (memory.has_killed, memory.peak_bytes)
+            has_killed, peak = (False, None) if sampler is None else (sampler.has_killed, sampler.largest_process)
         with errors_logged():
             return judge(end, Circumstances(is_requested, self._requests.is_orphaned, has_killed, peak))
         return bare(end, termination_requested=is_requested)

@@ -28,6 +28,8 @@ class ProcessEnd:
     """The time from the start of the process to its end."""
     reports: dict[str, Any] = field(default_factory=dict)
     """The reports received over the report pipe: the JSON objects of all lines, merged; later values win."""
+    used: dict[str, Any] = field(default_factory=dict)
+    """What the process and the descendants that were waited for have used, as fields of `Resources`."""
     not_started: OSError | None = None
     """The error that prevented the start of the process; None if there was a process."""
 

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 LOST = "its exit status was lost: this program ignores SIGCHLD, or another part of it waits for all children"
 """The reason to report where a status is None."""
@@ -61,19 +61,29 @@ def output_of(command: "Sequence[str]") -> tuple[int | None, str]:
         return wait_for(process), output
 
 
-def reap_orphans(own: int) -> None:
+def reap_orphans(own: int, ending: "Callable[[int], object]") -> "list[resource.struct_rusage]":
     """
     Take the status of every child that has ended, up to the child `own`, for which other code waits.
 
     As process 1 of a container, or as a subreaper, this process becomes the parent of processes whose parent has ended.
+
+    Args:
+        own: The pid of that child.
+        ending: Called with each pid before its status is taken.
+
+    Returns:
+        What each of them has used.
     """
+    usages: list[resource.struct_rusage] = []
     try:
         while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if found.si_pid == own:
-                return
-            os.waitpid(found.si_pid, os.WNOHANG)
+                break
+            ending(found.si_pid)
+            usages.append(os.wait4(found.si_pid, os.WNOHANG)[2])
     except ChildProcessError:
-        return
+        pass
+    return usages
 
 
 def fill_standard_descriptors() -> None:
