@@ -170,7 +170,8 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
         DecodeError: The message is too large, no CloudEvent, no event of ours, or its id does not match its facts.
     """
     check_size(len(body))
-    binary = _binary_attributes(attribute_headers(content_type, headers))
+    found = attribute_headers(content_type, headers)
+    binary = _binary_attributes(found) if found else {}
     if not binary:
         event = _decode_quickly(body)
         if event is not None:

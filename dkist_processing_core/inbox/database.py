@@ -18,7 +18,6 @@ from typing import Any, Literal, Self, cast
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from dkist_processing_core.errors import (
     ConfigurationError,
@@ -28,10 +27,11 @@ from dkist_processing_core.errors import (
     InboxUnavailableError,
 )
 from dkist_processing_core.inbox.faults import converted, explained, is_outage, is_passing, refusal, unavailable
-from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SERVER, SEAL_ON_SQLITE
+from dkist_processing_core.inbox.lending import ENDED, IS_LENT, SEAL_ON_SQLITE
 from dkist_processing_core.inbox.migrating import check, migrate
+from dkist_processing_core.inbox.sessions import IS_READING, prepare
 from dkist_processing_core.journal.place import INBOX_FILE, open_folder, place
-from dkist_processing_core.process.descriptors import HeldDescriptors, OwnSockets
+from dkist_processing_core.process.descriptors import HeldDescriptors
 from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
@@ -78,8 +78,7 @@ class Database:
             event.listen(engine, "connect", _be_durable)
             event.listen(engine, "before_cursor_execute", self._begin)
         else:
-            event.listen(engine, "connect", _leave_to_no_fork)
-            event.listen(engine, "begin", _begin_on_server)
+            prepare(engine)
 
     @classmethod
     def open(cls, url: str | None, settings: Settings) -> Self:
@@ -99,7 +98,7 @@ class Database:
         """
         database = cls._named(url, settings, is_made=True)
         with database._opening():  # noqa: SLF001 - of this class
-            migrate(database.engine, database.where, database.transaction)
+            migrate(database.where, database.reading, database.transaction)
         return database
 
     @classmethod
@@ -113,7 +112,7 @@ class Database:
         """
         database = cls._named(url, settings, is_made=False)
         with database._opening():  # noqa: SLF001 - of this class
-            check(database.engine, database.where)
+            check(database.where, database.reading)
         return database
 
     @contextmanager
@@ -270,7 +269,13 @@ class Database:
         """Run statements that only read, each by itself: on SQLite they wait for no transaction."""
         self.check()
         with explained(self.where), self.engine.connect() as connection:
-            yield connection.execution_options(is_reading=True)
+            # Of the driver's connection, since SQLAlchemy begins with that alone.
+            info = connection.info
+            info[IS_READING] = True
+            try:
+                yield connection
+            finally:
+                info.pop(IS_READING, None)
 
     def _convert(self, context: ExceptionContext) -> InboxError | None:
         """
@@ -286,7 +291,7 @@ class Database:
 
     def _begin(self, connection: Connection, cursor: Any, *_: object) -> None:
         """Begin the transaction on SQLite: the driver would do that later, and not for each kind of statement."""
-        if connection.get_execution_options().get("is_reading") or cursor.connection.in_transaction:
+        if connection.info.get(IS_READING) or cursor.connection.in_transaction:
             return
         if self._writer is connection:
             raise InboxError(ENDED)
@@ -373,14 +378,3 @@ def _be_durable(connection: sqlite3.Connection, _: object) -> None:
     """Make a commit survive a power cut: a message is acknowledged after its commit."""
     with closing(connection.cursor()) as cursor:
         cursor.execute("PRAGMA synchronous=FULL")
-
-
-def _leave_to_no_fork(connection: Any, record: ConnectionPoolEntry) -> None:
-    """End the session on PostgreSQL, and with it its lock, when this process ends, also if a fork of it goes on."""
-    record.info["sockets"] = OwnSockets([connection.fileno()])
-
-
-def _begin_on_server(connection: Connection) -> None:
-    """Begin a transaction on PostgreSQL, and seal it in the same exchange with the server."""
-    if not connection.get_execution_options().get("is_reading"):
-        connection.exec_driver_sql(f"BEGIN; {SEAL_ON_SERVER}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from dkist_processing_core.errors import InboxMissingError, InboxVersionError
 
@@ -18,17 +18,18 @@ VERSION_TABLE = "dkist_core_version"
 _SCRIPTS = Path(__file__).with_name("migrations")
 # The key of the advisory lock that a migrator holds on PostgreSQL; on SQLite it is the only writer.
 _LOCK = 0x646B697374  # "dkist"
+_Connecting = Callable[[], AbstractContextManager[Connection]]
 
 
-def migrate(engine: Engine, where: str, transaction: Callable[[], AbstractContextManager[Connection]]) -> None:
+def migrate(where: str, reading: _Connecting, transaction: _Connecting) -> None:
     """
     Make or migrate the tables in one transaction: a migration that is killed leaves no trace.
 
     Raises:
         InboxVersionError: A newer release has migrated them; they are not changed.
     """
-    with engine.connect() as connection:
-        if _version(connection.execution_options(is_reading=True)) == HEAD:
+    with reading() as connection:
+        if _version(connection) == HEAD:
             return
     with transaction() as connection:
         if connection.dialect.name == "postgresql":
@@ -36,7 +37,7 @@ def migrate(engine: Engine, where: str, transaction: Callable[[], AbstractContex
         upgrade(connection, where)
 
 
-def check(engine: Engine, where: str) -> None:
+def check(where: str, reading: _Connecting) -> None:
     """
     Check that the tables are those of this release. Nothing is changed.
 
@@ -44,8 +45,8 @@ def check(engine: Engine, where: str) -> None:
         InboxMissingError: There are none.
         InboxVersionError: They are those of another release, whose consumers may use them now.
     """
-    with engine.connect() as connection:
-        found = _version(connection.execution_options(is_reading=True))
+    with reading() as connection:
+        found = _version(connection)
     if found is None:
         msg = f"there is no inbox {where}"
         raise InboxMissingError(msg)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import pytest
@@ -444,6 +444,27 @@ def test_an_error_that_a_handler_catches_does_not_mark_its_row(inboxes: Open, da
     with inbox.handling(rows) as transaction:
         handle(transaction)
     assert effects(database) == [rows[0].seq]
+
+
+def test_a_transaction_takes_one_exchange_more_at_each_end(inbox_url: str) -> None:
+    """
+    An event is handled in a transaction of its own, and each exchange with the server takes as long as a statement.
+    """
+    with opened(inbox_url) as database, TemporaryFile() as trace:
+        with database.transaction() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.pgconn.trace(trace.fileno())
+            connection.execute(text("SELECT 1"))
+        with database.transaction() as connection:
+            connection.execute(text("SELECT 2"))
+        with database.reading() as connection:
+            connection.execute(text("SELECT 3"))
+        driver.pgconn.untrace()
+        trace.seek(0)
+        queries = re.findall(rb'\tF\t\d+\tQuery\t "(.*)"', trace.read())
+
+    seal = b"SET LOCAL dkist_core.seal = 'whole'"
+    assert queries == [b"SELECT 1", b"COMMIT", b"BEGIN; " + seal, b"SELECT 2", b"COMMIT", b"SELECT 3"]
 
 
 def test_a_transaction_on_sqlite_begins_at_its_first_statement(state_dir: Path) -> None:
