@@ -308,6 +308,22 @@ def test_a_discarded_letter_is_gone(place: Place) -> None:
     assert place.handle() == []
 
 
+def test_an_unknown_name_of_a_consumer_is_a_remark_with_the_known_ones(place: Place) -> None:
+    """
+    A name without dead letters is known, too.
+    """
+    place.dead_letter("no column 'a'")
+    place.change("discard", "--all", "--yes")
+
+    known = run("list", "--consumer", NAME, *place.options)
+
+    unknown = run("list", "--consumer", "operator", "--consumer", NAME, *place.options)
+
+    assert known.output == "no dead letters\n"
+    remark = f"no consumer is known by the name 'operator', expected one of {NAME}"
+    assert " ".join(unknown.output.split()) == f"{remark} no dead letters"
+
+
 def test_with_an_unknown_id_nothing_is_changed(place: Place) -> None:
     """
     The exit code is 2, and the message names the id.

@@ -656,7 +656,7 @@ def test_the_span_of_the_archive_is_told(
     """
     if is_remote:
         name_broker(monkeypatch, request.getfixturevalue("broker"))
-        assert findings()["archive"] == ("ok", "2 messages, and no event among the first and the last of them")
+        assert findings()["archive"] == ("ok", "it holds no event yet")
     local_zone("UTC")
     old, new = datetime(2026, 11, 22, 12, tzinfo=UTC), datetime(2026, 11, 24, 12, tzinfo=UTC)
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:

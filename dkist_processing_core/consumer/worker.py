@@ -237,7 +237,8 @@ class Worker:
         what = f"{name} has failed for {row.event.name} {row.event.subject}: {line_of(error, self._secrets)}"
         if failed.due_at is None:
             self._handled.dead += 1
-            within.run(logger.error, "%s; the event is a dead letter after %d tries", what, failed.tries)
+            text = "%s; the event is the dead letter i%d after %d tries"
+            within.run(logger.error, text, what, row.seq, failed.tries)
         else:
             self._handled.failed += 1
             within.run(logger.warning, "%s; try %d of %d", what, failed.tries, self._inbox.rules.max_tries)

@@ -42,7 +42,7 @@ class InboxLetters:
         ]
 
     def consumers(self) -> list[str]:
-        """Return the names of the consumers that have rows in the database."""
+        """Return the names of the consumers that the database knows."""
         return DeadLetters(self._database).consumers()
 
     def letters(self, group: str, *, archived: bool, limit: int) -> list[DeadLetter]:

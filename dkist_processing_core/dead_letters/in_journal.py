@@ -4,7 +4,8 @@ The dead letters of named subscriptions to the embedded journal.
 Not here: the file's tables (journal.letters).
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from dkist_processing_core.bus import Bus
 from dkist_processing_core.dead_letters.letter import DeadLetter, FormerFailure, digest, event_of, family_of_reason
@@ -13,6 +14,7 @@ from dkist_processing_core.errors import JournalEmptyError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.letters import Decision, Key, StoredLetter, decide, discard, letters
 
+_Read = TypeVar("_Read")
 _LETTER, _GROUP = "j", "gj"
 _DECISIONS = {Action.RETRY: Decision.RETRIED, Action.ARCHIVE: Decision.ARCHIVED, Action.RESTORE: Decision.NONE}
 _GONE = "the journal no longer has its message, which it keeps for seven days"
@@ -26,6 +28,11 @@ class JournalLetters(WholePlace):
         self.where = bus.where
         self._bus = bus
         self._consumers = frozenset(consumers)
+
+    def consumers(self) -> set[str]:
+        """Return the names of the subscriptions that the journal knows."""
+        names = {name for (name,) in self._look(lambda journal: journal.rows("SELECT name FROM subscription"))}
+        return names | {stored.subscription for stored in self._look(letters)}
 
     def read(self) -> list[DeadLetter]:
         """Return all letters, dead and archived. The file is only read, and need not exist."""
@@ -52,14 +59,16 @@ class JournalLetters(WholePlace):
         return Changed(len(keys), obstacles)
 
     def _stored(self) -> list[StoredLetter]:
+        return [each for each in self._look(letters) if not self._consumers or each.subscription in self._consumers]
+
+    def _look(self, read: Callable[[Journal], list[_Read]]) -> list[_Read]:
         path = self._bus.journal_path
         if not path.exists():
             return []
         try:
-            found = Journal.look(path, letters)
+            return Journal.look(path, read)
         except JournalEmptyError:
             return []
-        return [each for each in found if not self._consumers or each.subscription in self._consumers]
 
 
 def _letter(stored: StoredLetter) -> DeadLetter:

@@ -44,6 +44,12 @@ class QueueLetters(WholePlace):
         self._dead = consumer + DEAD_LETTERS_SUFFIX
         self._archived = consumer + DEAD_LETTER_ARCHIVE_SUFFIX
 
+    def consumers(self) -> list[str]:
+        """Return the name, if the broker has one of its queues."""
+        with self._link() as link:
+            exists = any(link.queue_load(queue) is not None for queue in (self._consumer, self._dead, self._archived))
+        return [self._consumer] if exists else []
+
     def read(self) -> list[DeadLetter]:
         """Return all letters, dead and archived; the broker puts them back in their order."""
         found: list[DeadLetter] = []

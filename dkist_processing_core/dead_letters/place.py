@@ -41,6 +41,9 @@ class Place(Protocol):
     where: str
     """The place, as a message names it."""
 
+    def consumers(self) -> Collection[str]:
+        """Return the names of the consumers that it knows, also without dead letters."""
+
     def groups(self, *, archived: bool) -> list[Group]:
         """Return the groups, that with the newest failure first."""
 

@@ -15,6 +15,7 @@ from dkist_processing_core.dead_letters.place import Place
 from dkist_processing_core.errors import ExtraMissingError, InboxMissingError
 from dkist_processing_core.journal.place import INBOX_FILE, place
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.text import show
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
     """
     if not (inbox or settings.dkist_core_inbox or (place(settings).folder / INBOX_FILE).exists()):
         # The library of databases may not be installed.
-        yield Places(*_of_bus(settings, consumers, ()))
+        yield _all_of(_of_bus(settings, consumers, ()), settings, consumers)
         return
     try:
         from dkist_processing_core.dead_letters.in_inbox import InboxLetters  # noqa: PLC0415 - an extra
@@ -52,20 +53,28 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
     except InboxMissingError:
         if inbox is not None:
             raise
-        yield Places(*_of_bus(settings, consumers, ()))
+        yield _all_of(_of_bus(settings, consumers, ()), settings, consumers)
         return
     try:
         rows = InboxLetters(database, consumers)
-        found, remarks = _of_bus(settings, consumers, rows.consumers())
-        yield Places([rows, *found], remarks)
+        yield _all_of([rows, *_of_bus(settings, consumers, rows.consumers())], settings, consumers)
     finally:
         database.close()
 
 
-def _of_bus(settings: Settings, consumers: Sequence[str], known: Sequence[str]) -> tuple[list[Place], list[str]]:
+def _of_bus(settings: Settings, consumers: Sequence[str], known: Sequence[str]) -> list[Place]:
     """Return the places of the bus. A consumer with an inbox may have been a subscription without one before."""
     if not settings.names_broker:
-        return [JournalLetters(open_bus(settings), consumers)], []
-    queues: list[Place] = [QueueLetters(settings, name) for name in consumers or known]
-    remark = "a broker does not list its queues: name the subscriptions on RabbitMQ by --consumer"
-    return queues, [] if consumers else [remark]
+        return [JournalLetters(open_bus(settings), consumers)]
+    return [QueueLetters(settings, name) for name in consumers or known]
+
+
+def _all_of(places: Sequence[Place], settings: Settings, consumers: Sequence[str]) -> Places:
+    """Return the places, with a remark if names are missing on the command line or unknown to all places."""
+    if not consumers:
+        remark = "a broker does not list its queues: name the subscriptions on RabbitMQ by --consumer"
+        return Places(places, [remark] if settings.names_broker else [])
+    known = sorted({name for place in places for name in place.consumers()})
+    unknown = [name for name in dict.fromkeys(consumers) if name not in known]
+    expected = f"one of {', '.join(known)}" if known else "the name of a consumer that was started before"
+    return Places(places, [f"no consumer is known by the name {show(name)}, expected {expected}" for name in unknown])

@@ -34,7 +34,7 @@ _CONSUMERS = text(
         SELECT (SELECT min(consumer) FROM dkist_core_inbox WHERE consumer > known_name) FROM known
         WHERE known_name IS NOT NULL
     )
-    SELECT known_name FROM known WHERE known_name IS NOT NULL
+    SELECT known_name FROM known WHERE known_name IS NOT NULL UNION SELECT name FROM dkist_core_consumer
     """
 )
 
@@ -106,7 +106,7 @@ class DeadLetters:
         self._clock = clock
 
     def consumers(self) -> list[str]:
-        """Return the names of the consumers that have rows, also without dead letters."""
+        """Return the names of the consumers that the database knows, also without dead letters."""
         with self._database.reading() as connection:
             return list(connection.scalars(_CONSUMERS))
 

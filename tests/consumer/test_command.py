@@ -131,7 +131,7 @@ def test_a_call_for_cron_ends_when_nothing_is_left(folder: Path) -> None:
     assert sorted(ran.stdout.split()) == ["A", "Bad", "Bad"]
     assert ran.returncode == 0
     assert "announce has failed for task.failed r/Bad/1: RuntimeError: no answer from https://" in ran.stderr
-    assert "the event is a dead letter after 2 tries" in ran.stderr
+    assert "the event is the dead letter i1 after 2 tries" in ran.stderr
     assert "secret" not in ran.stderr
 
 

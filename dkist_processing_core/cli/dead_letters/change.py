@@ -56,7 +56,7 @@ def change(
         write_json({"action": action.value, "count": count, "obstacles": {k: hide(v) for k, v in obstacles.items()}})
     else:
         for remark in opened.remarks if not names else ():
-            print_remark(remark)
+            print_remark(hide(remark))
         write_line(f"{_DONE[action]}: {count:,}")
         for each, why in obstacles.items():
             print_text(hide(f"{each} was left: {why}"), err=True)

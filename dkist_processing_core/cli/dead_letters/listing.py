@@ -31,11 +31,11 @@ def show_groups(consumers: Sequence[str], inbox: str | None, *, archived: bool, 
         found = [(place.where, place.groups(archived=archived)) for place in opened.places]
     if in_json:
         listed = [group_as_json(group, where, hide) for where, groups in found for group in groups]
-        write_json({"archived": archived, "remarks": list(opened.remarks), "groups": listed})
+        write_json({"archived": archived, "remarks": list(map(hide, opened.remarks)), "groups": listed})
         return
     console = Terminal(highlight=False)
     for remark in opened.remarks:
-        print_remark(remark)
+        print_remark(hide(remark))
     count = sum(group.count for _, groups in found for group in groups)
     if not count:
         console.print("no dead letter is archived" if archived else "no dead letters")

@@ -90,7 +90,8 @@ def _held(journal: Journal, exchange: str) -> tuple[int, float | None, float | N
 
 def _span(count: int, oldest: float | None, newest: float | None) -> str:
     if oldest is None or newest is None:
-        return f"{counted(count, 'message')}, and no event among the first and the last of them"
+        unread = f" among the first and the last {_LOOKED_AT} of {count:,} messages" if count > 2 * _LOOKED_AT else ""
+        return f"it holds no event{unread or ' yet'}"
     held = f" ({duration(newest - oldest)})" if newest - oldest >= 1 else ""
     return f"{counted(count, 'message')}; oldest event {_at(oldest)}, newest {_at(newest)}{held}"
 
