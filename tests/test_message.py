@@ -20,6 +20,7 @@ from dkist_processing_core.events import (
     WorkflowStarted,
     decode,
 )
+from dkist_processing_core.events._checks import form_of
 from dkist_processing_core.journal.message import (
     Properties,
     routing_key,
@@ -29,7 +30,7 @@ from dkist_processing_core.journal.message import (
     word,
 )
 from dkist_processing_core.text import REDACTED, clean
-from tests.facts import failed, finished, make, progressed
+from tests.facts import failed, finished, make, progressed, sampled
 from tests.strategies import events, events_of, examples, texts
 
 EXCHANGE = "workflow.events.x"
@@ -166,6 +167,8 @@ def test_no_secret_of_the_environment_is_published(secret: str, data: st.DataObj
             for text in texts_with_it
             for event in (
                 failed("A", message=text, stack=text, log_url=text),
+                failed("A", last_stack=text, last_log=text, last_phase=text, last_progress=text),
+                sampled("A", 0, top_frame=text),
                 progressed("A", 0, note=text, unit=text),
                 make(WorkflowFailed, reason=text),
             )
@@ -178,8 +181,7 @@ def test_no_secret_of_the_environment_is_published(secret: str, data: st.DataObj
 
 def free_texts(event: Event) -> list[str]:
     """Return the texts of an event that are not names."""
-    names = ("message", "stack", "log_url", "note", "unit", "reason")
-    return [text for name in names if isinstance(text := getattr(event, name, None), str)]
+    return [text for name in form_of(type(event)).free_text if isinstance(text := getattr(event, name), str)]
 
 
 def test_a_secret_at_the_place_of_the_cut_does_not_show() -> None:

@@ -32,7 +32,7 @@ from dkist_processing_core.metrics.declarations import ATTEMPT_ENDED
 from dkist_processing_core.metrics.measurement import Number
 from dkist_processing_core.runs import RunState, State, kept_reports, run_view
 from dkist_processing_core.settings.reading import read_settings
-from tests.facts import NOON, failed, finished, progressed, started
+from tests.facts import NOON, failed, finished, progressed, sampled, started
 from tests.stored import ENDED, RUNNING, ended_run, running_run
 from tests.strategies import events, reports
 
@@ -209,6 +209,24 @@ def test_only_the_latest_progress_is_kept() -> None:
         (attempt,) = Questions(connection).open_attempts(Choice())
 
     assert (len(kept), attempt.done) == (2, 49)
+
+
+def test_only_the_latest_sample_is_kept_and_it_is_a_sign_of_life() -> None:
+    """A store that is built again from all samples has an equal dump, whatever the order."""
+    samples = [sampled("A", n, time=NOON + timedelta(seconds=30 * n), host="node7") for n in range(20)]
+    dumps = []
+    for parts in ([[each] for each in samples], [samples[::-1]]):
+        with empty() as store, store.begin() as connection:
+            fill(connection, parts, NOW)
+            kept = connection.execute(select(REPORTS.c.number)).all()
+            (attempt,) = Questions(connection).open_attempts(Choice())
+            silent = Questions(connection).open_attempts(Choice(), silent_since=samples[-1].time)
+            dumps.append("".join(dump(connection)))
+
+    assert dumps[0] == dumps[1]
+    assert (len(kept), attempt.state, attempt.host) == (1, State.RUNNING, "node7")
+    assert (attempt.last_sign_at, silent) == (samples[-1].time, [])
+    assert json.loads(dumps[0])["runs"][0]["tasks"][0]["attempts"][0]["sample"]["sequence"] == 19
 
 
 def test_a_report_with_an_implausible_time_does_not_change_the_place_of_its_run(connection: Connection) -> None:

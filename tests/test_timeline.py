@@ -30,6 +30,7 @@ from dkist_processing_core.errors import DKISTProcessingCoreError, IdentityError
 from dkist_processing_core.events import (
     Event,
     Graph,
+    Resources,
     TaskDispatched,
     TaskOverdue,
     TaskSkipped,
@@ -41,7 +42,7 @@ from dkist_processing_core.events import (
 from dkist_processing_core.runs import RunState, RunView
 from dkist_processing_core.runs.as_json import run_json
 from dkist_processing_core.text import duration
-from tests.facts import NOON, failed, finished, make, progressed, started
+from tests.facts import NOON, failed, finished, make, progressed, sampled, started
 from tests.strategies import events, reports
 
 
@@ -692,6 +693,21 @@ def test_lines_of_events_stay_in_line() -> None:
     [
         (make(TaskOverdue, "A", sequence=1, limit_seconds=600.0), "no report for 10 min 00 s"),
         (make(TaskSkipped, "A", reason="no disk"), "no disk"),
+        (sampled("A", 1), "1/1"),
+        (
+            sampled(
+                "A",
+                1,
+                resources=Resources(rss=73_000_000, cpu_user_seconds=1, cpu_system_seconds=2, processes=4),
+                top_frame="fit.py:40 in\x1b fit\nlimb",
+            ),
+            "73 MB, CPU 3.0 s, 4 processes, in fit.py:40 in\N{REPLACEMENT CHARACTER} fit",
+        ),
+        (
+            failed("A", cause="signal", signal="SIGKILL", last_stack='Thread "MainThread":\n  fit.py:40 in fit\n'),
+            "signal SIGKILL, in fit.py:40 in fit",
+        ),
+        (failed("A", cause="lost", last_stack='Thread "MainThread":'), "lost"),
         (finished("A", duration_seconds=2.0, peak_memory_bytes=73_000_000), "2.0 s, peak 73 MB"),
         (finished("A", duration_seconds=2.0, phases={"pre_run": 0.0, "run": 0.5}), "took 2.0 s, 0.5 s in run"),
         (make(TaskDispatched, "A", worker="w1", queue="q", queued_seconds=90), "to w1, queue q, queued 1 min 30 s"),

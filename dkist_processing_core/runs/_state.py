@@ -18,8 +18,8 @@ class RunState:
     """
     Folds reports into the state of every run that they are about.
 
-    It keeps the content of the reports, about 0.6 KB for each, until `forget`, and views of up to 50,000 reports, which
-    take 0.5 KB for each.
+    It keeps the content of the reports, about 0.6 KB for each and up to 3 KB for a profile, until `forget`, and views
+    of up to 50,000 reports, which take 0.5 KB for each. Of progress and of samples, it keeps the latest of an attempt.
     """
 
     def __init__(self, reports: Iterable[Event] = ()) -> None:

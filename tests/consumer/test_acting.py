@@ -24,13 +24,13 @@ from dkist_processing_core import Consumer
 from dkist_processing_core.consumer._consumer import Consumer as ConsumerClass
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
-from dkist_processing_core.events import Event, TaskFailed
+from dkist_processing_core.events import Event, TaskFailed, TaskSampled
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import InMemoryBus
 from tests.consumer.effects import Effects
-from tests.facts import failed, finished, progressed, started
+from tests.facts import failed, finished, progressed, sampled, started
 from tests.inbox.parts import Clock
 from tests.running import run_python
 from tests.waiting import wait_until
@@ -78,6 +78,25 @@ def test_an_event_has_its_effect_once_however_often_it_is_received(
     run(consumer)
 
     assert effects.events == ["A", "C"]
+
+
+def test_each_sample_of_an_attempt_is_an_event_of_its_own(
+    bus: InMemoryBus, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    Its sequence number distinguishes it, also if it arrives after the end.
+    """
+    consumer = consumer_of()
+    handled: list[int] = []
+
+    @consumer.on("task.sampled")
+    def act(event: TaskSampled) -> None:
+        handled.append(event.sequence)
+
+    bus.publish(started("A"), sampled("A", 0), sampled("A", 1), sampled("A", 1), finished("A"), sampled("A", 2))
+    run(consumer)
+
+    assert sorted(handled) == [0, 1, 2]
 
 
 def test_every_report_is_handled_on_request(

@@ -104,6 +104,20 @@ def test_a_killed_attempt_is_reported_by_its_launcher_and_doubted_by_the_engine(
     assert [launcher.provisional, engine.provisional] == [False, True]
 
 
+def test_a_killed_attempt_has_its_last_signs_and_a_running_one_its_samples() -> None:
+    """As the launcher reports them: what was used, where the task was, and what it had logged."""
+    killed, sampled = view_of(SAMPLE_RUNS["run_with_killed_attempt"]()).tasks[1].attempts
+
+    end, sample = killed.end, sampled.sample
+    assert isinstance(end, TaskFailed)
+    assert sample is not None
+    assert sampled.end is not None
+    assert [killed.sample, sample.sequence, sampled.sample_seconds] == [None, 1, 30.0]
+    assert [sample.reported_by, sample.host] == [Reporter.LAUNCHER, "worker1"]
+    assert None not in (end.last_stack, end.last_log, end.last_phase, end.last_progress, end.last_stack_age_seconds)
+    assert None not in (end.resources, end.profile, sample.resources, sampled.end.resources, sampled.end.profile)
+
+
 def test_a_lost_task_is_reported_without_an_attempt() -> None:
     """Airflow's report at the end of a run does not know the attempt."""
     run = SampleRun()

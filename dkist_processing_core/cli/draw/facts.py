@@ -57,7 +57,8 @@ def _facts(event: Event) -> list[str | None]:  # noqa: C901, PLR0911 - a table o
             return [f"no report for {duration(event.limit_seconds)}"]
         case TaskFailed():
             follows = "another attempt follows" if event.final is False else None
-            return [_took(event.duration_seconds), parts_of_attempt(event.phases), failure(event), follows]
+            parts = parts_of_attempt(event.phases)
+            return [_took(event.duration_seconds), parts, failure(event), last_place(event), follows]
         case TaskEnd():
             return [_took(event.duration_seconds), parts_of_attempt(event.phases), end_detail(event)]
     return []
@@ -101,6 +102,12 @@ def measured(end: TaskEnd | None) -> tuple[str, str]:
 def failure(event: TaskFailed) -> str:
     """Return why an attempt failed: cause, phase, error and the first line of the error's message."""
     return one_line(event.summary)
+
+
+def last_place(event: TaskFailed) -> str | None:
+    """Return where a task was that could not report its failure itself: its deepest frame; None if it is not known."""
+    frames = (event.last_stack or "").splitlines()[1:2]
+    return f"in {frames[0].strip()}" if frames and frames[0].strip() else None
 
 
 def _took(seconds: float | None) -> str | None:
