@@ -5,25 +5,29 @@ The server is a script over the library h2, so each step has its place. Not here
 what follows from an answer (test_otlp_delivery).
 """
 
+import queue
 import socket
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]  # the library has no annotations
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from dkist_processing_core.otlp import Signal
 from dkist_processing_core.otlp.outcome import Delivered, Denied, Outcome, Refused, Unavailable
 from dkist_processing_core.otlp.over_grpc import GrpcExporter
 from dkist_processing_core.settings.reading import read_settings
 from tests.services.sockets import LOOPBACK
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, wait_until
 
 TRACES: Signal = "traces"
 SUCCESS = [(":status", "200"), ("content-type", "application/grpc")]
@@ -84,7 +88,7 @@ class Client:
             while self.socket.recv(65536):
                 pass
 
-    def answer(self, *trailers: tuple[str, str], headers: list[tuple[str, str]] = SUCCESS) -> None:
+    def answer(self, *trailers: tuple[str, str | bytes], headers: list[tuple[str, str]] = SUCCESS) -> None:
         """
         Answer the call, without a message.
         """
@@ -229,7 +233,7 @@ def sends_nonsense(client: Client) -> None:
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
-        (partial(ends_before, last=1), "the server ends the connection (error code 0)"),
+        (partial(ends_before, last=1), "the server has closed the connection"),
         (resets, "the server has reset the call (error code 2)"),
         (closes, "the server has closed the connection"),
         (sends_nonsense, "the server does not use HTTP/2 as gRPC does"),
@@ -325,6 +329,71 @@ def test_a_proxy_is_used_with_its_credentials(
     assert received[0][5:] == b"body"
     assert asked[0].startswith(f"CONNECT {LOOPBACK}:{behind} ".encode())
     assert b64decode(header) == b"user:a word"
+
+
+class Slow(trace_service_pb2_grpc.TraceServiceServicer):
+    """
+    Answers a call when it is asked to.
+    """
+
+    def __init__(self) -> None:
+        """
+        Wait from now on.
+        """
+        self.called, self.may_answer = threading.Event(), threading.Event()
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002 - the names are the protocol's
+        """
+        Accept the spans.
+        """
+        self.called.set()
+        assert self.may_answer.wait(SECONDS)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+def test_a_server_that_stops_still_answers_the_call_that_it_has_accepted(
+    exporter: Callable[[int], GrpcExporter],
+) -> None:
+    """
+    It announces the end of the connection first, and a second try would bring the same spans twice.
+    """
+    slow, outcomes = Slow(), queue.SimpleQueue[Outcome]()
+    with ThreadPoolExecutor(2) as workers:
+        server = grpc.server(workers)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(slow, server)  # type: ignore[no-untyped-call]
+        under_test = exporter(server.add_insecure_port(f"{LOOPBACK}:0"))
+        server.start()
+        thread = threading.Thread(target=lambda: outcomes.put(sent(under_test, b"")[0]))
+        thread.start()
+        assert slow.called.wait(SECONDS)
+        stopped = server.stop(SECONDS)
+        connection = under_test._connection
+        assert connection is not None
+        wait_until(lambda: connection._last_call is not None)
+        slow.may_answer.set()
+        thread.join(SECONDS)
+        stopped.wait(SECONDS)
+
+    assert outcomes.get_nowait() == Delivered()
+
+
+def refuses_in_latin_1(client: Client) -> None:
+    """
+    Refuse a call with a message that is not in UTF-8.
+    """
+    client.read()
+    client.protocol.config.header_encoding = None
+    client.answer(("grpc-status", "3"), ("grpc-message", b"caf\xe9"))
+
+
+def test_a_message_in_another_encoding_hides_no_refusal(exporter: Callable[[int], GrpcExporter]) -> None:
+    """
+    The code decides.
+    """
+    with served(refuses_in_latin_1) as (port, _):
+        (outcome,) = sent(exporter(port), b"body")
+
+    assert outcome == Refused(f"http://{LOOPBACK}:{port} answers INVALID_ARGUMENT: caf\ufffd")
 
 
 def forward(source: socket.socket, target: socket.socket) -> None:

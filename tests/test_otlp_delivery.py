@@ -724,6 +724,34 @@ def test_the_delivery_of_a_consumer_goes_on_after_a_task_that_its_handler_calls(
         drainer.stop(5.0)
 
 
+LOGGING = """
+import logging
+from dkist_processing_core.otlp import journal_path
+from dkist_processing_core.otlp.drainer import deliver_own
+from dkist_processing_core.settings.reading import read_settings
+from tests.otlp_requests import append
+logging.basicConfig(level=logging.DEBUG, format="%(name)s %(message)s")
+settings = read_settings()
+append(settings, "traces", "a")
+deliver_own(settings, journal_path(settings), 30.0)
+"""
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_delivery_logs_no_request(receiver: OtlpReceiver, protocol: str) -> None:
+    """
+    The libraries of both protocols log requests at DEBUG, with headers and address, and a log that is exported by these
+    requests would never end.
+    """
+    secrets = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=hunter2hunter2"}
+
+    done = run_python(LOGGING, environment(receiver, protocol) | secrets)
+
+    assert names_in(receiver) == ["a"], done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith(("h2", "hpack", "urllib3", "requests"))] == []
+    assert "hunter2" not in done.stderr
+
+
 FORKING = """
 import os, time
 from dkist_processing_core.otlp.drainer import TelemetryDrainer

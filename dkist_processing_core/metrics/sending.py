@@ -15,8 +15,9 @@ from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCore
 from dkist_processing_core.journal.otlp import LONGEST_REQUESTED_SECONDS
 from dkist_processing_core.metrics.snapshot import Snapshot
 from dkist_processing_core.otlp import endpoint_of, is_exported
-from dkist_processing_core.otlp.delivery import CONNECT_SECONDS, Exporter, exporter_of
+from dkist_processing_core.otlp.delivery import Exporter, exporter_of
 from dkist_processing_core.otlp.destination import collector_of, hidden_parts
+from dkist_processing_core.otlp.options import CONNECT_SECONDS
 from dkist_processing_core.otlp.outcome import Delivered, Unavailable
 from dkist_processing_core.process.uninstrumented import uninstrumented
 from dkist_processing_core.settings.interface import Settings
@@ -63,8 +64,7 @@ def sent(snapshot: Snapshot) -> Iterator[None]:
     finally:
         end.set()
         thread.join(_LAST_SECONDS)
-        # A request that has no answer yet ends with this.
-        sender.close()
+        sender.cancel()
 
 
 def _interval_of(settings: Settings) -> int:
@@ -125,6 +125,12 @@ class _Sender:
         if not isinstance(outcome, Delivered):
             return outcome.reason
         return outcome.message or None
+
+    def cancel(self) -> None:
+        """End a request that has no answer yet; its own thread closes the connection."""
+        exporter = self._exporter
+        if exporter is not None:
+            exporter.cancel()
 
     def close(self) -> None:
         """Close the connection; the next snapshot opens another one."""

@@ -15,6 +15,7 @@ from typing import Protocol
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.journal.otlp import LONGEST_REQUESTED_SECONDS, Chunk, OtlpJournal
 from dkist_processing_core.otlp.destination import Signal, collector_of, hidden_parts, protocol_of, shown_endpoint
+from dkist_processing_core.otlp.options import CONNECT_SECONDS
 from dkist_processing_core.otlp.outcome import Delivered, Denied, Outcome, Refused, Unavailable
 from dkist_processing_core.otlp.warnings import TelemetryWarnings
 from dkist_processing_core.process.own_random import own_random
@@ -25,8 +26,6 @@ from dkist_processing_core.text import redact
 # A gRPC server accepts 4 MiB by default, and an HTTP server of the OpenTelemetry Collector 20 MiB.
 _MOST_BYTES = 2 * 1024**2
 _MOST_ITEMS = 8192
-CONNECT_SECONDS = 2.0
-"""How long a collector may take to accept a connection."""
 _LONGEST_PAUSE_SECONDS = 30.0
 # An operator has to correct something first.
 _LONGEST_DENIED_SECONDS = 300.0
@@ -61,6 +60,7 @@ class Delivery:
         self._signal = signal
         self._warnings = warnings
         self._exporter: Exporter | None = None
+        self._is_imported = False
         self._most_bytes = _MOST_BYTES
         self._failures = 0
         self._is_cancelled = False
@@ -185,11 +185,16 @@ class Delivery:
             self.waits_since = math.inf
 
     def _open(self) -> Exporter | Unavailable:
-        collector = collector_of(self._settings, self._signal)
+        # A collector that accepts no connection costs no import.
+        collector = None if self._is_imported else collector_of(self._settings, self._signal)
         self.waits_since = time.monotonic()
         problem = None if collector is None else collector.problem(CONNECT_SECONDS)
         self.waits_since = math.inf
-        return exporter_of(self._settings, self._signal) if problem is None else Unavailable(problem)
+        if problem is not None:
+            return Unavailable(problem)
+        exporter = exporter_of(self._settings, self._signal)
+        self._is_imported = True
+        return exporter
 
     def _pause(self, reason: str, after: float | None, *, longest: float = _LONGEST_PAUSE_SECONDS) -> None:
         """Pause after a failure: for as long as the collector requests, or else longer each time, with jitter."""

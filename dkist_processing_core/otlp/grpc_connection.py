@@ -24,7 +24,6 @@ from urllib.request import getproxies, proxy_bypass
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import (
-    ConnectionTerminated,
     DataReceived,
     Event,
     ResponseReceived,
@@ -39,6 +38,9 @@ _READ_BYTES = 65536
 _LONGEST_ANSWER = 65536
 # Whether the message is compressed, and its length.
 _PREFIX = struct.Struct("!?I")
+# https://www.rfc-editor.org/rfc/rfc9113: sections 4.1 and 6.8, and the longest frame that a client accepts by default.
+_FRAME_HEADER, _GOAWAY, _MOST_STREAM = 9, 7, (1 << 31) - 1
+_LONGEST_FRAME = _FRAME_HEADER + 16384
 
 
 class ConnectionLostError(OSError):
@@ -77,7 +79,9 @@ class GrpcConnection:
             OSError: The server does not accept a connection, or does not use HTTP/2.
         """
         self._socket = _connected(host, port, timeout)
-        self._protocol = H2Connection(H2Configuration(header_encoding="utf-8"))
+        self._protocol = H2Connection(H2Configuration(header_encoding=None))
+        self._unread = b""
+        self._last_call: int | None = None
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
@@ -90,15 +94,13 @@ class GrpcConnection:
             raise
 
     def is_usable(self) -> bool:
-        """Return False if the server has ended the connection since the last call."""
+        """Return False if the server has ended the connection, or takes no further call on it."""
         try:
-            while select.select([self._socket], [], [], 0)[0]:
-                for event in self._receive(time.monotonic() + 1.0):
-                    if isinstance(event, ConnectionTerminated):
-                        return False
+            while self._last_call is None and select.select([self._socket], [], [], 0)[0]:
+                self._receive(time.monotonic() + 1.0)
         except (OSError, ValueError):
             return False
-        return True
+        return self._last_call is None
 
     def call(
         self, headers: Iterable[tuple[str, str]], message: bytes, timeout: float, *, is_compressed: bool
@@ -130,6 +132,7 @@ class GrpcConnection:
             if not (part and rest):
                 for event in self._receive(until):
                     _add(event, answer, stream)
+                self._check_accepted(stream)
         # Whatever fails from here on belongs to the next call.
         with contextlib.suppress(ProtocolError, OSError):
             if rest:
@@ -144,7 +147,7 @@ class GrpcConnection:
             msg = "the server has closed the connection"
             raise ConnectionLostError(msg)
         try:
-            events = self._protocol.receive_data(data)
+            events = self._protocol.receive_data(self._without_goaway(data))
             for event in events:
                 if isinstance(event, DataReceived):
                     self._protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -152,6 +155,36 @@ class GrpcConnection:
             msg = f"the server does not use HTTP/2 as gRPC does ({type(error).__name__})"
             raise ConnectionLostError(msg) from error
         return events
+
+    def _without_goaway(self, data: bytes) -> bytes:
+        """
+        Return the whole frames that have arrived, except for the announcement that the server ends the connection.
+
+        After it the server still answers the calls that it has accepted, and h2 would take no further frame.
+        """
+        self._unread += data
+        frames, begin = [], 0
+        while len(self._unread) >= begin + _FRAME_HEADER:
+            end = begin + _FRAME_HEADER + int.from_bytes(self._unread[begin : begin + 3], "big")
+            if end - begin > _LONGEST_FRAME:
+                msg = "the server does not use HTTP/2 as gRPC does"
+                raise ConnectionLostError(msg)
+            if end > len(self._unread):
+                break
+            if self._unread[begin + 3] == _GOAWAY:
+                body = self._unread[begin + _FRAME_HEADER : end]
+                self._last_call = int.from_bytes(body[:4], "big") & _MOST_STREAM
+            else:
+                frames.append(self._unread[begin:end])
+            begin = end
+        self._unread = self._unread[begin:]
+        return b"".join(frames)
+
+    def _check_accepted(self, stream: int) -> None:
+        if self._last_call is not None and self._last_call < stream:
+            error = ConnectionLostError("the server ends the connection")
+            error.is_unprocessed = True
+            raise error
 
     def _flush(self, until: float) -> None:
         data = self._protocol.data_to_send()
@@ -184,19 +217,19 @@ def _add(event: Event, answer: Answer, stream: int) -> None:
         ConnectionLostError: There will be no answer.
     """
     match event:
-        case ConnectionTerminated() if not answer.is_whole:
-            lost = ConnectionLostError(f"the server ends the connection (error code {event.error_code})")
-            lost.is_unprocessed = event.last_stream_id is not None and event.last_stream_id < stream
-            raise lost
         case StreamReset(stream_id=number) if number == stream and not answer.is_whole:
             msg = f"the server has reset the call (error code {event.error_code})"
             raise ConnectionLostError(msg)
         case ResponseReceived(stream_id=number) | TrailersReceived(stream_id=number) if number == stream:
-            answer.headers.update((str(name), str(value)) for name, value in event.headers)
+            answer.headers.update((_decoded(name), _decoded(value)) for name, value in event.headers)
         case DataReceived(stream_id=number) if number == stream and len(answer.data) < _LONGEST_ANSWER:
             answer.data += event.data
         case StreamEnded(stream_id=number) if number == stream:
             answer.is_whole = True
+
+
+def _decoded(text: bytes | str) -> str:
+    return text if isinstance(text, str) else text.decode(errors="replace")
 
 
 def _check_protocol(secured: ssl.SSLSocket) -> None:

@@ -18,6 +18,8 @@ from dkist_processing_core.settings.interface import Settings
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _PROVIDERS = "opentelemetry_otlp_credential_provider"
+CONNECT_SECONDS = 2.0
+"""How long a collector may take to accept a connection."""
 _DEFAULT_SECONDS = 10.0
 # The specification counts milliseconds, and OpenTelemetry's SDK for Python seconds. Both are in use.
 _FIRST_IN_MILLISECONDS = 1000.0

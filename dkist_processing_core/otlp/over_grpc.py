@@ -16,8 +16,9 @@ from urllib.parse import unquote
 from dkist_processing_core.otlp.answers import accepted, one_line, retry_delay
 from dkist_processing_core.otlp.destination import Signal, address_of, shown_endpoint
 from dkist_processing_core.otlp.grpc_connection import Answer, ConnectionLostError, GrpcConnection
-from dkist_processing_core.otlp.options import Options, options_of
+from dkist_processing_core.otlp.options import CONNECT_SECONDS, Options, options_of
 from dkist_processing_core.otlp.outcome import Outcome, Unavailable, outcome_of_code
+from dkist_processing_core.process.uninstrumented import silence
 from dkist_processing_core.settings.interface import Settings
 
 _PATHS: dict[Signal, str] = {
@@ -73,6 +74,7 @@ class GrpcExporter:
         Raises:
             ConfigurationError: A variable has an unusable value.
         """
+        silence("hpack.hpack", "hpack.table")
         options = options_of(settings, signal)
         self._signal = signal
         self._where = shown_endpoint(settings, signal)
@@ -116,7 +118,7 @@ class GrpcExporter:
         if self._connection is not None and not self._connection.is_usable():
             self.close()
         if self._connection is None:
-            self._connection = GrpcConnection(*self._address, self._tls, self._timeout)
+            self._connection = GrpcConnection(*self._address, self._tls, min(CONNECT_SECONDS, self._timeout))
         return self._connection.call(self._headers, message, self._timeout, is_compressed=self._is_compressed)
 
     def _outcome(self, answer: Answer) -> Outcome:

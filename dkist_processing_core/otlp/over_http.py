@@ -19,7 +19,7 @@ import requests
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.otlp.answers import PROTOBUF, accepted_by, message_of, one_line
 from dkist_processing_core.otlp.destination import Signal, shown_endpoint
-from dkist_processing_core.otlp.options import Options, options_of, provided_session, url_of
+from dkist_processing_core.otlp.options import CONNECT_SECONDS, Options, options_of, provided_session, url_of
 from dkist_processing_core.otlp.outcome import (
     DENYING_STATUSES,
     RETRYABLE_STATUSES,
@@ -28,6 +28,7 @@ from dkist_processing_core.otlp.outcome import (
     Refused,
     Unavailable,
 )
+from dkist_processing_core.process.uninstrumented import silence
 from dkist_processing_core.settings.interface import Settings
 
 _TOO_LARGE = "too large"
@@ -50,6 +51,7 @@ class HttpExporter:
         Raises:
             ConfigurationError: A variable has an unusable value.
         """
+        silence("urllib3.connectionpool", "urllib3.util.retry")
         options = options_of(settings, signal)
         session = provided_session(settings, signal)
         if session is not None and not isinstance(session, requests.Session):
@@ -60,7 +62,7 @@ class HttpExporter:
         self._where = shown_endpoint(settings, signal)
         self._session = session or requests.Session()
         self._compress = _COMPRESS[options.compression]
-        self._timeout = options.timeout
+        self._timeout = min(CONNECT_SECONDS, options.timeout), options.timeout
         # These are given to each request: the environment would have priority over the session's own values.
         self._verify = True if options.certificate is None else str(options.certificate)
         self._certificates = _certificates_in(options)

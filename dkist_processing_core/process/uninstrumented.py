@@ -1,10 +1,11 @@
 """
-The mark of this package's own I/O, by which OpenTelemetry's instrumentors make no spans of it.
+The mark of this package's own I/O: OpenTelemetry's instrumentors make no spans of it, and its libraries do not log it.
 
 Not here: the instrumentors (tracing).
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from opentelemetry import context
@@ -25,3 +26,23 @@ def uninstrumented() -> Iterator[None]:
         yield
     finally:
         context.detach(token)
+
+
+def is_uninstrumented() -> bool:
+    """Return True in such a block, or in one in which OpenTelemetry's SDK exports."""
+    return any(context.get_value(key) for key in _KEYS)
+
+
+def silence(*loggers: str) -> None:
+    """
+    Drop what these loggers of libraries log in such a block, of any level.
+
+    They log headers and addresses of requests, which may hold secrets, and a log that is exported would never end.
+    """
+    for name in loggers:
+        # A logger has a filter once, although it is added several times.
+        logging.getLogger(name).addFilter(_is_others)
+
+
+def _is_others(_: logging.LogRecord) -> bool:
+    return not is_uninstrumented()
