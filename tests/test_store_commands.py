@@ -128,6 +128,25 @@ def test_a_run_is_shown_by_its_short_id(now: datetime) -> None:
     assert in_json("runs", "show", "8bf54b12") == in_json("timeline", "8bf54b12")
 
 
+def test_a_task_of_a_run_is_shown_with_all_that_is_known(now: datetime) -> None:
+    """Its JSON is that of the run; a task that is not in the run is one sentence with those that are."""
+    publish(*past_and_present(now))
+    sheet, shown = answer("runs", "show", ENDED, "Polcal"), in_json("runs", "show", ENDED, "Polcal")
+    whole = in_json("runs", "show", ENDED)
+    missing = CliRunner().invoke(app, ["runs", "show", "8bf54b12", "Polcla"])
+    (polcal,) = [task for task in whole["tasks"] if task["name"] == "Polcal"]
+
+    assert "  out of memory (SIGKILL) at 61 GB\n" in sheet
+    assert "  memory          61 GB at most, in one process\n" in sheet
+    assert (
+        shown == {name: whole[name] for name in ("workflowName", "workflowVersion", "dagRunId", "recipeRunId")} | polcal
+    )
+    assert (missing.exit_code, missing.stderr) == (
+        1,
+        "error: there is no task 'Polcla' in run 8bf54b12; its tasks: Gather, Invert, Publish, Summarize\n",
+    )
+
+
 def test_a_run_of_which_no_start_was_reported_has_none(now: datetime) -> None:
     """Its first report is a time before which it began, in a list, in its sheet and in JSON."""
     publish(*past_and_present(now), finished("A", run_id="late__12345678", time=now))

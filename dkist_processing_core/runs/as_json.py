@@ -27,7 +27,7 @@ def run_json(view: RunView) -> dict[str, Any]:
         "startedBefore": None if view.is_start_known else time_json(view.started_at),
         "endedAt": time_json(view.ended_at),
         "graph": None if view.graph is None else msgspec.to_builtins(view.graph),
-        "tasks": [_task(task) for task in view.tasks],
+        "tasks": [task_json(task) for task in view.tasks],
         "implausible": [_report(event) for event in view.implausible],
     }
 
@@ -47,7 +47,8 @@ def time_json(moment: datetime | None) -> str | None:
     return None if moment is None else format_time(moment)
 
 
-def _task(task: TaskView) -> dict[str, Any]:
+def task_json(task: TaskView) -> dict[str, Any]:
+    """Return a task of a run with its attempts."""
     return {
         "name": task.name,
         "state": task.state.value,

@@ -35,6 +35,8 @@ class Glyphs:
     corner: str
     ellipsis: str
     separator: str
+    levels: str
+    """The characters of a curve in one line, from the lowest level to the highest."""
 
     def stroke(self, left: Ink, right: Ink) -> str:
         """Return the character of a cell with these halves."""
@@ -76,6 +78,7 @@ UNICODE = Glyphs(
     corner="╰",
     ellipsis="…",
     separator=" · ",
+    levels="▁▂▃▄▅▆▇█",
 )  # fmt: skip
 ASCII = Glyphs(
     marks={
@@ -95,4 +98,5 @@ ASCII = Glyphs(
     corner="+",
     ellipsis="...",
     separator=", ",
+    levels=".:-=+*#@",
 )

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dkist_processing_core.cli.consume.commands import check_one_address, checked_health, checked_listen
-from dkist_processing_core.cli.run_ids import complete_family, complete_stored_run_id, complete_workflow_name
+from dkist_processing_core.cli.run_ids import (
+    complete_family,
+    complete_stored_run_id,
+    complete_task_name,
+    complete_workflow_name,
+)
 from dkist_processing_core.cli.since import since_option
 
 if TYPE_CHECKING:
@@ -149,18 +154,29 @@ def runs_show(
             autocompletion=complete_stored_run_id,
         ),
     ],
+    task: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TASK",
+            help="Only this task, with all that is known about each attempt.",
+            show_default=False,
+            autocompletion=complete_task_name,
+        ),
+    ] = None,
     *,
     workflow: OfWorkflow = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Show a run with all its attempts.
+    Show a run with all its attempts, or one task.
 
-    Each attempt is shown with its times, its measurements and its host, and with the reason if it failed.
+    Each attempt is shown with its times, its measurements and its host, and with the reason if it failed. With a task,
+    it is also shown with its whole stack, with what a killed attempt was doing and logged last, with what it used and
+    when, and a running one with its latest sample.
     """
     from dkist_processing_core.cli.store.show import show_run
 
-    show_run(run_id, workflow=workflow, as_json=as_json)
+    show_run(run_id, task, workflow=workflow, as_json=as_json)
 
 
 def top(

@@ -1,0 +1,56 @@
+"""
+The course of what an attempt used, as a line for each kind of use above one axis of time.
+
+Not here: the characters of a line (draw.sparkline), and the totals (draw.usage).
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from dkist_processing_core.cli.draw.bars import axis
+from dkist_processing_core.cli.draw.glyphs import Glyphs
+from dkist_processing_core.cli.draw.scale import Scale
+from dkist_processing_core.cli.draw.sparkline import sparkline
+from dkist_processing_core.events import Profile
+from dkist_processing_core.text import size
+
+MOST_CELLS = 60
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def course(profile: Profile, cells: int, glyphs: Glyphs) -> Iterator[tuple[str, str]]:
+    """Yield the lines, each with its name; what was never used has no line, and the axis has the name ""."""
+    for place, (name, text_of) in enumerate(_KINDS, 1):
+        values = [(point[0], float(point[place])) for point in profile]
+        most = max((value for _, value in values), default=0.0)
+        if most > 0:
+            yield name, f"{sparkline(values, cells, glyphs.levels)} {text_of(most)}"
+    end = profile[-1][0] if profile else 0.0
+    if end > 0:
+        for line in axis(Scale(_ANY_TIME, end, cells).ticks, cells, glyphs, cells):
+            yield "", line
+
+
+def memory_in(profile: Profile, cells: int, glyphs: Glyphs) -> str:
+    """Return the course of the memory alone, in at most as many cells as it has points, with its largest value."""
+    values = [(point[0], float(point[1])) for point in profile]
+    if not values:
+        return ""
+    most = max(value for _, value in values)
+    return f"{sparkline(values, min(cells, len(values)), glyphs.levels)} {_size(most)}"
+
+
+def _size(count: float) -> str:
+    return size(round(count))
+
+
+def _processors(share: float) -> str:
+    return f"{share:.1f} processors"
+
+
+def _rate(count: float) -> str:
+    return f"{_size(count)}/s"
+
+
+# In the order of a point's values.
+_KINDS = (("memory", _size), ("CPU", _processors), ("read", _rate), ("written", _rate))

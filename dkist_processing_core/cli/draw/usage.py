@@ -1,0 +1,101 @@
+"""
+What an attempt has used, as texts: beside what was planned, where the control group states that.
+
+Not here: the course of it (draw.course).
+"""
+
+from collections.abc import Iterator
+
+from dkist_processing_core.events import Resources
+from dkist_processing_core.text import counted, duration, size
+
+
+def used(resources: Resources, seconds: float | None) -> Iterator[tuple[str, str]]:
+    """
+    Yield a text for each kind of use, with its name; what was not measured is left out.
+
+    Args:
+        resources: What was used.
+        seconds: In which time, for the mean; None if it is not known.
+    """
+    rows = {
+        "memory": _memory(resources),
+        "CPU": _cpu(resources, seconds),
+        "storage": _read_and_written(resources.read_bytes, resources.write_bytes),
+        "system calls": _read_and_written(resources.rchar, resources.wchar, resources.syscr, resources.syscw),
+        "most at a time" if resources.rss is None else "now": _numbers(resources),
+        "switches": _joined(
+            _number(resources.vol_ctxt, "voluntary"),
+            _number(resources.inv_ctxt, "involuntary"),
+        ),
+        "waited for": _joined(
+            _seconds(resources.cpu_pressure_seconds, "a processor"),
+            _seconds(resources.memory_pressure_seconds, "memory"),
+            _seconds(resources.io_pressure_seconds, "input or output"),
+        ),
+    }
+    yield from ((name, text) for name, text in rows.items() if text)
+
+
+def share(part: float, whole: float) -> str:
+    """
+    Return a part of a whole as text; "" of nothing.
+
+    >>> share(184, 2000)
+    '9 %'
+    """
+    return f"{part / whole * 100:.0f} %" if whole else ""
+
+
+def _memory(resources: Resources) -> str:
+    now = None if resources.rss is None else f"{size(resources.rss)} now"
+    peak, limit = resources.peak_rss, resources.memory_limit_bytes
+    most = None if peak is None else f"{size(peak)} at most"
+    planned = None
+    if limit is not None:
+        of_limit = f" ({share(peak, limit)})" if peak is not None and limit else ""
+        planned = f"of {size(limit)}{of_limit}"
+    text = _joined(now, most)
+    return f"{text} {planned}" if text and planned else text
+
+
+def _cpu(resources: Resources, seconds: float | None) -> str:
+    user, system = resources.cpu_user_seconds, resources.cpu_system_seconds
+    if user is None and system is None:
+        return ""
+    total = (user or 0.0) + (system or 0.0)
+    text = f"{duration(total)} ({_joined(_seconds(user, 'user'), _seconds(system, 'system'))})"
+    if not seconds:
+        return text
+    planned = "" if resources.cpu_limit is None else f" of {resources.cpu_limit:g}"
+    return f"{text}, {total / seconds:.1f}{planned} processors on average"
+
+
+def _read_and_written(
+    read: int | None, written: int | None, reads: int | None = None, writes: int | None = None
+) -> str:
+    def one(count: int | None, calls: int | None, verb: str) -> str | None:
+        in_calls = "" if calls is None else f" in {counted(calls, 'call')}"
+        return None if count is None else f"{size(count)} {verb}{in_calls}"
+
+    return _joined(one(read, reads, "read"), one(written, writes, "written"))
+
+
+def _numbers(resources: Resources) -> str:
+    return _joined(
+        None if resources.processes is None else counted(resources.processes, "process", "processes"),
+        None if resources.threads is None else counted(resources.threads, "thread"),
+        None if resources.open_files is None else counted(resources.open_files, "open file"),
+    )
+
+
+def _number(count: int | None, what: str) -> str | None:
+    return None if count is None else f"{count:,} {what}"
+
+
+def _seconds(seconds: float | None, what: str) -> str | None:
+    return None if seconds is None else f"{duration(seconds)} {what}"
+
+
+def _joined(*parts: str | None) -> str:
+    return ", ".join(part for part in parts if part is not None)
