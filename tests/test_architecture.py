@@ -346,6 +346,7 @@ FORK_SAFE = {
     "process/forks.py": {"weakref.finalize"},
     "journal/locks.py": {"threading.RLock"},
     "journal/_connections.py": {"atexit.register"},
+    "recorder/_task_recorder.py": {"atexit.register"},  # it compares the process's id
     "tracing/_setup.py": {"atexit.register"},  # a fork appends its own telemetry, and forgets its parent's
 }
 FORK_UNSAFE = {

@@ -138,6 +138,51 @@ def test_exporting_log_records_runs_none_of_the_author_s_code_again(otlp: OtlpRe
     assert bodies[5:] == []
 
 
+RECORDED = """
+from dkist_processing_core.recorder import reading, region, writing
+recorder = region.create(None)
+writing.begin(recorder.descriptor)
+{program}
+print("recorded", json.dumps(reading.read(recorder).log))
+"""
+
+
+def log_recorded(program: str) -> tuple[str, list[str]]:
+    """
+    Run a program beside a recorder, and return its output and the texts of the log records in the recorder.
+    """
+    done = run_python(RECORDED.replace("{program}", f"import json\n{program}"), {})
+    assert done.returncode == 0, done.stderr
+    output, _, recorded = done.stdout.rpartition("recorded ")
+    return output, [line.partition(": ")[2] or line for line in json.loads(recorded).splitlines()]
+
+
+def test_recording_log_records_runs_none_of_the_author_s_code_again() -> None:
+    """
+    A record is recorded once, as the handlers have shown it.
+    """
+    plain = run_python(COUNTED, {})
+
+    output, recorded = log_recorded(COUNTED)
+
+    assert output == plain.stdout
+    assert recorded[:4] == ["formed value 2", "plain value 4", "said once", "scrubbed ***"]
+    assert recorded[4:6] == ["with an error", "Traceback (most recent call last):"]
+
+
+def test_what_the_author_s_logging_raises_is_the_same_with_a_recorder() -> None:
+    """
+    A value that no handler formats is not formatted for the recorder either.
+    """
+    plain = run_python(RAISES.replace("SystemExit", "OSError"), {})
+
+    output, recorded = log_recorded(RAISES.replace('raise SystemExit("of the value")', "print('formatted')"))
+
+    assert output == plain.stdout
+    assert recorded[:2] == ["%s", "shown %s"]
+    assert "no hash" in recorded
+
+
 RAISES = """
 import logging
 from dkist_processing_core import TaskBase

@@ -17,13 +17,16 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind
 
 from dkist_processing_core import budget
 from dkist_processing_core.attempt._facts import processor_seconds
+from dkist_processing_core.attempt.progress import text_of
 from dkist_processing_core.attempt.report_pipe import ReportPipe
 from dkist_processing_core.budget import Allowance
 from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
 from dkist_processing_core.events import Cause, TaskEnd, TaskFailed
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.identity.trace_context import derived_trace_id
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TaskTermination
+from dkist_processing_core.recorder import writing
 from dkist_processing_core.settings.origin import handed_variables
 from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Telemetry, derived_span, run_parent, sampled
@@ -63,6 +66,12 @@ class Mode(Protocol):
 
     def await_start(self) -> None:
         """Wait a moment for the start in the journal, so that a progress does not come before it."""
+
+    def record_phase(self, name: str | None) -> None:
+        """Record the phase that the task has entered, None between two, for a launcher if the task is killed."""
+
+    def record_progress(self, facts: dict[str, Any]) -> None:
+        """Record the progress in the same way; `facts` are fields of `TaskProgressed`."""
 
     def ignore_termination(self) -> None:
         """Ignore termination requests from now on: the task has ended."""
@@ -132,6 +141,12 @@ class CalledMode:
     def await_start(self) -> None:
         """Return at once: this process has reported the start."""
 
+    def record_phase(self, name: str | None) -> None:
+        """Do nothing: no launcher reads it."""
+
+    def record_progress(self, facts: dict[str, Any]) -> None:
+        """Do nothing, as above."""
+
     def ignore_termination(self) -> None:
         """Do nothing: the caller handles signals."""
 
@@ -195,6 +210,15 @@ class LaunchedMode:
     def await_start(self) -> None:
         """Wait until the launcher has reported the start, or until a short time limit: the task has work to do."""
         self._pipe.await_start(budget.START_SECONDS)
+
+    def record_phase(self, name: str | None) -> None:
+        """Record the phase."""
+        with signals_deferred():
+            writing.record_phase(name)
+
+    def record_progress(self, facts: dict[str, Any]) -> None:
+        """Record the progress as a text, such as `3 of 12 frame: note`."""
+        writing.record_progress(redact(text_of(facts), also=self._secrets))
 
     def ignore_termination(self) -> None:
         """Ignore termination requests from now on."""

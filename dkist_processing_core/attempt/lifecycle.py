@@ -234,12 +234,14 @@ class Lifecycle:
         began = time.monotonic()
         self._phase = name
         try:
+            self._mode.record_phase(name)
             span = functools.partial(self._telemetry.span, semconv.PHASE_SPANS[name])
             with context_errors_logged(span, "the phase is not traced", self._secrets):
                 yield
         finally:
             self._phases[name] = time.monotonic() - began
         self._phase = None
+        self._mode.record_phase(None)
 
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
         """
@@ -251,6 +253,8 @@ class Lifecycle:
         with signals_deferred():
             # Converted to built-in types now: the last report is published at the end, when an exception may be active.
             facts = {"done": plain(done), "total": plain(total), "unit": plain(unit), "note": plain(note)}
+            with self._errors_logged("a progress is not recorded"):
+                self._mode.record_progress(facts)
             with self._errors_logged("a progress is not published"):
                 sequence = self._progress.admit(facts, PROGRESS_SECONDS)
                 if sequence is not None:

@@ -41,6 +41,12 @@ def problem_of(facts: dict[str, Any]) -> str | None:
     return None
 
 
+def text_of(facts: dict[str, Any]) -> str:
+    """Return the arguments of a report as a text, such as `3 of 12 frame: note`."""
+    before = {"done": "", "total": " of ", "unit": " ", "note": ": "}
+    return "".join(f"{before[name]}{value}" for name, value in facts.items() if value is not None)
+
+
 class Progress:
     """
     The reports of one attempt, from any thread of its process and from the forks of that process.

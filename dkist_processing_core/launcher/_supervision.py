@@ -10,6 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from dkist_processing_core.identity import PREFIX
 from dkist_processing_core.launcher._process import Pipes, TaskProcess, processor_seconds_of
 from dkist_processing_core.launcher._sampling import Sampler
 from dkist_processing_core.launcher._task_log import errors_logged
@@ -19,6 +20,10 @@ from dkist_processing_core.launcher.task_variables import task_environ
 from dkist_processing_core.launcher.termination_requests import GRACE_SECONDS, TerminationRequests
 from dkist_processing_core.process.exit_status import has_ended
 from dkist_processing_core.process.exit_status import take as wait_for_status
+from dkist_processing_core.recorder import layout
+from dkist_processing_core.recorder.reading import Recording, read
+from dkist_processing_core.recorder.region import create
+from dkist_processing_core.settings.origin import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from dkist_processing_core.launcher._task_environment import TaskEnvironment
     from dkist_processing_core.launcher._verdict import Verdict
     from dkist_processing_core.launcher.assignment import Assignment
+    from dkist_processing_core.recorder.region import Region
 
 _LOOK_SECONDS = 0.1
 # Airflow waits 5 s, and the end must be in the journal before the group is killed.
@@ -58,6 +64,9 @@ class Supervision:
         self._reports = reports
         self._sampler: Sampler | None = None
         self._is_announcing = False
+        self._recording = Recording()
+        self.recorder: Region | None = None
+        """The memory in which the task records what it does, while the process runs; None if none could be made."""
         self.process: TaskProcess | None = None
         """The process; None if it could not be started."""
         self.start_id = ""
@@ -93,6 +102,7 @@ class Supervision:
                 self._is_announcing = True
                 with errors_logged():
                     self._announce(process)
+        ended = time.monotonic()
         with errors_logged():
             if self._sampler is not None:
                 self._sampler.close()
@@ -105,6 +115,8 @@ class Supervision:
             self._requests.conclude()
         with errors_logged():
             process.listen()
+        with errors_logged():
+            self._close_recorder(ended)
         end = process.end()
         with errors_logged():
             process.close()
@@ -129,6 +141,7 @@ class Supervision:
         pipes = Pipes()
         self.start_id = os.urandom(8).hex()
         began = time.monotonic()
+        recorder_fd = self._lend_recorder()
         environ = task_environ(
             os.environ,
             self._assignment,
@@ -136,14 +149,50 @@ class Supervision:
             report_fd=pipes.report_fd,
             started_fd=pipes.started_fd,
             start_id=self.start_id,
+            recorder_fd=recorder_fd,
             process_began=began,
             carrier=carrier,
         )
         try:
-            return TaskProcess.start([self._environment.python, *flags], environ, pipes, inherits, began)
+            if recorder_fd is not None:
+                inherits.append(recorder_fd)
+            process = TaskProcess.start([self._environment.python, *flags], environ, pipes, inherits, began)
         except OSError:
             pipes.close()
+            with errors_logged():
+                self._close_recorder(began)
             raise
+        with errors_logged():
+            self._identify(process.pid)
+        return process
+
+    def _lend_recorder(self) -> int | None:
+        """Return the descriptor of a new recorder; None if there is none."""
+        with errors_logged():
+            self.recorder = create(_state_folder())
+            return None if self.recorder is None else self.recorder.descriptor
+        return None
+
+    def _identify(self, pid: int) -> None:
+        if self.recorder is not None and self.recorder.descriptor is not None:
+            os.set_inheritable(self.recorder.descriptor, False)  # noqa: FBT003 - the standard library's signature
+            attempt = self._assignment.attempt
+            identity = {"run_id": attempt.run.run_id, "task": attempt.task_name, "attempt": attempt.attempt, "pid": pid}
+            self.recorder.write(layout.IDENTITY, json.dumps(identity).encode())
+
+    def _close_recorder(self, ended: float) -> None:
+        """Keep what the task has recorded until its end, in the time of `time.monotonic`."""
+        if self.recorder is not None:
+            recorder, self.recorder = self.recorder, None
+            try:
+                self._recording = read(recorder, ended)
+            finally:
+                recorder.close()
+
+    @property
+    def recording(self) -> Recording:
+        """What the task has recorded so far; the ages refer to the present, and then to the end of the process."""
+        return self._recording if self.recorder is None else read(self.recorder)
 
     def _announce(self, process: TaskProcess) -> None:
         """Report the end of a task that is still running after a termination request, before it is killed."""
@@ -191,6 +240,16 @@ def bare_end(process: TaskProcess) -> ProcessEnd:
         duration_seconds=time.monotonic() - process.began,
         reports=process.reports(),
     )
+
+
+def _state_folder() -> str | None:
+    """Return the folder of the journals if it exists; only a recorder that cannot be in memory needs it."""
+    origin = Origin.of_process()
+    try:
+        folder = origin.absolute(origin.named(f"{PREFIX}STATE_DIR") or "~/.local/state/dkist-processing-core")
+    except LookupError:
+        return None
+    return folder if os.path.isdir(folder) else None  # noqa: PTH112 - pathlib costs its import
 
 
 def _has_ended(process: TaskProcess) -> bool:

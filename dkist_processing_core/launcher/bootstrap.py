@@ -41,7 +41,9 @@ import importlib, importlib.machinery, importlib.util, json, logging, os, re, sy
 process, report_fd = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
 pipe = os.fstat(int(report_fd)) if report_fd else None
 handed_over = os.environ.get("DKIST_CORE_ORIGIN")
-redaction, shown_stack = (os.environ.pop("DKIST_CORE_" + name, "") for name in ("REDACTION", "SHOWN_STACK"))
+redaction, shown_stack, recorder_fd = (
+    os.environ.pop("DKIST_CORE_" + name, "") for name in ("REDACTION", "SHOWN_STACK", "RECORDER_FD")
+)
 
 def report(**facts):
     if report_fd and os.getpid() == process:
@@ -110,6 +112,15 @@ try:
         importlib.import_module("dkist_processing_core.logs.of_task").begin(logging.lastResort)
     except Exception:
         pass
+    if recorder_fd:
+        try:
+            importlib.import_module("dkist_processing_core.recorder.writing").begin(int(recorder_fd))
+        except Exception:
+            # An older release has no recorder.
+            try:
+                os.close(int(recorder_fd))
+            except OSError:
+                pass
     if file:
         loader = importlib.machinery.SourceFileLoader(module_name, file)
         module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))

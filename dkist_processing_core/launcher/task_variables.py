@@ -23,6 +23,7 @@ from dkist_processing_core.launcher.assignment import (
     Assignment,
 )
 from dkist_processing_core.launcher.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH, variables
+from dkist_processing_core.recorder.region import VARIABLE as RECORDER_FD
 from dkist_processing_core.settings import origin
 
 # The engine's settings, connections and variables, under all the names under which Airflow and Celery read them.
@@ -45,6 +46,7 @@ _LAUNCHERS = frozenset(
             DELIVERED,
             ENGINE_FD,
             RECORD_FD,
+            RECORDER_FD,
             f"{PREFIX}PYTHON",
         ),
         origin.VARIABLE,
@@ -67,6 +69,7 @@ def task_environ(
     report_fd: int,
     started_fd: int,
     start_id: str,
+    recorder_fd: int | None = None,
     process_began: float | None = None,
     carrier: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
@@ -80,6 +83,7 @@ def task_environ(
         report_fd: The descriptor on which the task reports.
         started_fd: The descriptor on which the task receives notices.
         start_id: The id by which the task notes its end on this host.
+        recorder_fd: The descriptor of the memory in which the task records what it does; None without a recorder.
         process_began: When the process is started, in the time of `time.monotonic`.
         carrier: The context of the attempt's span, as variables. None if that span is not created yet; it will
             have the ids that are derived from the attempt.
@@ -105,5 +109,6 @@ def task_environ(
         | origin.Origin.of_process().to_environ()
         | dict(carrier)
         | {"PYTHONUNBUFFERED": "1"}
+        | ({} if recorder_fd is None else {RECORDER_FD: str(recorder_fd)})
         | variables()
     )

@@ -85,8 +85,3 @@ def _top_frame(stack: str | None) -> str | None:
 def _json(region: Region, section: Section) -> dict[str, Any]:
     value = region.read(section)
     return {} if value is None else json.loads(value.content)
-
-
-def samples_of(region: Region) -> dict[str, Any]:
-    """Return what the launcher has measured so far; empty if it has measured nothing."""
-    return _json(region, layout.SAMPLES)

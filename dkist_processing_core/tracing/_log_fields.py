@@ -7,8 +7,8 @@ Not here: the names of the fields (logs.fields), and the export of records (_log
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from dkist_processing_core.logs.capture import replace_method
 from dkist_processing_core.logs.fields import trace_fields
 from dkist_processing_core.process import forks
 from dkist_processing_core.tracing._scope import current_scope
@@ -65,15 +65,3 @@ def _identify(record: logging.LogRecord) -> None:
     for fields in (scope.fields, trace_fields(span.trace_id, span.span_id) if span.is_valid else {}):
         for name, value in fields.items():
             own.setdefault(name, value)
-
-
-def replace_method(owner: type, name: str, function: Callable[..., Any]) -> Callable[[], None]:
-    """Replace a method, and return a function that restores it, unless the author has replaced it since."""
-    before = getattr(owner, name)
-    setattr(owner, name, function)
-
-    def restore() -> None:
-        if vars(owner).get(name) is function:
-            setattr(owner, name, before)
-
-    return restore
