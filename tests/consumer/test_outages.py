@@ -10,8 +10,10 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pika
@@ -23,6 +25,7 @@ from dkist_processing_core.bus import ReceivedMessage, open_bus
 from dkist_processing_core.bus.interface import MOST_AHEAD
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.consumer.measures import Measures
+from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalVersionError
@@ -177,6 +180,31 @@ def test_a_database_that_is_killed_and_started_again_loses_nothing(
     assert warning.endswith("the consumer tries again, and no event is lost")
     assert effects.url.rpartition("@")[0].rpartition(":")[2] not in caplog.text
     assert sum("can be used again; the consumer continues" in line for line in lines_in(caplog)) == 1
+
+
+def test_a_thread_that_meets_an_outage_after_its_end_begins_no_new_one(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    It still has a connection of before the outage. Its second failure in a row is another outage.
+    """
+    caplog.set_level(logging.INFO)
+    outage = Outage("the inbox")
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        for thread, step in [
+            (first, outage.end),
+            (second, outage.end),
+            (first, partial(outage.begin, OSError("killed"))),
+            (first, outage.end),
+            (second, partial(outage.begin, OSError("an old connection"))),
+            (second, outage.end),
+            (second, partial(outage.begin, OSError("killed again"))),
+        ]:
+            thread.submit(step).result()
+
+    assert [line.partition(";")[0] for line in caplog.messages] == [
+        "killed",
+        "the inbox can be used again",
+        "killed again",
+    ]
 
 
 @pytest.mark.usefixtures("owned")
