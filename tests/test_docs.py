@@ -43,6 +43,8 @@ _VARIES = [
     (re.compile(r"sqlite:/+\S*inbox\.db"), "INBOX"),
     (re.compile(r"\bg[ijq][0-9a-f]{8}\b"), "GROUP"),
     (re.compile(r"python:3\.\d+"), "python:3.N"),
+    # Whether a timeline has room for it depends on the durations.
+    (re.compile(r" +[▁▂▃▄▅▆▇█]+ \d+ [KM]B"), ""),
     (re.compile(r"pid \d+|on [\w.-]+, |\d+ MB|\d{4}-\d\d-\d\d"), "VARIES"),
     (re.compile(r"[━─╸╺╼╾░╰┴·]+"), ""),
     (re.compile(r"(?m)^ *0 .*$"), "AXIS"),

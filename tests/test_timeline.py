@@ -41,6 +41,7 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.runs import RunState, RunView
 from dkist_processing_core.runs.as_json import run_json
+from dkist_processing_core.testing import SampleRun, run_with_killed_attempt, run_with_retry
 from dkist_processing_core.text import duration
 from tests.facts import NOON, failed, finished, make, progressed, sampled, started
 from tests.strategies import events, reports
@@ -735,3 +736,31 @@ def test_a_moment_at_the_end_of_the_calendar_is_shown_without_a_zone() -> None:
     last = datetime.max.replace(tzinfo=UTC)
 
     assert local_time(last, "%Y-%m-%d %H:%M", timezone(timedelta(hours=14))) == "9999-12-31 23:59"
+
+
+def test_a_wide_timeline_has_the_memory_of_each_attempt_beside_it() -> None:
+    """Its course if the attempt has ended, and the latest sample if it runs; a narrow one keeps its chart."""
+    run = SampleRun()
+    run.start()
+    run.succeed("ParseL0")
+    run.begin("Calibrate")
+    run.sample("Calibrate")
+    wide, narrow = drawn(*run.events, width=120), drawn(*run.events, width=60)
+    ascii_only = drawn(*run.events, width=120, ascii_only=True)
+
+    assert [line[-9:] for line in wide if line.endswith("MB")] == ["▆█ 184 MB", "n  180 MB"]
+    assert [line[-9:] for line in ascii_only if line.endswith("MB")] == ["*@ 184 MB", "n  180 MB"]
+    assert not any("MB" in line for line in narrow)
+
+
+def test_a_killed_attempt_has_its_last_frames_below_it() -> None:
+    """A task that failed by an exception has none, since it could report its stack itself."""
+    lines = drawn(*run_with_killed_attempt().events, width=80)
+    exception = drawn(*run_with_retry().events, width=80)
+    place = lines.index("    signal SIGKILL")
+
+    assert lines[place + 1 : place + 3] == [
+        "    last at calibrate.py:40 in fit",
+        "    called by calibrate.py:12 in run",
+    ]
+    assert not any("last at" in line for line in exception)

@@ -4,6 +4,7 @@ The texts about an attempt in the drawings of a run: its label, its mark, and wh
 Not here: their places (draw.timeline, draw.run_sheet).
 """
 
+import itertools
 from collections.abc import Iterator
 
 from dkist_processing_core.cli.draw.facts import end_detail
@@ -12,6 +13,8 @@ from dkist_processing_core.cli.draw.words import one_line
 from dkist_processing_core.events import TaskFailed, TaskSkipped
 from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, State, TaskView
 from dkist_processing_core.text import amount
+
+_SHOWN_FRAMES = 3
 
 
 def is_retried(attempt: AttemptView, task: TaskView) -> bool:
@@ -49,6 +52,17 @@ def details_of(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
     for other in attempt.contradictions:
         words = _joined(other.name.partition(".")[2], end_detail(other))
         yield f"! the {other.reported_by} reports: {words}", DISPUTED_STYLE
+
+
+def last_frames_of(attempt: AttemptView) -> Iterator[tuple[str, str]]:
+    """Yield where a task was that could not report its failure itself: its deepest frames, each with its style."""
+    end = attempt.end
+    if not isinstance(end, TaskFailed) or not end.last_stack:
+        return
+    # The first line names the thread; an empty line ends it.
+    frames = [line.strip() for line in itertools.takewhile(str.strip, end.last_stack.splitlines()[1:])]
+    for place, frame in enumerate(frames[:_SHOWN_FRAMES]):
+        yield one_line(f"{'last at' if place == 0 else 'called by'} {frame}"), "dim"
 
 
 def _joined(verb: str, words: str) -> str:

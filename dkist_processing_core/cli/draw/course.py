@@ -12,6 +12,7 @@ from dkist_processing_core.cli.draw.glyphs import Glyphs
 from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.sparkline import sparkline
 from dkist_processing_core.events import Profile
+from dkist_processing_core.runs import AttemptView
 from dkist_processing_core.text import size
 
 MOST_CELLS = 60
@@ -31,9 +32,12 @@ def course(profile: Profile, cells: int, glyphs: Glyphs) -> Iterator[tuple[str, 
             yield "", line
 
 
-def memory_in(profile: Profile, cells: int, glyphs: Glyphs) -> str:
-    """Return the course of the memory alone, in at most as many cells as it has points, with its largest value."""
-    values = [(point[0], float(point[1])) for point in profile]
+def memory_of(attempt: AttemptView, cells: int, glyphs: Glyphs) -> str:
+    """Return the memory of an attempt over its life in at most `cells` cells, with the largest, or else that of now."""
+    if attempt.end is None:
+        resources = None if attempt.sample is None else attempt.sample.resources
+        return "" if resources is None or resources.rss is None else size(resources.rss)
+    values = [(point[0], float(point[1])) for point in attempt.end.profile or ()]
     if not values:
         return ""
     most = max(value for _, value in values)

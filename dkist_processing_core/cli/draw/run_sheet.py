@@ -9,7 +9,7 @@ from datetime import datetime, tzinfo
 
 from rich.text import Text
 
-from dkist_processing_core.cli.draw.attempts import details_of, disputes_of, labels_of, mark_of
+from dkist_processing_core.cli.draw.attempts import details_of, disputes_of, labels_of, last_frames_of, mark_of
 from dkist_processing_core.cli.draw.facts import measured
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
@@ -103,7 +103,7 @@ def _lines(
         ]
         below = [*details_of(attempt, style)]
         if attempt is task.attempts[-1]:
-            below += [*_frames(attempt), *disputes_of(task)]
+            below += [*last_frames_of(attempt), *_frames(attempt), *disputes_of(task)]
         yield Line((mark, style), cells, below)
 
 

@@ -12,8 +12,16 @@ from datetime import datetime, tzinfo
 from rich.cells import cell_len
 from rich.text import Text
 
-from dkist_processing_core.cli.draw.attempts import details_of, disputes_of, is_retried, labels_of, mark_of
+from dkist_processing_core.cli.draw.attempts import (
+    details_of,
+    disputes_of,
+    is_retried,
+    labels_of,
+    last_frames_of,
+    mark_of,
+)
 from dkist_processing_core.cli.draw.bars import axis, bar, strokes_legend
+from dkist_processing_core.cli.draw.course import memory_of
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
 from dkist_processing_core.cli.draw.moments import Moments
@@ -26,7 +34,10 @@ from dkist_processing_core.text.console import folded
 
 MAX_WIDTH = 160
 _LEAST_CHART = 16
+_CHART_BESIDE_MEMORY = 40
 _LEAST_NAME = 8
+_CELLS_OF_MEMORY = 12
+_GAP = "  "
 _SHORTEST_SECONDS = 0.001
 _MESSAGE_LINES = 3
 _DETAIL_INDENT = 4
@@ -64,19 +75,25 @@ def draw_timeline(
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """The widths of name, chart and duration in cells; without enough room, there is no chart."""
+    """The widths of name, chart, duration and memory in cells; without enough room, there is no memory or chart."""
 
     name: int
     chart: int
     duration: int
+    memory: int = 0
 
     @classmethod
-    def within(cls, width: int, names: Sequence[str], durations: Sequence[str]) -> "_Columns":
+    def within(
+        cls, width: int, names: Sequence[str], durations: Sequence[str], memories: Sequence[str] = ()
+    ) -> "_Columns":
         last = max(map(cell_len, durations), default=0)
         # Minus the mark and its space, and a space on each side of the chart.
         room = width - 4 - last
         name = max(_LEAST_NAME, min(max(map(cell_len, names), default=0), room * 2 // 5))
         chart = room - name
+        memory = max(map(cell_len, memories), default=0)
+        if memory and chart - memory - len(_GAP) >= _CHART_BESIDE_MEMORY:
+            return cls(name, chart - memory - len(_GAP), last, memory)
         return cls(name, chart, last) if chart >= _LEAST_CHART else cls(max(1, room), 0, last)
 
 
@@ -91,7 +108,8 @@ class _Tasks:
         names = [name for task in view.tasks for name in labels_of(task)]
         attempts = [attempt for task in view.tasks for attempt in task.attempts]
         self._has_parts = True
-        self._columns = _Columns.within(width, names, list(map(self._duration, attempts)))
+        memories = list(map(self._memory, attempts))
+        self._columns = _Columns.within(width, names, list(map(self._duration, attempts)), memories)
         if not self._columns.chart:
             self._has_parts = False
             self._columns = _Columns.within(width, names, list(map(self._duration, attempts)))
@@ -123,7 +141,7 @@ class _Tasks:
             for name, attempt in zip(labels_of(task), task.attempts, strict=False):
                 mark, style = mark_of(attempt, task, self._glyphs)
                 yield self._row(task, attempt, name, mark, style)
-                for words, detail_style in details_of(attempt, style):
+                for words, detail_style in (*details_of(attempt, style), *last_frames_of(attempt)):
                     yield from self._detail(words, detail_style)
             for words, detail_style in disputes_of(task):
                 yield from self._detail(words, detail_style)
@@ -134,7 +152,9 @@ class _Tasks:
         if columns.chart:
             stretches = self._moments.stretches(task, attempt, self._scale)
             line.append_text(bar(stretches, columns.chart, self._glyphs, style, self._ticks)).append(" ")
-        return line.append(f"{self._duration(attempt):>{columns.duration}}")
+        line.append(f"{self._duration(attempt):>{columns.duration}}")
+        memory = self._memory(attempt) if columns.memory else ""
+        return line.append(f"{_GAP}{memory}", "dim") if memory else line
 
     def _row_without_chart(self, task: TaskView) -> Iterator[Text]:
         """Yield the row of a task without attempts."""
@@ -160,6 +180,9 @@ class _Tasks:
         parts = parts_of_attempt(phases, attempt.preparation_seconds) if self._has_parts else ""
         total = "" if seconds is None else duration(seconds)
         return f"{total} ({parts})" if total and parts else total or parts
+
+    def _memory(self, attempt: AttemptView) -> str:
+        return memory_of(attempt, _CELLS_OF_MEMORY, self._glyphs)
 
     def _detail(self, words: str, style: str) -> Iterator[Text]:
         """Yield a text below a row, on a few lines at most."""
