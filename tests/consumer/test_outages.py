@@ -188,8 +188,9 @@ def test_a_thread_that_meets_an_outage_after_its_end_begins_no_new_one(caplog: p
     """
     caplog.set_level(logging.INFO)
     outage = Outage("the inbox")
+    steps: list[tuple[ThreadPoolExecutor, Callable[[], object]]]
     with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
-        for thread, step in [
+        steps = [
             (first, outage.end),
             (second, outage.end),
             (first, partial(outage.begin, OSError("killed"))),
@@ -197,7 +198,8 @@ def test_a_thread_that_meets_an_outage_after_its_end_begins_no_new_one(caplog: p
             (second, partial(outage.begin, OSError("an old connection"))),
             (second, outage.end),
             (second, partial(outage.begin, OSError("killed again"))),
-        ]:
+        ]
+        for thread, step in steps:
             thread.submit(step).result()
 
     assert [line.partition(";")[0] for line in caplog.messages] == [
