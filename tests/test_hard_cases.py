@@ -132,7 +132,15 @@ def test_a_backlog_on_a_full_disk_is_not_sent_again_and_again(broker: Broker) ->
         with Publisher.open(settings_of(broker)) as publisher:
             wait_until(lambda: books_of(settings_of(broker)).pending == 0)
             del publisher
-        seen = {properties.message_id for _, properties, _ in iter(lambda: channel.basic_get("seen"), (None,) * 3)}
+        seen: set[str] = set()
+
+        def has_all() -> bool:
+            # What the broker has confirmed is in its queues, which may still be a moment behind.
+            got = iter(lambda: channel.basic_get("seen"), (None,) * 3)
+            seen.update(properties.message_id for _, properties, _ in got)
+            return len(seen) >= 340
+
+        wait_until(has_all)
 
     assert done.returncode == 0, done.stderr
     assert count <= 2 * 340
