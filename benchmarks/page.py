@@ -145,7 +145,7 @@ Compared with a process that only imports the libraries that every such package 
 
 The first rows are the process of a no-op task as its launcher starts it, to its end. It exports spans, metrics and log
 records, and its collector is up. A launched process writes them to the journal of telemetry, and the launcher sends
-them, so its row includes the import of gRPC by the launcher. Instrumentors are off: each costs what its library costs.
+them, so its row includes the delivery. Instrumentors are off: each costs what its library costs.
 
 The *exit* is the time from the end of the task's `run` to the end of its last process. With launchers, this includes
 the time that the launcher waits for the collector. It *refuses* if its port is closed. It is *silent* if it accepts a

@@ -17,6 +17,7 @@ from dkist_processing_core import budget
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal.otlp import OtlpBooks, OtlpJournal, otlp_path
 from dkist_processing_core.semconv import EXECUTED
+from dkist_processing_core.text import internal_errors
 from dkist_processing_core.tracing._batches import MOST_ITEMS, MOST_SECONDS
 from dkist_processing_core.tracing._telemetry_journal import MOST_BYTES_IN_MEMORY, TelemetryJournal
 from tests.journalled import (
@@ -231,7 +232,11 @@ from dkist_processing_core import TaskBase
 class Reveals(TaskBase):
     def run(self):
         secret = os.environ["MY_TOKEN"]
+        self.meter.create_counter("requests").add(1, {"urls": [secret], "url": f"http://user:{secret}@host/x"})
+        self.meter.create_histogram("seconds").record(1, {"url": secret})
         with trace.get_tracer("author").start_as_current_span("request") as span:
+            span.update_name(f"request {secret}")
+            span.add_event(f"retry {secret}")
             span.set_attribute("url.full", f"http://user:{secret}@host/x?api_key={secret}")
             trace.get_current_span().record_exception(ValueError(secret))
             raise OSError(f"no answer with {secret}")
@@ -241,16 +246,19 @@ with Reveals(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 """
 
 
-def test_no_secret_of_a_span_is_written_to_the_disk(state_dir: Path, refusing_port: int) -> None:
+def test_no_secret_of_a_span_or_a_metric_is_written_to_the_disk(state_dir: Path, refusing_port: int) -> None:
     """
-    An author's tracer and an instrumentor record exceptions and addresses themselves.
+    An author's tracer, meter and instrumentor record exceptions and addresses themselves.
     """
     done = run_python(REVEALS, {**dead(refusing_port), "MY_TOKEN": "supersecret12345"})
 
     assert done.returncode == 1
-    assert "request" in pending_spans(state_dir)
+    assert "request [redacted]" in pending_spans(state_dir)
     content = b"".join(path.read_bytes() for path in state_dir.glob("otlp-*"))
     assert b"no answer with [redacted]" in content
+    assert b"retry [redacted]" in content
+    assert b"http://[redacted]@host/x" in content
+    assert pending_points(state_dir, "requests") == [1]
     assert b"supersecret12345" not in content
 
 
@@ -511,6 +519,97 @@ def test_beyond_its_bound_of_memory_the_oldest_is_dropped_and_counted(
         kept = [chunk.body[0] for chunk in written.pending("logs", most_bytes=2**30, most_items=10**6)]
     assert kept == list(range(4, requests))
     assert "telemetry is not in its journal (40 of logs): the disk fails" in caplog.text
+
+
+THREADS = """
+import sqlite3, sys, threading, time
+from dkist_processing_core import TaskBase
+from dkist_processing_core.tracing import _setup
+from opentelemetry import trace
+
+class Threads(TaskBase):
+    def run(self):
+        (path,) = _setup._batches
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        tracer, until = trace.get_tracer("author"), time.monotonic() + 1
+
+        def work():
+            while time.monotonic() < until:
+                tracer.start_span("of a thread").end()
+
+        # Threads change places as often as on many processors.
+        sys.setswitchinterval(1e-6)
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        other.execute("ROLLBACK")
+
+with Threads(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+@pytest.mark.once
+def test_threads_may_end_spans_while_the_journal_cannot_be_written_to(state_dir: Path, refusing_port: int) -> None:
+    """
+    Each adds requests while another weighs, appends and drops them: no exception reaches the author's code.
+    """
+    done = run_python(THREADS, dead(refusing_port) | {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1"})
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "of a thread" in pending_spans(state_dir)
+
+
+def test_the_cost_of_a_request_beyond_the_bound_of_memory_does_not_grow_with_their_number() -> None:
+    """
+    The small requests of a long outage are weighed once each: the thread that adds one is that of the author.
+    """
+
+    def open_journal(_: float) -> OtlpJournal:
+        raise JournalError("the disk fails")
+
+    journal, body = TelemetryJournal(open_journal), bytes(400)
+    calls = 0
+
+    def count(_: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "c_call" and argument is len
+
+    for _ in range(MOST_BYTES_IN_MEMORY // len(body)):
+        journal.keep("traces", 1, body)
+    journal.append_pending()
+    for _ in range(1_000):
+        journal.keep("traces", 1, body)
+    sys.setprofile(count)
+    journal.append_pending()
+    sys.setprofile(None)
+
+    assert 0 < calls < 10_000
+
+
+def test_an_error_of_this_package_does_not_reach_the_code_that_ends_a_span(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It is logged once, and the telemetry stays in memory.
+    """
+
+    def open_journal(_: float) -> OtlpJournal:
+        raise JournalError("the disk fails")
+
+    monkeypatch.setattr(internal_errors, "_logged", set())
+    journal = TelemetryJournal(open_journal)
+    journal.keep("traces", 1, None)  # type: ignore[arg-type] # in place of an error
+
+    journal.append_pending()
+    journal.append_pending()
+
+    assert journal.is_pending
+    assert caplog.text.count("telemetry stays in memory: an error of this package") == 1
 
 
 def test_the_documentation_states_the_bounds_of_the_memory() -> None:

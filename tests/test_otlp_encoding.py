@@ -236,14 +236,14 @@ def test_a_link_has_its_trace_state() -> None:
 
 def test_all_texts_of_a_span_that_its_author_writes_are_redacted() -> None:
     """
-    Those in lists, maps and links too; the names of spans and attributes have none.
+    Those in names, lists, maps and links too; the names of attributes have none.
     """
     nested = {"list": ["secret"], "map": {"a": "secret"}, "text": "secret"}
     span = ReadableSpan(
-        "name",
+        "get secret",
         CONTEXT,
         attributes=nested,  # type: ignore[arg-type]
-        events=[Event("event", nested)],  # type: ignore[arg-type]
+        events=[Event("retry of secret", nested)],  # type: ignore[arg-type]
         links=[Link(CONTEXT, nested)],  # type: ignore[arg-type]
         status=Status(StatusCode.ERROR, "secret"),
     )
@@ -251,4 +251,4 @@ def test_all_texts_of_a_span_that_its_author_writes_are_redacted() -> None:
     encoded = spans_request([span], lambda text: text.replace("secret", "[redacted]"))
 
     assert b"secret" not in encoded
-    assert encoded.count(b"[redacted]") == 10
+    assert encoded.count(b"[redacted]") == 12

@@ -51,7 +51,7 @@ def spans_request(spans: Iterable["ReadableSpan"], redact: _Redact) -> bytes:
 
     Args:
         spans: Spans of the SDK that have ended.
-        redact: Redacts a text: an author's tracer and an instrumentor record exceptions and URLs.
+        redact: Redacts a text: an author's tracer and an instrumentor record exceptions and URLs, also in names.
     """
     # By id: a resource's own hash takes longer than the encoding of a span.
     resources: dict[int, Resource] = {}
@@ -92,7 +92,7 @@ def _span(span: "ReadableSpan", redact: _Redact) -> bytes:
             data(2, _span_id(context)),
             text(3, _trace_state(context)),
             data(4, _span_id(span.parent)) if span.parent else b"",
-            text(5, span.name),
+            text(5, redact(span.name)),
             integer(6, span.kind.value + _FIRST_KIND),
             fixed_64(7, span.start_time),
             fixed_64(8, span.end_time),
@@ -111,7 +111,7 @@ def _span(span: "ReadableSpan", redact: _Redact) -> bytes:
 def _event(event: Any, redact: _Redact) -> bytes:
     return (
         fixed_64(1, event.timestamp)
-        + text(2, event.name)
+        + text(2, redact(event.name))
         + attributes(3, event.attributes, redact)
         + integer(4, event.dropped_attributes)
     )

@@ -8,7 +8,7 @@ Not here: the batches (_batches), the encoding (_encoding), and the exporters th
 # ruff: noqa: PLC0415 - the SDK is imported when a provider is created
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -157,8 +157,8 @@ def _limits_of_records() -> "LogRecordLimits | None":
     return LogRecordLimits()
 
 
-def metric_exporter(batches: Batches) -> Any:
-    """Return an exporter that appends metric points."""
+def metric_exporter(batches: Batches, secrets: Collection[str]) -> Any:
+    """Return an exporter that appends metric points; neither `secrets` nor those of their attributes are stored."""
     from opentelemetry.exporter.otlp.proto.common._internal.metrics_encoder import OTLPMetricExporterMixin
     from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
@@ -176,7 +176,9 @@ def metric_exporter(batches: Batches) -> Any:
                 for metric in of_scope.metrics
             )
             if points:
-                batches.journal.keep("metrics", points, encode_metrics(metrics_data).SerializeToString())
+                encoded = encode_metrics(metrics_data)
+                _redact_points(encoded, redactor(also=secrets))
+                batches.journal.keep("metrics", points, encoded.SerializeToString())
                 batches.journal.append_pending()
             return MetricExportResult.SUCCESS
 
@@ -187,3 +189,22 @@ def metric_exporter(batches: Batches) -> Any:
             pass
 
     return JournallingExporter()
+
+
+def _redact_points(request: Any, redact: Callable[[str], str]) -> None:
+    """Redact the texts in the attributes of a request of metrics, which an author's instruments give."""
+    metrics = (each for of in request.resource_metrics for scope in of.scope_metrics for each in scope.metrics)
+    for metric in metrics:
+        for point in getattr(metric, metric.WhichOneof("data")).data_points:
+            for pairs in (point.attributes, *(each.filtered_attributes for each in point.exemplars)):
+                for pair in pairs:
+                    _redact_value(pair.value, redact)
+
+
+def _redact_value(value: Any, redact: Callable[[str], str]) -> None:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        value.string_value = redact(value.string_value)
+    elif kind == "array_value":
+        for each in value.array_value.values:
+            _redact_value(each, redact)

@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from dkist_processing_core.otlp.destination import Signal, endpoint_of, is_plain, protocol_of
-from dkist_processing_core.otlp.grpc_threads import check_threads_for_grpc
 from dkist_processing_core.otlp.options import url_of
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.tracing._grpc_threads import check_threads_for_grpc
 
 _CLASSES = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}
 _MODULES = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}

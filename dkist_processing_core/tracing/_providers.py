@@ -75,7 +75,7 @@ def meter_provider(settings: Settings, exporters: list[str], batches: Batches | 
         _reader(
             _exporting.metric_exporter(settings, exporter)
             if batches is None or exporter == "console"
-            else _journalling.metric_exporter(batches)
+            else _journalling.metric_exporter(batches, secrets_in(settings))
         )
         for exporter in exporters
     ]

@@ -22,6 +22,7 @@ from dkist_processing_core.otlp import Signal
 from dkist_processing_core.process import forks
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.uninstrumented import uninstrumented
+from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 MOST_BYTES_IN_MEMORY = 16 * 1024**2
 """How many bytes of encoded telemetry are kept in memory while the journal cannot be written to."""
@@ -45,7 +46,11 @@ class TelemetryJournal:
         """
         self._open_journal = open_journal
         self._journal: OtlpJournal | None = None
+        # Other threads add to these two without the lock, so neither is iterated over, only copied.
         self._requests: deque[_Request] = deque()
+        self._drops: deque[tuple[Signal, int, str | None]] = deque()
+        # How many of the oldest requests are weighed, and how many bytes these have.
+        self._weighed = self._weight = 0
         # The lock is reentrant and no Python code: a signal handler may interrupt the thread that holds it.
         self._lock = threading.RLock()
         self._of_thread = threading.local()
@@ -64,7 +69,8 @@ class TelemetryJournal:
         self._lock = threading.RLock()
         self._of_thread = threading.local()
         self._journal = None
-        self._requests = deque()
+        self._requests, self._drops = deque(), deque()
+        self._weighed = self._weight = 0
         self._dropped, self._unreported = {}, {}
 
     def open(self, patience: float) -> None:
@@ -103,10 +109,8 @@ class TelemetryJournal:
         self._requests.append((signal, items, body))
 
     def drop(self, signal: Signal, items: int, reason: str | None) -> None:
-        """Count items as dropped, and keep the reason for the warning at the end."""
-        for counts in (self._dropped, self._unreported):
-            counts[signal] = counts.get(signal, 0) + items
-        self._reason_of_drop = reason or self._reason_of_drop
+        """Have the next `append_pending` count items as dropped, with a reason for the warning; one atomic step."""
+        self._drops.append((signal, items, reason))
 
     def append_of_fork(self) -> None:
         """
@@ -132,6 +136,8 @@ class TelemetryJournal:
         """
         Append the requests in memory; they stay there while another process holds the journal, or the disk is full.
 
+        An error of this package is logged: the caller is the author's code, which ends a span.
+
         A signal handler that has interrupted a use of a journal appends nothing: it must not wait for the call that it
         has interrupted. The next call does it.
 
@@ -149,25 +155,57 @@ class TelemetryJournal:
             # at the exit is in the journal.
             return
         self._of_thread.is_busy = True
+        warning: str | None = None
+        failure: Exception | None = None
         try:
             # Not interrupted by the author's handlers: a request that was appended must not be appended again.
             with uninstrumented(), signals_deferred(), self._lock:
-                if is_last and self._journal is not None:
-                    self._journal.limit_waits(patience)
-                # Always before telemetry is dropped.
-                if is_last or time.monotonic() >= self._retries_at or not self._is_within_limit:
-                    self._append_all(patience)
-                self._limit_memory()
-                if is_last:
-                    self.begin_waits()
+                try:
+                    self._append_and_limit(patience, is_last=is_last)
+                    if is_last:
+                        self.begin_waits()
+                        warning = self._warning()
+                except Exception as error:  # noqa: BLE001 - an error of this package costs telemetry only
+                    failure = error
         finally:
             self._of_thread.is_busy = False
-        if is_last:
-            self._report()
+        # Without the lock, for which another thread's log handler may wait.
+        if failure is not None:
+            log_internal_error_once("telemetry stays in memory", failure)
+        if warning is not None:
+            logger.warning("%s", warning)
 
-    @property
+    def _append_and_limit(self, patience: float, *, is_last: bool) -> None:
+        if is_last and self._journal is not None:
+            self._journal.limit_waits(patience)
+        self._count_drops()
+        # Always before telemetry is dropped.
+        if is_last or time.monotonic() >= self._retries_at or not self._is_within_limit():
+            self._append_all(patience)
+        self._limit_memory()
+
+    def _count_drops(self) -> None:
+        """Count what was dropped since the last call."""
+        while self._drops:
+            signal, items, reason = self._drops.popleft()
+            for counts in (self._dropped, self._unreported):
+                counts[signal] = counts.get(signal, 0) + items
+            self._reason_of_drop = reason or self._reason_of_drop
+
     def _is_within_limit(self) -> bool:
-        return sum(len(body) for _, _, body in self._requests) <= MOST_BYTES_IN_MEMORY
+        """Weigh the new requests, and return True if all together are within the limit of the memory."""
+        while self._weighed < len(self._requests):
+            # Fast, since a new request is near the end.
+            self._weight += len(self._requests[self._weighed][2])
+            self._weighed += 1
+        return self._weight <= MOST_BYTES_IN_MEMORY
+
+    def _remove_oldest(self) -> _Request:
+        request = self._requests.popleft()
+        if self._weighed:
+            self._weighed -= 1
+            self._weight -= len(request[2])
+        return request
 
     def _append_all(self, patience: float) -> None:
         """Append the requests in order, until an error."""
@@ -178,39 +216,39 @@ class TelemetryJournal:
                 self._problem = str(error)
                 self._retries_at = time.monotonic() + _RETRY_SECONDS
                 return
-            self._requests.popleft()
+            self._remove_oldest()
         self._problem, self._retries_at = None, 0.0
 
     def _limit_memory(self) -> None:
         """Drop the oldest requests beyond the limit of the memory, and count them."""
-        while not self._is_within_limit:
-            signal, items, _ = self._requests.popleft()
+        while not self._is_within_limit():
+            signal, items, _ = self._remove_oldest()
             self.drop(signal, items, self._problem)
+        self._count_drops()
 
     def _append(self, signal: Signal, items: int, body: bytes, patience: float) -> None:
         """Append one request; open the journal again if it was removed, damaged, or closed by other code."""
         is_open = self._journal is not None
         journal = self._journal or self._open(patience)
         journal.patience = patience
-        dropped = {each: count for each, count in self._dropped.items() if count}
         try:
-            journal.append(signal, items, body, dropped=dropped)
+            journal.append(signal, items, body, dropped=self._dropped)
         except JournalError as error:
             if not is_open or is_busy(error.__cause__):
                 raise
             journal.close()
             self._journal = None
-            self._open(patience).append(signal, items, body, dropped=dropped)
-        for each, count in dropped.items():
-            # Another thread may have dropped more in between.
-            self._dropped[each] -= count
+            self._open(patience).append(signal, items, body, dropped=self._dropped)
+        self._dropped = {}
 
-    def _report(self) -> None:
-        """Log a warning about telemetry that is lost, and once for each reason if it will be when this process ends."""
+    def _warning(self) -> str | None:
+        """Return a warning about lost telemetry, and once for each reason if it will be lost at this process's end."""
         waiting = dict(self._unreported)
-        for signal, items, _ in self._requests:
+        for signal, items, _ in self._requests.copy():
             waiting[signal] = waiting.get(signal, 0) + items
-        if self._unreported or (waiting and self._problem != self._reported):
-            counts = ", ".join(f"{count} of {signal}" for signal, count in waiting.items())
-            logger.warning("telemetry is not in its journal (%s): %s", counts, self._problem or self._reason_of_drop)
+        is_due = self._unreported or (waiting and self._problem != self._reported)
         self._reported, self._unreported = self._problem, {}
+        if not is_due:
+            return None
+        counts = ", ".join(f"{count} of {signal}" for signal, count in waiting.items())
+        return f"telemetry is not in its journal ({counts}): {self._problem or self._reason_of_drop}"

@@ -1,7 +1,8 @@
 """
-The threads that gRPC needs: it aborts the process if it cannot start them.
+The threads that gRPC's library needs: it aborts the process if it cannot start them.
 
-Not here: the use of gRPC (over_grpc).
+The SDK's own exporter uses the library, where there is no journal of telemetry. Not here: the delivery of a journal,
+which speaks gRPC without it (otlp.over_grpc).
 """
 
 import functools
