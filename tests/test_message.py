@@ -195,6 +195,16 @@ def test_a_secret_at_the_place_of_the_cut_does_not_show() -> None:
     assert b"0123-" not in body
 
 
+def test_a_field_with_a_limit_of_its_own_is_cut_also_in_a_small_event() -> None:
+    """The log of a killed task is a few lines, even if the event has room for more."""
+    sent = to_message(failed("A", message="m", last_log="a line\n" * 2000), EXCHANGE, blank=str)
+
+    event = decode(sent.body)
+    assert isinstance(event, TaskFailed)
+    assert len(event.last_log or "") == 8192
+    assert (event.message, event.truncated) == ("m", True)
+
+
 def test_names_are_not_redacted() -> None:
     """A task that is named like a password keeps its name, which is part of its identity."""
     with pytest.MonkeyPatch.context() as patch:

@@ -40,6 +40,8 @@ class Form:
     times: tuple[str, ...]
     converted: tuple[str, ...]
     """The fields whose value may be given as one of another class, such as the text of an enumeration's member."""
+    structs: Mapping[str, type[msgspec.Struct]]
+    """The fields that hold an object with fields of its own, each with the class of the object."""
     free_text: tuple[str, ...]
     """The fields with text of people and programs, which is redacted."""
     cuts: tuple[tuple[Cut, str], ...]
@@ -80,6 +82,12 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
         tables=tables,
         times=times,
         converted=tuple(name for name in found if name not in {*texts, *tables, *times}),
+        structs={
+            name: part.cls
+            for name, (parts, _) in found.items()
+            for part in parts
+            if isinstance(part, inspect.StructType)
+        },
         free_text=tuple(name for name, (_, extra) in found.items() if FREE_TEXT in extra),
         # The sort is stable: fields of the same order are shortened as they are declared.
         cuts=tuple(sorted(cuts, key=lambda each: each[0])),
@@ -100,6 +108,11 @@ def check(struct: msgspec.Struct) -> None:
         EventError: A value is unusable.
     """
     form = form_of(type(struct))
+    for name, part in form.structs.items():
+        if type(given := getattr(struct, name)) is dict:
+            # Reporters collect facts by their names in Python, and send some of them as JSON.
+            wire_names = form_of(part).wire_names
+            force_setattr(struct, name, {wire_names.get(key, key): value for key, value in given.items()})
     values = _converted(struct, form)
     if values is None:
         # This is outside of the `except` block: a chained error would show the value, which may be a secret.
