@@ -16,6 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.samples import Sample
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.events import Event
@@ -224,6 +225,31 @@ def test_a_relay_measures_the_answers_of_the_broker(owned: Broker, tmp_path: Pat
     assert getattr(waiting["dkist.core.outbox.pending"], "value", 0) == 3
     assert "dkist.core.outbox.oldest.time" in waiting
     assert (count, oldest, health) == (3, None, b'{"broker": "ok"}\n')
+
+
+def test_each_relay_of_a_host_reports_what_itself_delivers() -> None:
+    """
+    A backend adds up both. The age of the oldest message is seen in an outbox that no relay delivers, too.
+    """
+    collector = {"otel_exporter_otlp_endpoint": "http://127.0.0.1:4317"}
+    one, other, left = (
+        DKISTProcessingCoreConfiguration(
+            mesh_config={"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": port}}, **more
+        )
+        for port, more in ((1, collector), (2, {**collector, "otel_sdk_disabled": True}), (3, {}))
+    )
+    for settings, names in ((one, "A"), (other, "AB"), (left, "ABC")):
+        with Publisher(AmqpBus(settings), delivers=False) as publisher:
+            publisher.publish(*(started(name) for name in names))
+    append(one, "traces", "a")
+
+    values: dict[str, list[float]] = {}
+    for each in (*measurements_of(one), *measurements_of(other)):
+        values.setdefault(each.metric.name, []).extend(getattr(value, "value", 0) for value in each.values)
+
+    assert values["dkist.core.outbox.published"] == values["dkist.core.outbox.pending"] == [1, 2]
+    assert sum(values["dkist.core.telemetry.pending"]) == 1
+    assert len(values["dkist.core.outbox.oldest.time"]) == 2 * 3
 
 
 def health_at(address: str) -> tuple[int, dict[str, str]]:

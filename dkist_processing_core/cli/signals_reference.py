@@ -43,7 +43,7 @@ attribute that does not apply to a value is left out. No attribute identifies a 
 _SERVED_BY = (
     ("`collect`, from its store of runs", declarations.OF_ATTEMPTS),
     ("consumers: `consume` and `collect`", declarations.OF_CONSUMERS),
-    ("`outbox relay`, for each outbox and each journal of telemetry on its host", declarations.OF_RELAY),
+    ("`outbox relay`, for its outbox and the journal of telemetry that it delivers", declarations.OF_RELAY),
 )
 _COUNTED = ", ".join(f"`{name}`" for name in (*IDENTITY, *NOMAD))
 _OF_TASKS = f"""

@@ -197,7 +197,8 @@ OUTBOX_OLDEST = Metric(
     "dkist.core.outbox.oldest.time",
     Kind.GAUGE,
     "s",
-    "The time since which the oldest message is pending, in seconds since 1970; left out if none is.",
+    "The time since which the oldest message is pending, in seconds since 1970, for each outbox of the host, also for "
+    "one that no relay delivers; left out if none is.",
     _OF_OUTBOX,
 )
 SENT_MESSAGES = Metric(
@@ -248,4 +249,4 @@ OF_RELAY = (
     TELEMETRY_REFUSED,
     TELEMETRY_DROPPED,
 )
-"""What `outbox relay` serves, of each outbox and each journal of telemetry on its host."""
+"""What `outbox relay` serves, of its outbox and of the journal of telemetry that it delivers."""

@@ -1,7 +1,10 @@
 """
-The metrics of what the processes of this host leave to a relay: messages for brokers, and telemetry.
+The metrics of what the processes of this host leave to a relay: messages for its broker, and telemetry.
 
-Not here: the measures of sending (delivery.send_measures), and serving the metrics (metrics.serving).
+A host may have several relays, for several brokers. A backend adds up the values of all of them, so each relay reports
+what itself delivers. The age of the oldest message is no such value: it is reported for every outbox, so an outbox that
+no relay delivers is seen too. Not here: the measures of sending (delivery.send_measures), and serving the metrics
+(metrics.serving).
 """
 
 from collections import defaultdict
@@ -10,6 +13,7 @@ from collections.abc import Iterator
 from dkist_processing_core import semconv
 from dkist_processing_core.metrics import declarations
 from dkist_processing_core.metrics.measurement import Measurement, Metric, Number
+from dkist_processing_core.otlp import exports_telemetry
 from dkist_processing_core.outbox._state import OutboxState, outboxes
 from dkist_processing_core.outbox._telemetry import telemetry_journals
 from dkist_processing_core.settings.interface import Settings
@@ -17,9 +21,9 @@ from dkist_processing_core.settings.interface import Settings
 
 def measurements_of(settings: Settings) -> list[Measurement]:
     """
-    Return what waits in each outbox and each journal of telemetry of this host, and their books.
+    Return what waits for a relay with these settings, the books of it, and the age of each outbox of this host.
 
-    One that cannot be read is left out.
+    A journal that cannot be read is left out.
 
     Raises:
         JournalError: The folder cannot be read.
@@ -28,9 +32,12 @@ def measurements_of(settings: Settings) -> list[Measurement]:
     for state in outboxes(settings):
         if not state.is_embedded:
             attributes = _attributes_of(state)
-            for metric, value in _values_of(state):
+            if state.oldest is not None:
+                values[declarations.OUTBOX_OLDEST].append(Number(state.oldest, attributes))
+            for metric, value in _values_of(state) if state.is_current else ():
                 values[metric].append(Number(float(value), attributes))
-    for journal in telemetry_journals(settings):
+    delivered = [each for each in telemetry_journals(settings) if each.is_current and exports_telemetry(settings)]
+    for journal in delivered:
         for signal, books in (journal.books or {}).items():
             attributes = {semconv.OUTBOX: journal.path.stem.partition("-")[2], semconv.SIGNAL: signal}
             for metric, count in (
@@ -51,8 +58,6 @@ def _values_of(state: OutboxState) -> Iterator[tuple[Metric, float]]:
         yield declarations.OUTBOX_SET_ASIDE, books.set_aside
     if books is not None or state.spares:
         yield declarations.OUTBOX_PENDING, state.waiting
-    if state.oldest is not None:
-        yield declarations.OUTBOX_OLDEST, state.oldest
 
 
 def _attributes_of(state: OutboxState) -> dict[str, str]:
