@@ -147,6 +147,19 @@ def test_a_task_of_a_run_is_shown_with_all_that_is_known(now: datetime) -> None:
     )
 
 
+def test_the_usage_of_tasks_and_queues_is_one_command(now: datetime) -> None:
+    """It has the killed attempt; without an attempt it is one line."""
+    publish(*past_and_present(now))
+    usage = in_json("usage", "--since", "1d")
+    (polcal,) = [task for task in usage["tasks"] if task["taskName"] == "Polcal"]
+
+    assert (polcal["attempts"], polcal["killed"], polcal["outOfMemory"]) == (1, 1, 1)
+    assert polcal["memoryLargest"] == 61_000_000_000
+    assert [(each["queue"], each["spareMemory"]) for each in usage["queues"]] == [(None, None), ("default", None)]
+    assert "without a queue: the memory should not shrink, since 1 attempt ran out of it" in answer("usage")
+    assert answer("usage", "--workflow", "none") == "no attempt in this choice\n"
+
+
 def test_a_run_of_which_no_start_was_reported_has_none(now: datetime) -> None:
     """Its first report is a time before which it began, in a list, in its sheet and in JSON."""
     publish(*past_and_present(now), finished("A", run_id="late__12345678", time=now))
@@ -264,7 +277,7 @@ def test_a_look_at_the_store_does_not_migrate_it(state_dir: Path) -> None:
     engine = create_engine(f"sqlite:///{state_dir}/inbox.db")
     with engine.begin() as connection:
         upgrade(connection, "earlier", "0004")
-    looks = ("runs list", "runs show 8bf54b12", "top", "failures", "failures 5f0a", "collect --dump")
+    looks = ("runs list", "runs show 8bf54b12", "top", "failures", "failures 5f0a", "usage", "collect --dump")
     found = [CliRunner().invoke(app, each.split()) for each in looks]
     with engine.connect() as connection:
         version = text(f"SELECT version_num FROM {VERSION_TABLE}")
@@ -295,7 +308,7 @@ def test_without_the_extra_each_command_states_what_to_install() -> None:
 import sys; sys.modules["sqlalchemy"] = None
 from typer.testing import CliRunner
 from dkist_processing_core.cli import app
-for words in ("runs list", "runs show 8bf54b12", "top", "failures", "failures 5f0a", "collect"):
+for words in ("runs list", "runs show 8bf54b12", "top", "failures", "failures 5f0a", "usage", "collect"):
     ended = CliRunner().invoke(app, words.split())
     print(ended.exit_code, ended.stderr, end="")
 """
@@ -306,7 +319,7 @@ for words in ("runs list", "runs show 8bf54b12", "top", "failures", "failures 5f
         "1 error: the store of runs is read and kept with the extra 'consumer', and there is no module 'sqlalchemy' "
         "here; install it with pip install 'dkist-processing-core[consumer]'"
     )
-    assert ended.stdout.splitlines() == [sentence] * 6
+    assert ended.stdout.splitlines() == [sentence] * 7
 
 
 def many(count: int) -> list[Event]:

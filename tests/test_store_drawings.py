@@ -3,9 +3,10 @@ The tables of `dkist-core runs`, `top` and `failures` in narrow and wide termina
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, timedelta
 from functools import cache, partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,17 +20,21 @@ from dkist_processing_core.cli.draw.glyphs import UNICODE
 from dkist_processing_core.cli.draw.run_sheet import draw_run
 from dkist_processing_core.cli.draw.run_table import draw_runs, summary
 from dkist_processing_core.cli.draw.table import Column, Line, draw_table
+from dkist_processing_core.cli.draw.task_sheet import draw_task
+from dkist_processing_core.cli.draw.timeline import draw_timeline
+from dkist_processing_core.cli.draw.usage_table import draw_usage
 from dkist_processing_core.cli.store.next_steps import next_steps
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.runs import State, kept_reports, run_view
+from dkist_processing_core.testing import run_that_succeeds, run_with_killed_attempt
 from tests.facts import NOON, finished
 from tests.generated import generated_by
 from tests.running import ROOT
 from tests.stored import ENDED, ended_run, running_run
 from tests.test_store import NOW, YESTERDAY, empty, fill
 
-_Draw = Callable[..., Iterator[Text]]
+_Draw = Callable[..., Iterable[Text]]
 
 
 @cache
@@ -50,6 +55,11 @@ def drawings() -> dict[str, _Draw]:
         number = questions.run_number(ENDED)
         assert number is not None
         reports = questions.reports(number)
+    with empty() as store, store.begin() as connection:
+        killed = run_with_killed_attempt()
+        fill(connection, [[*run_that_succeeds(run_id="1").events, *killed.events]])
+        usage = Questions(connection).usages(Choice())
+    of_killed = run_view(killed.events)
     view = run_view(kept_reports(reports))
     return {
         "list": partial(draw_runs, runs, short_id=short_id, now=NOW, zone=UTC),
@@ -57,13 +67,24 @@ def drawings() -> dict[str, _Draw]:
         "top": partial(draw_attempts, attempts, short_id=short_id, now=NOW),
         "silent": partial(draw_attempts, silent, short_id=short_id, now=NOW),
         "failures": partial(draw_failures, families, short_id=short_id, zone=UTC),
+        "task": partial(
+            draw_task,
+            of_killed,
+            of_killed.tasks[1],
+            killed.events,
+            short_id="20261122T090000",
+            now=killed.clock.now,
+            zone=UTC,
+        ),
+        "timeline": partial(draw_timeline, of_killed, short_id="20261122T090000", now=killed.clock.now, zone=UTC),
+        "usage": partial(draw_usage, *usage),
         "family": lambda **form: draw_family(
             limb, steps=next_steps(limb.family, short_id(ENDED)), short_id=short_id, zone=UTC, **form
         ),
     }
 
 
-def text_of(lines: Iterator[Text]) -> str:
+def text_of(lines: Iterable[Text]) -> str:
     """
     Return lines without their colours.
     """
@@ -206,13 +227,14 @@ def test_any_text_fits_the_width(texts: list[tuple[str, str]], width: int) -> No
     assert max(line.cell_len for line in draw_table(columns, lines, width=width, glyphs=UNICODE)) <= width
 
 
-PAGE = ROOT / "docs" / "how-to" / "operate.md"
+PAGES = {ROOT / "docs" / "how-to" / "operate.md": 6, ROOT / "docs" / "how-to" / "attempts.md": 3}
+"""The pages with drawings, and how many each has."""
 _DRAWN = re.compile(r"(<!-- drawn: (\w+) -->\n```console\n\$ [^\n]*\n)(.*?)(```)", re.DOTALL)
 
 
 def page(text: str) -> str:
     """
-    Return the page for operators with the drawings of this release, as wide as the page shows them.
+    Return a page for operators with the drawings of this release, as wide as the page shows them.
     """
     below = {"list": f"{summary({State.RUNNING: 1, State.FAILED: 2}, 3, since=NOW - timedelta(days=7), zone=UTC)}\n"}
     above = {"top": "3 attempts of 1 run  12:05:00\n", "silent": "1 attempt of 1 run  12:05:00\n"}
@@ -226,15 +248,17 @@ def page(text: str) -> str:
 
 
 @generated_by(".venv/bin/python -m tests.test_store_drawings")
-def test_the_page_for_operators_shows_what_the_commands_draw() -> None:
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_for_operators_shows_what_the_commands_draw(path: Path) -> None:
     """
     Each answer on the page is the drawing of a store with runs of every kind.
     """
-    written = PAGE.read_text()
+    written = path.read_text()
 
-    assert len(_DRAWN.findall(written)) == 6
+    assert len(_DRAWN.findall(written)) == PAGES[path]
     assert written == page(written)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    for each in PAGES:
+        each.write_text(page(each.read_text()))

@@ -26,7 +26,7 @@ from dkist_processing_core.cli.events.commands import events_app
 from dkist_processing_core.cli.outbox.commands import outbox_app
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.runs.commands import run, timeline
-from dkist_processing_core.cli.store.commands import collect, failures, runs_app, top
+from dkist_processing_core.cli.store.commands import collect, failures, runs_app, top, usage
 from dkist_processing_core.cli.topology.commands import topology_app
 from dkist_processing_core.cli.workflows.commands import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
@@ -195,6 +195,7 @@ app.command("consume")(consume)
 app.add_typer(runs_app, name="runs", help="List runs, or show one with all its attempts.")
 app.command("top")(top)
 app.command("failures")(failures)
+app.command("usage")(usage)
 app.command("collect")(collect)
 app.command("doctor")(doctor)
 app.add_typer(events_app, name="events", help="Follow new events on the bus, or list past events.")

@@ -11,6 +11,8 @@ from datetime import datetime
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import State
 
+_WITH_SPARE = 120
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -118,3 +120,49 @@ class WholeFamily:
     """The stack of the exception of the last one."""
     finished_since: int
     """The number of attempts of its tasks that have finished since it occurred last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the attempts of a task, or of all tasks in a queue, have used; None for what was not measured."""
+
+    queue: str | None
+    attempts: int
+    """The number of attempts that began to run, the killed ones counted in."""
+    killed: int
+    """The number of them that were killed, the lost ones counted in: they could not report their end."""
+    out_of_memory: int
+    """The number of them that ran out of memory."""
+    memory_median: int | None
+    memory_largest: int | None
+    """The largest resident memory, in bytes: that of the median attempt, and of all."""
+    memory_limit: int | None
+    """The memory that the control group of the latest attempt may use, in bytes."""
+    cpu_mean: float | None
+    """The processors in use, averaged over the time of the attempts."""
+    cpu_limit: float | None
+    """The processors that the control group of the latest attempt may use."""
+    bytes_read: int | None
+    bytes_written: int | None
+    """The bytes of all attempts together, from and to storage."""
+    workflow_name: str | None = None
+    task_name: str | None = None
+    """None for a queue."""
+
+    @property
+    def enough_memory(self) -> int | None:
+        """
+        The memory that would have been enough for all attempts with a fifth to spare, in bytes.
+
+        None if that is not known: nothing was measured, or an attempt that needed more ran out of memory.
+        """
+        if self.memory_largest is None or self.out_of_memory:
+            return None
+        return self.memory_largest * _WITH_SPARE // 100
+
+    @property
+    def spare_memory(self) -> int | None:
+        """By how much the memory could shrink, in bytes; None if it could not, or if that is not known."""
+        if self.memory_limit is None or self.enough_memory is None or self.enough_memory >= self.memory_limit:
+            return None
+        return self.memory_limit - self.enough_memory

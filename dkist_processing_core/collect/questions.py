@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, and_, case, exists, func, or_, select
 
-from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, WholeFamily
+from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
 from dkist_processing_core.collect.folding import event_in, in_parts
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, REPORTS, RUNS, TASKS
+from dkist_processing_core.collect.usage import usages
 from dkist_processing_core.consumer import matches
 from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.identity import Run
@@ -124,6 +125,10 @@ class Questions:
                 each.workflows[workflow].append(version)
             if task not in each.tasks:
                 each.tasks.append(task)
+
+    def usages(self, choice: Choice) -> tuple[list[Usage], list[Usage]]:
+        """Return what each task of a choice, and each queue of these tasks, has used."""
+        return usages(self._connection, choice)
 
     def families_named(self, beginning: str) -> list[str]:
         """Return the ids of the families that begin with a text, in any case."""

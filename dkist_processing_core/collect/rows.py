@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dkist_processing_core.events import Event, TaskEvent, TaskFailed, TaskSampled, TaskStarted, family_by
+from dkist_processing_core.collect.use import used_by
+from dkist_processing_core.events import (
+    Event,
+    TaskDispatched,
+    TaskEvent,
+    TaskFailed,
+    TaskSampled,
+    TaskStarted,
+    family_by,
+)
 from dkist_processing_core.runs import AttemptView, RunView, State
 
 _Row = dict[str, Any]
@@ -74,6 +83,7 @@ class _Known:
     def __init__(self, reports: Iterable[Event], implausible: tuple[Event, ...], received_at: datetime) -> None:
         self._received_at = received_at
         self._hosts: dict[tuple[str, int | None], str] = {}
+        self._queues: dict[tuple[str, int | None], str] = {}
         self._most: dict[tuple[str, int | None], int] = {}
         self._signs: dict[tuple[str, int | None], datetime] = {}
         for event in reports:
@@ -84,6 +94,8 @@ class _Known:
                 self._most[key] = max(self._most.get(key, 0), event.max_attempts)
             if isinstance(event, TaskStarted | TaskSampled) and event.host is not None:
                 self._hosts[key] = max(self._hosts.get(key, ""), event.host)
+            if isinstance(event, TaskDispatched) and event.queue is not None:
+                self._queues[key] = max(self._queues.get(key, ""), event.queue)
             if event not in implausible:
                 self._signs[key] = max(self._signs.get(key, event.time), event.time)
 
@@ -107,6 +119,8 @@ class _Known:
             "total": None if progress is None or progress.total is None else float(progress.total),
             "unit": None if progress is None else progress.unit,
             "note": None if progress is None else progress.note,
+            "queue": self._queues.get(key),
+            **used_by(attempt),
             **_failure(task_name, attempt, attempt.ended_at or sign or self._received_at),
         }
 

@@ -97,6 +97,15 @@ ATTEMPTS = Table(
     Column("summary", Text),
     Column("log_url", Text),
     Column("failed_at", Double),
+    Column("queue", Text),
+    Column("peak_memory", BigInteger),
+    Column("memory_limit", BigInteger),
+    # Seconds, and processors.
+    Column("cpu_used", Double),
+    Column("cpu_limit", Double),
+    # From and to storage.
+    Column("bytes_read", BigInteger),
+    Column("bytes_written", BigInteger),
 )
 
 REPORTS = Table(

@@ -1,1 +1,1 @@
-"""`dkist-core runs`, `top`, `failures` and `collect`: the store of runs, read and kept."""
+"""`dkist-core runs`, `top`, `failures`, `usage` and `collect`: the store of runs, read and kept."""

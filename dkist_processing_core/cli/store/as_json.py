@@ -1,12 +1,12 @@
 """
-Runs, attempts and failures of the store as JSON, with the terms and the spelling of the events.
+Runs, attempts, failures and usage of the store as JSON, with the terms and the spelling of the events.
 
 Not here: a run with all its attempts (runs.as_json).
 """
 
 from typing import Any
 
-from dkist_processing_core.collect.answers import Family, StoredAttempt, StoredRun
+from dkist_processing_core.collect.answers import Family, StoredAttempt, StoredRun, Usage
 from dkist_processing_core.runs.as_json import identity_json, time_json
 
 
@@ -63,4 +63,24 @@ def family_json(family: Family) -> dict[str, Any]:
         "workflows": dict(family.workflows),
         "tasks": family.tasks,
         "last": attempt_json(family.last, with_run=True),
+    }
+
+
+def usage_json(usage: Usage) -> dict[str, Any]:
+    """Return what a task or a queue has used; bytes, processors, and null for what was not measured."""
+    of_task = {} if usage.task_name is None else {"workflowName": usage.workflow_name, "taskName": usage.task_name}
+    return {
+        **of_task,
+        "queue": usage.queue,
+        "attempts": usage.attempts,
+        "killed": usage.killed,
+        "outOfMemory": usage.out_of_memory,
+        "memoryMedian": usage.memory_median,
+        "memoryLargest": usage.memory_largest,
+        "memoryLimit": usage.memory_limit,
+        "cpuMean": usage.cpu_mean,
+        "cpuLimit": usage.cpu_limit,
+        "readBytes": usage.bytes_read,
+        "writeBytes": usage.bytes_written,
+        **({"enoughMemory": usage.enough_memory, "spareMemory": usage.spare_memory} if not of_task else {}),
     }

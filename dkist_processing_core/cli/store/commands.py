@@ -1,5 +1,5 @@
 """
-`dkist-core runs`, `top`, `failures` and `collect`: the commands about the store of runs.
+`dkist-core runs`, `top`, `failures`, `usage` and `collect`: the commands about the store of runs.
 
 Not here: the implementations of the commands, which each command imports when it is called.
 """
@@ -258,6 +258,21 @@ def failures(
     show_failures(choice, limit=_limit(limit, as_json=as_json), as_json=as_json)
 
 
+def usage(*, since: Since = None, workflow: OfWorkflow = None, as_json: AsJson = False) -> None:
+    """
+    Compare what tasks have used with what was planned.
+
+    Each task has a row for each queue in which it ran, with all its attempts, also the killed ones: their median and
+    largest memory, and the mean of the processors in use, each beside the limit of the control group of its latest
+    attempt, and the bytes from and to storage. Below is by how much the memory of each queue could shrink: to the
+    largest memory of its attempts of all workflows plus 20 %, unless one of them ran out of memory.
+    """
+    from dkist_processing_core.cli.store.usage import show_usage
+    from dkist_processing_core.collect.answers import Choice
+
+    show_usage(Choice(since, workflow), as_json=as_json)
+
+
 def collect(
     *,
     until_idle: Annotated[
@@ -295,8 +310,8 @@ def collect(
     """
     Keep the store of runs up to date.
 
-    The command ends at SIGTERM or Ctrl-C. While it runs, `runs`, `top` and `failures` read the store at once. Without
-    it, each of them first takes in what has happened since the last call.
+    The command ends at SIGTERM or Ctrl-C. While it runs, `runs`, `top`, `failures` and `usage` read the store at once.
+    Without it, each of them first takes in what has happened since the last call.
     """
     from dkist_processing_core.cli.store.collect import collect_until_ended, dump_store, rebuild_store
 
