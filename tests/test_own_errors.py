@@ -30,6 +30,9 @@ EVERYWHERE = (
     "launcher._sampling:Sampler.close",
     "launcher._processes:Family.look",
     "launcher._control_groups:ControlGroups.has_killed",
+    "launcher._supervision:create",
+    "launcher._supervision:read",
+    "launcher._supervision:Supervision._identify",
     "launcher._on_demand:ReportsOnDemand.close",
     "launcher.process_end:ProcessEnd.status",
     "launcher.termination_requests:TerminationRequests.__exit__",
@@ -64,6 +67,8 @@ SOME = (
 )
 """Functions among them whose errors once changed the outcome."""
 KILLED = (
+    "launcher._supervision:create",
+    "launcher._supervision:read",
     "launcher._sampling:Sampler.begin",
     "launcher._control_groups:ControlGroups.has_killed",
     "launcher._verdict:judge",
@@ -128,6 +133,12 @@ UNREPORTED = (
     "delivery.publisher:Publisher.publish",
 )
 """Functions without which a launched task cannot report its end."""
+UNRECORDED = (
+    "attempt._mode:LaunchedMode.record_phase",
+    "recorder._task_recorder:TaskRecorder.begin",
+    "recorder.writing:begin",
+)
+"""Functions without which less or nothing of it is recorded."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +263,8 @@ def test_errors_about_an_environment_do_not_decide_what_becomes_of_its_task(requ
 
 def test_a_launched_task_that_cannot_report_its_end_has_one_all_the_same(tmp_path: Path) -> None:
     """
-    The task does not mark its end as published if it was not. The launcher then reports the end.
+    The task does not mark its end as published if it was not. The launcher then reports the end. An error of the
+    recorder changes nothing.
     """
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
@@ -261,7 +273,9 @@ def test_a_launched_task_that_cannot_report_its_end_has_one_all_the_same(tmp_pat
         "    from tests.faulty import replace\n"
         "    replace(os.environ['FAULT_OF_TASK'])\n"
     )
-    cases = [Case(fault, task, is_of_task=True) for fault in UNREPORTED for task in ("Succeeds", "Raises")]
+    cases = [
+        Case(fault, task, is_of_task=True) for fault in (*UNREPORTED, *UNRECORDED) for task in ("Succeeds", "Raises")
+    ]
 
     found = launch(cases, PYTHONPATH=str(tmp_path))
 

@@ -24,7 +24,6 @@ from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
 from dkist_processing_core.events import Cause, TaskEnd, TaskFailed
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.identity.trace_context import derived_trace_id
-from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TaskTermination
 from dkist_processing_core.recorder import writing
 from dkist_processing_core.settings.origin import handed_variables
@@ -213,8 +212,7 @@ class LaunchedMode:
 
     def record_phase(self, name: str | None) -> None:
         """Record the phase."""
-        with signals_deferred():
-            writing.record_phase(name)
+        writing.record_phase(name)
 
     def record_progress(self, facts: dict[str, Any]) -> None:
         """Record the progress as a text, such as `3 of 12 frame: note`."""

@@ -232,16 +232,19 @@ class Lifecycle:
     def phase(self, name: str) -> Iterator[None]:
         """Measure the duration of one phase of the task, and trace it as a span."""
         began = time.monotonic()
-        self._phase = name
         try:
-            self._mode.record_phase(name)
+            self._enter(name)
             span = functools.partial(self._telemetry.span, semconv.PHASE_SPANS[name])
             with context_errors_logged(span, "the phase is not traced", self._secrets):
                 yield
         finally:
             self._phases[name] = time.monotonic() - began
-        self._phase = None
-        self._mode.record_phase(None)
+        self._enter(None)
+
+    def _enter(self, phase: str | None) -> None:
+        self._phase = phase
+        with self._errors_logged("the phase is not recorded"):
+            self._mode.record_phase(phase)
 
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
         """
