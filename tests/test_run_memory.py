@@ -136,6 +136,27 @@ def test_a_view_is_made_once_and_held_until_a_new_report_on_its_run() -> None:
     assert (is_same, is_gone, same() is None) == (True, True, True)
 
 
+def test_a_view_with_a_profile_takes_the_room_of_several() -> None:
+    """
+    Sixty points take as much memory as thirty reports.
+    """
+    points = tuple((float(place), place, 1.0, 0.0, 0.0) for place in range(60))
+    (plain,) = RunState([started("A"), finished("A")]).runs
+    (profiled,) = RunState([started("A"), finished("A", profile=points)]).runs
+    held = HeldViews(limit=33)
+
+    for key, view in (("r1", plain), ("r2", profiled), ("r3", plain)):
+        held.hold((key, "", ""), view, 2)
+    before = list(held._held)
+    held.release(("r1", "", ""))
+    held.hold(("r3", "", ""), plain, 2)
+    held.release(("r3", "", ""))
+    held.hold(("r2", "", ""), profiled, 2)
+
+    assert before == [("r1", "", ""), ("r3", "", "")]
+    assert list(held._held) == [("r2", "", "")]
+
+
 def test_views_are_held_as_far_as_there_is_room() -> None:
     """
     With very many runs, the state releases most views, unless the caller holds them.

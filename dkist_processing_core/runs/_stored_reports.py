@@ -23,6 +23,8 @@ _LONGEST_SHARED = 200
 _MOST_SHAPES = 1000
 # The most reports of which views are held: the views take about as much memory as the reports themselves.
 _MOST_HELD = 50_000
+# So many points of a profile take as much memory in a view as a report.
+_POINTS_OF_A_REPORT = 2
 # The events of which only the latest about an attempt matters.
 _LATEST_ALONE = (TaskProgressed, TaskSampled)
 _PROFILE = "profile"
@@ -237,18 +239,26 @@ class HeldViews:
     """The views that a state holds until new reports on their runs arrive, while there is room for them."""
 
     def __init__(self, limit: int = _MOST_HELD) -> None:
-        """Start without views; there is room for views of up to `limit` reports in all."""
+        """Start without views; there is room for views of up to `limit` reports in all, or fewer with profiles."""
         self._room = limit
         self._held: dict[RunKey, tuple[RunView, int]] = {}
 
     def hold(self, key: RunKey, view: RunView, reports: int) -> None:
         """Hold the view of a run, made of `reports` reports, in place of the previous view, if there is room."""
+        if key in self._held and self._held[key][0] is view:
+            return
         self.release(key)
-        if reports <= self._room:
-            self._held[key] = view, reports
-            self._room -= reports
+        size = reports + _points_in(view) // _POINTS_OF_A_REPORT
+        if size <= self._room:
+            self._held[key] = view, size
+            self._room -= size
 
     def release(self, key: RunKey) -> None:
         """Release the view of a run."""
-        _, reports = self._held.pop(key, (None, 0))
-        self._room += reports
+        _, size = self._held.pop(key, (None, 0))
+        self._room += size
+
+
+def _points_in(view: RunView) -> int:
+    ends = (attempt.end for task in view.tasks for attempt in task.attempts)
+    return sum(len(end.profile) for end in ends if end is not None and end.profile)
