@@ -76,6 +76,12 @@ class Node:
         return f"{self.resource_queue.value}_pool"
 
     @property
+    def overdue_after_seconds(self) -> float | None:
+        """The time without a report after which an attempt of the task counts as overdue; None for no limit."""
+        limit = self.task.overdue_after_seconds
+        return None if limit is None else _plain(limit)
+
+    @property
     def extras(self) -> tuple[str, ...]:
         """The extras that the task's environment is installed with."""
         return tuple(dict.fromkeys((FROZEN, *self.pip_extras)))
@@ -174,6 +180,7 @@ class Node:
             pool=self.pool,
             retries=int(self.task.retries),
             retry_delay_seconds=_plain(self.task.retry_delay_seconds),
+            overdue_after_seconds=self.overdue_after_seconds,
         )
 
     @property

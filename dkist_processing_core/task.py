@@ -54,6 +54,8 @@ class TaskBase(ABC):
     """The number of attempts that may follow the first one; with 0, a failed task is not tried again."""
     retry_delay_seconds: int = 60
     """The delay before each of these attempts, in seconds; 0 for none."""
+    overdue_after_seconds: float | None = None
+    """The time without any report of an attempt after which it counts as overdue, in seconds; None for no limit."""
     auto_instrument: bool = True
     """Whether installed instrumentors make spans of the libraries that the task uses, if its spans are exported."""
 

@@ -292,6 +292,12 @@ def test_the_first_node_has_nothing_to_wait_for() -> None:
         ("retry_delay_seconds", float("inf")),
         ("retry_delay_seconds", True),
         ("retry_delay_seconds", timedelta(minutes=1)),
+        ("overdue_after_seconds", "60"),
+        ("overdue_after_seconds", 0),
+        ("overdue_after_seconds", float("nan")),
+        ("overdue_after_seconds", 1e10),
+        ("overdue_after_seconds", True),
+        ("overdue_after_seconds", timedelta(minutes=1)),
     ],
 )
 def test_a_number_of_a_class_that_is_none(name: str, value: object) -> None:
@@ -302,8 +308,12 @@ def test_a_number_of_a_class_that_is_none(name: str, value: object) -> None:
 
     sentence = refused(partial(with_first().add_node, task), WorkflowError)
 
-    bounds = f"whole number from 0 to {2**31 - 2}" if name == "retries" else "number of seconds from 0 to 10^9"
-    assert sentence == f"Second: {name} is {value!r}, expected a {bounds}"
+    bounds = {
+        "retries": f"whole number from 0 to {2**31 - 2}",
+        "retry_delay_seconds": "number of seconds from 0 to 10^9",
+        "overdue_after_seconds": "number of seconds above 0 and up to 10^9, or None",
+    }
+    assert sentence == f"Second: {name} is {value!r}, expected a {bounds[name]}"
 
 
 def test_a_number_without_a_decimal_form_is_refused() -> None:
@@ -713,7 +723,7 @@ def test_whatever_a_node_is_added_with(name: str, value: Any) -> None:
 
 
 @given(
-    name=st.sampled_from(["retries", "retry_delay_seconds", "pre_run", "run", "post_run", "__call__"]),
+    name=st.sampled_from(["retries", "retry_delay_seconds", "overdue_after_seconds", "pre_run", "run", "__call__"]),
     value=JUNK,
 )
 def test_whatever_a_task_s_class_holds(name: str, value: Any) -> None:

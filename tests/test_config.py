@@ -51,6 +51,7 @@ WRONG = {
     "DKIST_CORE_LOG_FORMAT": ["xml", "JSON"],
     "ISB_ARCHIVE_MAX_BYTES": ["99999999", "5 GB", "1.5"],
     "EVENT_FLUSH_TIMEOUT": ["-1", "nan", "inf", "soon"],
+    "DKIST_CORE_SAMPLE_SECONDS": ["-1", "nan", "inf", "often"],
     "RETRY_CONFIG": ["nonsense", "[]", '{"retry_delay": "long"}', '{"retry_jitter": [1]}'],
     "PIP_TIMEOUT": ["-1", "x", "1.5"],
     "PIP_RETRIES": ["-1", "x"],

@@ -377,7 +377,14 @@ def test_values_of_other_classes_come_out_as_what_they_are() -> None:
     Members of enumerations and numbers of numpy are valid values whose text is not Python code.
     """
     task = type(
-        "Third", (First,), {"__module__": "tests.sample", "retries": Several.TWICE, "retry_delay_seconds": Odd(1.5)}
+        "Third",
+        (First,),
+        {
+            "__module__": "tests.sample",
+            "retries": Several.TWICE,
+            "retry_delay_seconds": Odd(1.5),
+            "overdue_after_seconds": Odd(90.5),
+        },
     )
     built = Workflow(
         process_category="a",
@@ -395,6 +402,7 @@ def test_values_of_other_classes_come_out_as_what_they_are() -> None:
     found = {keyword.arg: ast.unparse(keyword.value) for keyword in operator.keywords}
     assert built.tags == ("gpu", "1.0", "a", "b")
     assert (found["retries"], found["retry_delay"]) == ("2", "timedelta(seconds=1.5)")
+    assert "'DKIST_CORE_OVERDUE_AFTER_SECONDS': '90.5'" in found["env"]
 
 
 @pytest.mark.parametrize("tag", [3, None, b"tag", "x" * 101])

@@ -53,6 +53,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
+MEASURED = st.fixed_dictionaries({}, optional={"peak_memory_bytes": st.none() | st.integers(0, 2**40)})
+LAST = st.fixed_dictionaries({}, optional={"last_log": st.text()})
 WORDS = st.fixed_dictionaries(
     {},
     optional={
@@ -161,7 +163,7 @@ def test_what_the_task_knows_is_kept_where_the_launcher_decides() -> None:
     """
     Phase and stack are those of the task, the cause is the launcher's, and the peak of memory is the higher one.
     """
-    known = Circumstances(termination_requested=True, is_orphaned=True, peak_memory_bytes=7)
+    known = Circumstances(termination_requested=True, is_orphaned=True, measured={"peak_memory_bytes": 7})
 
     verdict = judge(end(1, **HANDED), known)
 
@@ -171,6 +173,36 @@ def test_what_the_task_knows_is_kept_where_the_launcher_decides() -> None:
     assert verdict.facts["message"] == "the process that ran the workflow (the script, or Airflow's task runner) ended"
     assert verdict.facts["peak_memory_bytes"] == 7
     assert verdict.error_type == "lost"
+
+
+LAST_SIGNS = {"last_stack": "a.py:1 in run", "last_stack_age_seconds": 0.1, "last_phase": "run"}
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reports", "has_them"),
+    [
+        (-9, {}, True),
+        (1, {}, True),
+        (None, {}, True),
+        (1, {"raised": RAISED}, True),
+        (1, {"end": "task.failed", "facts": {"cause": "exception"}}, False),
+        (1, {"end": "task.failed", "facts": {"cause": "terminated"}}, True),
+        (1, {"end": "task.failed", "is_on_disk": True, "facts": {"cause": "exception"}}, False),
+        (0, {"end": "task.finished", "returned": True}, False),
+    ],
+)
+def test_a_failure_that_the_task_did_not_report_has_its_last_signs(
+    exit_code: int | None, reports: dict[str, Any], has_them: object
+) -> None:
+    """
+    The measurements are in each end that the launcher reports.
+    """
+    known = Circumstances(measured={"profile": ((1.0, 2, 0.0, 0, 0),)}, last=LAST_SIGNS)
+
+    facts = judge(end(exit_code, **reports), known).facts
+
+    assert ({*LAST_SIGNS} <= {*facts}) == has_them
+    assert ("profile" in facts) == ("is_on_disk" not in reports)
 
 
 class Counted(TaskFinished, frozen=True, kw_only=True, dict=True):
@@ -191,7 +223,8 @@ def test_each_fact_that_the_task_reports_is_kept(
     The fields of the event itself decide, and a field of the other end is left out.
     """
     monkeypatch.setattr(_verdict, "TaskFinished", Counted)
-    own = {*event_class.__struct_fields__} - {*TaskEvent.__struct_fields__, "provisional"}
+    of_launcher = {"provisional", "resources", "profile"}
+    own = {*event_class.__struct_fields__} - {*TaskEvent.__struct_fields__, *of_launcher}
     facts = dict.fromkeys(own, 7) | {"of_another_release": 7}
 
     verdict = judge(end(exit_code, **{**reports, "facts": facts | {"cause": "exception"}}), Circumstances())
@@ -218,7 +251,7 @@ def test_an_exception_of_any_release_has_its_fingerprint() -> None:
 @given(
     exit_code=st.none() | st.integers(-64, 255),
     reports=WORDS,
-    known=st.builds(Circumstances, st.booleans(), st.booleans(), st.booleans(), st.none() | st.integers(0, 2**40)),
+    known=st.builds(Circumstances, st.booleans(), st.booleans(), st.booleans(), MEASURED, LAST),
 )
 def test_whatever_is_reported_there_is_one_verdict(
     exit_code: int | None, reports: dict[str, Any], known: Circumstances

@@ -202,6 +202,10 @@ def test_nodes_keep_what_they_were_given(workflow: Workflow) -> None:
         (lambda w: w.add_node(type("C", (A,), {"retries": -1})), "C: retries is -1, expected a whole number from 0"),
         (lambda w: w.add_node(type("C", (A,), {"retries": "2"})), "C: retries is '2', expected a whole number from 0"),
         (lambda w: w.add_node(type("C", (A,), {"retry_delay_seconds": None})), "C: retry_delay_seconds is None, expec"),
+        (
+            lambda w: w.add_node(type("C", (A,), {"overdue_after_seconds": -1})),
+            "C: overdue_after_seconds is -1, expected a number of seconds above 0 and up to",
+        ),
         (lambda w: w.add_node(new("Bild_ä")), "the name of a task is 'Bild_ä', which contains 'ä'"),
         (lambda w: w.add_node(new("X" * 101)), "101 characters; allowed are 1 to 100"),
     ],

@@ -4,13 +4,18 @@ The facts of an attempt that its own process knows, as fields of events: cause o
 Not here: the description of an exception (events).
 """
 
+import contextlib
 import resource
 import signal
 from typing import Any
 
-from dkist_processing_core.events import Cause, describe
+from dkist_processing_core.events import Cause, Resources, describe
+from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.text import show, whole_number
+
+_RESOURCES = frozenset(Resources.__struct_fields__)
+_IO = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes")
 
 
 def failure_of(error: BaseException) -> dict[str, Any]:
@@ -43,7 +48,45 @@ def plain(value: Any) -> Any:
         return show(value)
 
 
-def processor_seconds() -> float:
-    """Return the processor time of this process and of its children that have ended."""
-    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+def used_so_far() -> dict[str, float]:
+    """Return what this process, and its children that have ended, have used, as fields of `Resources`."""
+    usages = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used: dict[str, float] = {
+        name: sum(getattr(each, field) for each in usages)
+        for name, field in (
+            ("cpu_user_seconds", "ru_utime"),
+            ("cpu_system_seconds", "ru_stime"),
+            ("vol_ctxt", "ru_nvcsw"),
+            ("inv_ctxt", "ru_nivcsw"),
+        )
+    }
+    # Some sandboxes have no such file.
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/io", "rb") as file:  # noqa: PTH123 - as proc is read
+        found = dict(line.decode().split(": ") for line in file)
+        used |= {name: int(found[name]) for name in _IO if name in found}
+    return used
+
+
+def measurements(before: dict[str, float], samples: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the measurements of an attempt that ends now, as fields of `TaskEnd`.
+
+    Args:
+        before: What this process had used before the attempt.
+        samples: What a launcher measured of all processes a moment ago: `resources` and `profile`; empty without one.
+    """
+    own = {name: max(0, value - before.get(name, 0)) for name, value in used_so_far().items()}
+    peak_memory = peak_memory_bytes()
+    facts: dict[str, Any] = {
+        "cpu_seconds": own["cpu_user_seconds"] + own["cpu_system_seconds"],
+        "peak_memory_bytes": peak_memory,
+    }
+    # A newer launcher may measure more.
+    sampled = {name: value for name, value in samples.get("resources", {}).items() if name in _RESOURCES}
+    if sampled and peak_memory is not None:
+        own["peak_rss"] = peak_memory
+    # Neither includes all: the one was measured earlier, the other without the children that live.
+    facts["resources"] = Resources(**sampled | {name: max(value, sampled.get(name, 0)) for name, value in own.items()})
+    if profile := samples.get("profile"):
+        facts["profile"] = tuple(map(tuple, profile))
+    return facts

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind
 
 from dkist_processing_core import budget
-from dkist_processing_core.attempt._facts import processor_seconds
+from dkist_processing_core.attempt._facts import used_so_far
 from dkist_processing_core.attempt.progress import text_of
 from dkist_processing_core.attempt.report_pipe import ReportPipe
 from dkist_processing_core.budget import Allowance
@@ -47,8 +47,11 @@ class Mode(Protocol):
     def began(self) -> float:
         """Return when the attempt began, in the time of `time.monotonic`."""
 
-    def cpu_began(self) -> float:
-        """Return the processor time, in seconds, that was used before the attempt began."""
+    def used_before(self) -> dict[str, float]:
+        """Return what the process had used before the attempt began, as fields of `Resources`."""
+
+    def samples(self) -> dict[str, Any]:
+        """Return what a launcher has measured so far: `resources`, fields of `Resources`, and `profile`, its points."""
 
     @property
     def is_terminated(self) -> bool:
@@ -110,9 +113,13 @@ class CalledMode:
         """Return the present time: the call begins now."""
         return time.monotonic()
 
-    def cpu_began(self) -> float:
-        """Return the processor time of the process so far."""
-        return processor_seconds()
+    def used_before(self) -> dict[str, float]:
+        """Return what the process has used so far."""
+        return used_so_far()
+
+    def samples(self) -> dict[str, Any]:
+        """Return nothing: no launcher measures."""
+        return {}
 
     def open_span(self, telemetry: Telemetry, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         """Open the attempt's span."""
@@ -183,9 +190,13 @@ class LaunchedMode:
         began, now = self._attempt.process_began, time.monotonic()
         return began if began is not None and 0.0 <= began <= now else now
 
-    def cpu_began(self) -> float:
-        """Return 0: a launched process exists for the attempt alone, from its first instruction."""
-        return 0.0
+    def used_before(self) -> dict[str, float]:
+        """Return nothing: a launched process exists for the attempt alone, from its first instruction."""
+        return {}
+
+    def samples(self) -> dict[str, Any]:
+        """Return what the launcher has left in the recorder."""
+        return writing.read_samples()
 
     @property
     def is_terminated(self) -> bool:
@@ -247,7 +258,8 @@ class LaunchedMode:
 
     def _write(self, event_class: type[TaskEnd], facts: dict[str, Any], *, is_on_disk: bool) -> bool:
         with errors_logged("the launcher does not receive the end", secrets=self._secrets):
-            shown = dict(facts)
+            # The launcher measures more than the task.
+            shown = {name: value for name, value in facts.items() if name not in ("resources", "profile")}
             for name, cut in (("message", slice(_MAX_MESSAGE)), ("stack", slice(-_MAX_STACK, None))):
                 if shown.get(name):
                     shown[name] = redact(shown[name], also=self._secrets)[cut]

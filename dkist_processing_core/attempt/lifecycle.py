@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from opentelemetry import trace
 
 from dkist_processing_core import semconv
-from dkist_processing_core.attempt._facts import failure_of, plain, processor_seconds
+from dkist_processing_core.attempt._facts import failure_of, measurements, plain
 from dkist_processing_core.attempt._mode import Mode, mode_of
 from dkist_processing_core.attempt.progress import Progress, problem_of
 from dkist_processing_core.delivery.publisher import Publisher
@@ -30,7 +30,6 @@ from dkist_processing_core.identity import Attempt
 from dkist_processing_core.journal.notes import ENDED
 from dkist_processing_core.logs.by_hand import shown_log
 from dkist_processing_core.process import sources
-from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
@@ -90,6 +89,8 @@ class Lifecycle:
         self._shown = contextlib.ExitStack()
         self._reporter = EventReporter(Reporter.TASK, attempt, secrets=self._secrets)
         self._mode: Mode = mode_of(attempt, self._secrets)
+        self.overdue_after_seconds: float | None = None
+        """The time without a report after which the attempt counts as overdue; None for no limit."""
 
     def __enter__(self) -> Self:
         """Open the attempt's span, and report its start unless the launcher does."""
@@ -102,15 +103,16 @@ class Lifecycle:
                 self._mode.handle_termination()
                 start = self._mode.start_facts()
                 if start is not None:
+                    start["overdue_after_seconds"] = self.overdue_after_seconds
                     self._reporter.report(TaskStarted, began_at, **start)
         return self
 
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._began = self._mode.began()
-        self._cpu_began = 0.0
+        self._used_before: dict[str, float] = {}
         with self._errors_logged("the resources that the attempt uses are not fully known"):
-            self._cpu_began = self._mode.cpu_began()
+            self._used_before = self._mode.used_before()
         if self.attempt.run.is_by_hand:
             with self._errors_logged("log records are not shown"):
                 self._shown.enter_context(shown_log())
@@ -188,8 +190,7 @@ class Lifecycle:
         """Return the facts of each end: fields of `TaskEnd`."""
         facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
         with self._errors_logged("the resources that the attempt has used are not fully known"):
-            facts["cpu_seconds"] = max(0.0, processor_seconds() - self._cpu_began)
-            facts["peak_memory_bytes"] = peak_memory_bytes()
+            facts |= measurements(self._used_before, self._mode.samples())
         return facts
 
     def _facts_of_success(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import weakref
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dkist_processing_core.attempt.overdue import is_limit
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
 from dkist_processing_core.process import forks
@@ -137,6 +138,8 @@ class TaskContext:
             lifecycle = Lifecycle(attempt, settings=settings, telemetry=self.telemetry, attributes=attributes)
             if self.settings is not None and self.telemetry.has_own_spans:
                 lifecycle.libraries = self._libraries(task, self.settings)
+            if is_limit(limit := inspect.getattr_static(task, "overdue_after_seconds", None)):
+                lifecycle.overdue_after_seconds = float(limit)
             return lifecycle
 
     def _libraries(self, task: IdentifiedTask, settings: "Settings") -> AbstractContextManager[None]:

@@ -12,9 +12,14 @@ from dkist_processing_core.task import TaskBase
 
 logger = logging.getLogger(__name__)
 _METHODS = ("pre_run", "post_run", "rollback")
-_NUMBERS = ("retries", "retry_delay_seconds")
+_NUMBERS = ("retries", "retry_delay_seconds", "overdue_after_seconds")
 # What people write who know these settings from another program.
-_SYNONYMS = {"retry": "retries", "max_retries": "retries", "retry_delay": "retry_delay_seconds"}
+_SYNONYMS = {
+    "retry": "retries",
+    "max_retries": "retries",
+    "retry_delay": "retry_delay_seconds",
+    "overdue_after": "overdue_after_seconds",
+}
 # `retrieve` is not `retries`, and neither is `entries`.
 _ALIKE = 0.85
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dkist_processing_core.attempt.coroutine_check import kind_of_result
+from dkist_processing_core.attempt.overdue import is_limit
 from dkist_processing_core.author_checks.names import MAX_NAME_LENGTH, name_of
 from dkist_processing_core.author_checks.values import SHOWN, in_fixed_order, refuse
 from dkist_processing_core.environments import Requirement
@@ -17,7 +18,7 @@ from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
 from dkist_processing_core.text import show, whole_number
 
-# Airflow's own limits on a delay and on the number of retries.
+# Airflow's own limits on a delay and on the number of retries. The first one is used for other durations as well.
 MAX_DELAY_SECONDS = 1e9
 MAX_RETRIES = 2**31 - 2
 _ESTABLISHED = {"recipe_run_id": 1, "workflow_name": "", "workflow_version": ""}
@@ -53,6 +54,12 @@ def check_runnable(task: type[TaskBase]) -> None:
         refuse(f"{task.__name__}: retries is {show(retries)}, expected a whole number from 0 to {MAX_RETRIES}")
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY_SECONDS:
         refuse(f"{task.__name__}: retry_delay_seconds is {show(delay)}, expected a number of seconds from 0 to 10^9")
+    limit = task.overdue_after_seconds
+    if limit is not None and not is_limit(limit):
+        refuse(
+            f"{task.__name__}: overdue_after_seconds is {show(limit)}, expected a number of seconds above 0 and up to "
+            "10^9, or None"
+        )
 
 
 def _misspelt(task: type[TaskBase], missing: list[str]) -> str:

@@ -82,6 +82,7 @@ def render_operator(
     pool: str,
     retries: int,
     retry_delay_seconds: float,
+    overdue_after_seconds: float | None = None,
 ) -> str:
     """Return the expression that creates the operator of one task."""
     of_task = {
@@ -90,6 +91,8 @@ def render_operator(
         "DKIST_CORE_EXTRAS": ",".join(extras),
         "DKIST_CORE_QUEUE": queue,
     }
+    if overdue_after_seconds is not None:
+        of_task["DKIST_CORE_OVERDUE_AFTER_SECONDS"] = repr(overdue_after_seconds)
     return f"""\
 BashOperator(
     task_id={task_name!r},

@@ -24,9 +24,11 @@ from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.events import (
     Cause,
     Reporter,
+    Resources,
     TaskDispatched,
     TaskFailed,
     TaskFinished,
+    TaskSampled,
     TaskStarted,
 )
 from dkist_processing_core.journal.notes import ENDED, SUCCEEDED, TERMINATION_REQUESTED
@@ -58,6 +60,7 @@ class Reports:
         self._attempt = assignment.attempt
         self._began_ns = began_ns
         self._is_started = False
+        self._samples = 0
         self._stack = contextlib.ExitStack()
         self._span: Span = trace.INVALID_SPAN
         self._settings = _settings()
@@ -138,7 +141,27 @@ class Reports:
             pid=pid,
             environment=environment,
             environment_seconds=environment_seconds,
+            sample_seconds=self.sample_seconds,
+            overdue_after_seconds=self._assignment.overdue_after_seconds,
         )
+
+    @property
+    def sample_seconds(self) -> float | None:
+        """The time between two samples in the beginning, in seconds; None without samples."""
+        return None if self._settings is None else self._settings.dkist_core_sample_seconds or None
+
+    def sampled(self, interval_seconds: float, resources: Mapping[str, Any], top_frame: str | None) -> None:
+        """Publish that the task lives; `interval_seconds` is the time until the next of these events."""
+        with self._errors_logged("a sample is not published"):
+            self._reporter.report(
+                TaskSampled,
+                sequence=self._samples,
+                host=platform.node(),
+                interval_seconds=interval_seconds,
+                resources=Resources(**resources),
+                top_frame=top_frame,
+            )
+            self._samples += 1
 
     def noted_end(self, start_id: str, pid: int) -> dict[str, Any]:
         """Return the end that the task noted on this host after that start, in the form of its pipe report."""

@@ -7,15 +7,19 @@ Not here: the files that are read (_processes, _control_groups), and the end tha
 import contextlib
 import threading
 import time
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dkist_processing_core.launcher._control_groups import PRESSURES, ControlGroups
 from dkist_processing_core.launcher._processes import Family, usage_of
 from dkist_processing_core.launcher._profile import Point, Profile
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_KEEP_SECONDS = 1.0
 _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
 # Shares of one processor: for a task of a few processes, and for each process of a larger one, whose samples cost more.
-SMALL_SHARE, _SHARE_OF_PROCESS, _LARGEST_SHARE = 0.004, 0.0004, 0.02
+SMALL_SHARE, _SHARE_OF_PROCESS, _LARGEST_SHARE = 0.0025, 0.00025, 0.02
 # Processor time for the first, more frequent samples: a small part of what the start of a task takes.
 CREDIT_SECONDS = 0.02
 # Sampling a process takes milliseconds; a sample that hangs in the kernel must not delay the end.
@@ -29,14 +33,18 @@ class Sampler:
     It is a thread because short tasks end while the launcher is still importing the modules for reports.
     """
 
-    def __init__(self, pid: int, began: float) -> None:
+    def __init__(self, pid: int, began: float, keep: "Callable[[dict[str, Any]], None]") -> None:
         """
         Read the counters of the control groups for the first time.
 
         Args:
             pid: The first process of the task, a child of this one.
             began: When it was started, in the time of `time.monotonic`.
+            keep: Receives the measurements so far, about once a second: `resources`, fields of `Resources`, and
+                `profile`, its points.
         """
+        self._keep = keep
+        self._kept_at = 0.0
         self._began = began
         self._groups = ControlGroups(pid)
         self._profile = Profile()
@@ -56,9 +64,9 @@ class Sampler:
         return self.family.largest_process
 
     @classmethod
-    def begin(cls, pid: int, began: float) -> Self:
-        """Return a sampler that samples from now on."""
-        sampler = cls(pid, began)
+    def begin(cls, pid: int, began: float, keep: "Callable[[dict[str, Any]], None]" = lambda _: None) -> Self:
+        """Return a sampler that samples from now on; see the constructor for the arguments."""
+        sampler = cls(pid, began, keep)
         with contextlib.suppress(RuntimeError):
             # If no thread can be started, only the values that are known at the end are reported.
             sampler._thread.start()
@@ -124,11 +132,20 @@ class Sampler:
             credit = min(CREDIT_SECONDS, credit + share * (now - at)) - cost
             at = now
             self._sample()
+            self._keep_if_due()
             cost = time.thread_time() - spent
             # A young process grows fast, so it is sampled more often.
             period = min(_PERIOD_SECONDS, (now - self._began) * _SHARE_OF_AGE)
             # The next sample will cost as much as this one.
             rest = max(_SHORTEST_SECONDS, period, (2 * cost - credit) / share)
+
+    def _keep_if_due(self) -> None:
+        age = time.monotonic() - self._began
+        if age - self._kept_at >= min(_KEEP_SECONDS, age * _SHARE_OF_AGE):
+            self._kept_at = age
+            # The memory is closed if this thread was blocked until after the end of the task.
+            with contextlib.suppress(ValueError):
+                self._keep({"resources": self.totals(), "profile": self.profile()})
 
     def _sample(self) -> None:
         self.family.look()

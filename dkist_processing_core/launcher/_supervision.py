@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.identity import PREFIX
 from dkist_processing_core.launcher._process import Pipes, TaskProcess, processor_seconds_of
+from dkist_processing_core.launcher._sample_times import SampleTimes
 from dkist_processing_core.launcher._sampling import Sampler
 from dkist_processing_core.launcher._task_log import errors_logged
 from dkist_processing_core.launcher.bootstrap import FLAGS
@@ -63,6 +64,7 @@ class Supervision:
         self._requests = requests
         self._reports = reports
         self._sampler: Sampler | None = None
+        self._times: SampleTimes | None = None
         self._is_announcing = False
         self._recording = Recording()
         self.recorder: Region | None = None
@@ -90,14 +92,19 @@ class Supervision:
         with errors_logged():
             process.guard()
         with errors_logged():
-            self._sampler = Sampler.begin(process.pid, process.began)
+            self._sampler = Sampler.begin(process.pid, process.began, self._keep_samples)
             process.ending = self._sampler.count_orphan
         with errors_logged():
             self._requests.watch_parent()
         self._reports.report(lambda reports: self._environment.report_start(reports, process.pid, started_ns))
         with errors_logged():
             process.record_start()
+        with errors_logged():
+            if seconds := self._reports.open().sample_seconds:
+                self._times = SampleTimes(seconds)
         while not _has_ended(process):
+            with errors_logged():
+                self._report_sample(process)
             if self._requests.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announcing:
                 self._is_announcing = True
                 with errors_logged():
@@ -194,6 +201,20 @@ class Supervision:
         """What the task has recorded so far; the ages refer to the present, and then to the end of the process."""
         return self._recording if self.recorder is None else read(self.recorder)
 
+    def _keep_samples(self, samples: "dict[str, Any]") -> None:
+        """Leave the measurements to the task, which states them if it reports its end itself."""
+        if self.recorder is not None:
+            self.recorder.write(layout.SAMPLES, json.dumps(samples).encode())
+
+    def _report_sample(self, process: TaskProcess) -> None:
+        """Report that the task lives, if that is due, and what it uses."""
+        if self._times is None or self._requests.received is not None:
+            return
+        interval = self._times.take(time.monotonic() - process.began)
+        if interval is not None:
+            moment = {} if self._sampler is None else self._sampler.moment()
+            self._reports.report(lambda reports: reports.sampled(interval, moment, self.recording.top_frame))
+
     def _announce(self, process: TaskProcess) -> None:
         """Report the end of a task that is still running after a termination request, before it is killed."""
         import signal  # noqa: PLC0415 - enum and all, for this alone
@@ -218,14 +239,19 @@ class Supervision:
         Args:
             end: The end of the process, or the expected one.
         """
+        from dkist_processing_core.launcher._measured import facts_of_end, facts_of_failure  # noqa: PLC0415 - as below
         from dkist_processing_core.launcher._verdict import Circumstances, bare, judge  # noqa: PLC0415 - imports events
 
         is_requested, sampler = self._requests.received is not None, self._sampler
-        has_killed, peak = False, None
+        has_killed, measured, last = False, {}, {}
         with errors_logged():
-            has_killed, peak = (False, None) if sampler is None else (sampler.has_killed, sampler.largest_process)
+            has_killed = sampler is not None and sampler.has_killed
         with errors_logged():
-            return judge(end, Circumstances(is_requested, self._requests.is_orphaned, has_killed, peak))
+            measured = {} if sampler is None else facts_of_end(sampler, end)
+        with errors_logged():
+            last = facts_of_failure(self.recording)
+        with errors_logged():
+            return judge(end, Circumstances(is_requested, self._requests.is_orphaned, has_killed, measured, last))
         return bare(end, termination_requested=is_requested)
 
 

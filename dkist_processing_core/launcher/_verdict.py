@@ -2,7 +2,8 @@
 The verdict on the end of a task's process: its event, its cause, and whether its report is already on disk.
 
 These are pure functions: they take facts and return one verdict. Not here: the sources of the facts (_process,
-_sampling, termination_requests), and publishing (_reports).
+_sampling, _measured,
+termination_requests), and publishing (_reports).
 """
 
 import signal
@@ -15,8 +16,8 @@ from dkist_processing_core.launcher.process_end import ProcessEnd
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 
-# The launcher identifies the attempt itself, and its report is never provisional.
-_NOT_TAKEN = frozenset({*TaskEvent.__struct_fields__, "provisional"})
+# The launcher identifies the attempt itself, measures more, and its report is never provisional.
+_NOT_TAKEN = frozenset({*TaskEvent.__struct_fields__, "provisional", "resources", "profile"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,10 @@ class Circumstances:
     """Whether the reason was the death of the launcher's own parent."""
     oom_kill: bool = False
     """Whether the kernel killed a process of the task's control groups because memory ran out."""
-    peak_memory_bytes: int | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+    """The measurements of the task's processes, as fields of `TaskEnd`."""
+    last: dict[str, Any] = field(default_factory=dict)
+    """What the task has recorded, as fields of `TaskFailed`; for a failure that it did not report itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,10 @@ def judge(end: ProcessEnd, known: Circumstances) -> Verdict:
     # The facts of a success that the task has reported do not describe the failure that followed.
     reported = {} if reports.get("end") == TaskFinished.name else _reported_facts(reports, TaskFailed)
     facts = _known(end, known, _raised_facts(end) | reported)
-    return Verdict(TaskFailed, facts | _why(end, known, facts), exit_code=exit_code)
+    facts |= _why(end, known, facts)
+    if end.reported_event != TaskFailed.name or facts["cause"] in (Cause.TERMINATED, Cause.LOST):
+        facts |= known.last
+    return Verdict(TaskFailed, facts, exit_code=exit_code)
 
 
 def _known(end: ProcessEnd, known: Circumstances, reported: dict[str, Any]) -> dict[str, Any]:
@@ -111,11 +118,15 @@ def _known(end: ProcessEnd, known: Circumstances, reported: dict[str, Any]) -> d
 
     The task cannot know when its process ends: unless its own report is on disk already, the measured duration counts.
     """
-    peaks = [peak for peak in (known.peak_memory_bytes, reported.get("peak_memory_bytes")) if isinstance(peak, int)]
-    measured = {"duration_seconds": end.duration_seconds, "cpu_seconds": end.processor_seconds}
+    peaks = [each.get("peak_memory_bytes") for each in (known.measured, reported)]
+    measured = known.measured | {"duration_seconds": end.duration_seconds, "cpu_seconds": end.processor_seconds}
     if not end.is_on_disk:
         reported = {**reported, "duration_seconds": end.duration_seconds}
-    return measured | reported | {"peak_memory_bytes": max(peaks, default=None)}
+    return (
+        measured
+        | reported
+        | {"peak_memory_bytes": max((peak for peak in peaks if isinstance(peak, int)), default=None)}
+    )
 
 
 def _reported_facts(reports: dict[str, Any], event_class: type[TaskFinished | TaskFailed]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 
+from dkist_processing_core.attempt.overdue import is_limit
 from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import DKISTProcessingCoreError, IdentityError
 from dkist_processing_core.identity import PREFIX, Attempt, Run, class_name_of, parse_run_data
@@ -20,6 +21,8 @@ PACKAGE, EXTRAS = f"{PREFIX}PACKAGE", f"{PREFIX}EXTRAS"
 """The package whose release of the workflow's version the task runs in, and its extras, separated by commas."""
 QUEUE, QUEUED_AT = f"{PREFIX}QUEUE", f"{PREFIX}QUEUED_AT"
 """The queue that the attempt came from, and the time at which it was queued, in seconds since 1970."""
+OVERDUE_AFTER = f"{PREFIX}OVERDUE_AFTER_SECONDS"
+"""The time without a report after which the attempt counts as overdue, in seconds; not set if there is no limit."""
 DELIVERED = f"{PREFIX}DELIVERED"
 """Set if the engine's process delivers the messages in the journal, so that no launcher has to connect."""
 ENGINE_FD = f"{PREFIX}ENGINE_FD"
@@ -43,6 +46,7 @@ class Assignment:
     """The package, version and extras that the environment holds; None for the launcher's own environment."""
     queue: str | None = None
     queued_seconds: float | None = None
+    overdue_after_seconds: float | None = None
     is_delivered: bool = False
     """Whether another process delivers the messages in the journal."""
     engine_fd: int | None = None
@@ -80,6 +84,7 @@ class Assignment:
             queue=environ.get(QUEUE) or None,
             is_delivered=DELIVERED in environ,
             queued_seconds=_seconds_since(environ.get(QUEUED_AT)),
+            overdue_after_seconds=_limit(environ.get(OVERDUE_AFTER)),
             engine_fd=_descriptor(environ.get(ENGINE_FD, "")),
             record_fd=_descriptor(environ.get(RECORD_FD, "")),
             problem="; ".join(problems) or None,
@@ -131,6 +136,14 @@ def _is_search_path(text: str | None) -> bool:
 
 def _descriptor(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
+
+
+def _limit(text: str | None) -> float | None:
+    try:
+        limit = float(text or "nan")
+    except ValueError:
+        return None
+    return limit if is_limit(limit) else None
 
 
 def _seconds_since(moment: str | None) -> float | None:

@@ -177,6 +177,8 @@ class LocalRun:
             assignment.QUEUED_AT: repr(time.time() - queued_seconds),
             assignment.DELIVERED: "1",
         }
+        if node.overdue_after_seconds is not None:
+            environ[assignment.OVERDUE_AFTER] = repr(node.overdue_after_seconds)
         if self._environments:
             requirement = node.requirement
             environ |= {assignment.PACKAGE: requirement.name, assignment.EXTRAS: ",".join(requirement.extras)}

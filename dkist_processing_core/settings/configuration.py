@@ -92,6 +92,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     isb_tls_key: Path | None = _declared("isb_tls_key")
     isb_tls_server_name: str | None = _declared("isb_tls_server_name")
     event_flush_timeout: float = _declared("event_flush_timeout")
+    dkist_core_sample_seconds: float = _declared("dkist_core_sample_seconds")
     dkist_core_state_dir: Path | None = _declared("dkist_core_state_dir")
     dkist_core_log_format: Literal["text", "json"] = _declared("dkist_core_log_format")
     dkist_core_inbox: str | None = _declared("dkist_core_inbox", repr=False)

@@ -133,6 +133,14 @@ DECLARATIONS = {
         expected="a number of seconds from 0",
         bounds={"ge": 0, "allow_inf_nan": False},
     ),
+    "dkist_core_sample_seconds": Declaration(
+        30.0,
+        kinds.number,
+        "The time between two events `task.sampled`, by which a launcher shows that a running task lives, and what it "
+        "uses; after ten minutes it doubles with each event, up to five minutes. 0 turns them off.",
+        expected="a number of seconds from 0",
+        bounds={"ge": 0, "allow_inf_nan": False},
+    ),
     "dkist_core_state_dir": Declaration(
         None,
         kinds.path,

@@ -38,6 +38,7 @@ class Settings(Protocol):
     isb_tls_key: Path | None
     isb_tls_server_name: str | None
     event_flush_timeout: float
+    dkist_core_sample_seconds: float
     dkist_core_state_dir: Path | None
     dkist_core_inbox: str | None
     pip_timeout: int
