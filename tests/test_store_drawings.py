@@ -19,6 +19,7 @@ from dkist_processing_core.cli.draw.family_sheet import draw_family
 from dkist_processing_core.cli.draw.glyphs import UNICODE
 from dkist_processing_core.cli.draw.run_sheet import draw_run
 from dkist_processing_core.cli.draw.run_table import draw_runs, summary
+from dkist_processing_core.cli.draw.stack_sheet import draw_recording
 from dkist_processing_core.cli.draw.table import Column, Line, draw_table
 from dkist_processing_core.cli.draw.task_sheet import draw_task
 from dkist_processing_core.cli.draw.timeline import draw_timeline
@@ -26,6 +27,7 @@ from dkist_processing_core.cli.draw.usage_table import draw_usage
 from dkist_processing_core.cli.store.next_steps import next_steps
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.recorder.reading import Recording
 from dkist_processing_core.runs import State, kept_reports, run_view
 from dkist_processing_core.testing import run_that_succeeds, run_with_killed_attempt
 from tests.facts import NOON, finished
@@ -35,6 +37,19 @@ from tests.stored import ENDED, ended_run, running_run
 from tests.test_store import NOW, YESTERDAY, empty, fill
 
 _Draw = Callable[..., Iterable[Text]]
+_CALIBRATE = Recording(
+    identity={"run_id": "20261122T090000", "task": "Calibrate", "attempt": 2},
+    pid=4711,
+    stack=(
+        'Thread "MainThread":\n  calibrate.py:40 in fit\n  calibrate.py:12 in run\n\n'
+        'Thread "reader":\n  frames.py:31 in read\n'
+    ),
+    stack_age=0.3,
+    phase="run",
+    phase_age=94.0,
+    progress="4 of 12 frame",
+    progress_age=2.1,
+)
 
 
 @cache
@@ -78,6 +93,7 @@ def drawings() -> dict[str, _Draw]:
         ),
         "timeline": partial(draw_timeline, of_killed, short_id="20261122T090000", now=killed.clock.now, zone=UTC),
         "usage": partial(draw_usage, *usage),
+        "stack": partial(draw_recording, _CALIBRATE),
         "family": lambda **form: draw_family(
             limb, steps=next_steps(limb.family, short_id(ENDED)), short_id=short_id, zone=UTC, **form
         ),
@@ -227,7 +243,7 @@ def test_any_text_fits_the_width(texts: list[tuple[str, str]], width: int) -> No
     assert max(line.cell_len for line in draw_table(columns, lines, width=width, glyphs=UNICODE)) <= width
 
 
-PAGES = {ROOT / "docs" / "how-to" / "operate.md": 6, ROOT / "docs" / "how-to" / "attempts.md": 3}
+PAGES = {ROOT / "docs" / "how-to" / "operate.md": 6, ROOT / "docs" / "how-to" / "attempts.md": 4}
 """The pages with drawings, and how many each has."""
 _DRAWN = re.compile(r"(<!-- drawn: (\w+) -->\n```console\n\$ [^\n]*\n)(.*?)(```)", re.DOTALL)
 

@@ -25,7 +25,7 @@ from dkist_processing_core.cli.environments.commands import environments_app
 from dkist_processing_core.cli.events.commands import events_app
 from dkist_processing_core.cli.outbox.commands import outbox_app
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.cli.runs.commands import run, timeline
+from dkist_processing_core.cli.runs.commands import run, stack, timeline
 from dkist_processing_core.cli.store.commands import collect, failures, runs_app, top, usage
 from dkist_processing_core.cli.topology.commands import topology_app
 from dkist_processing_core.cli.workflows.commands import workflows_app
@@ -191,6 +191,7 @@ def _common(
 
 app.command("run")(run)
 app.command("timeline")(timeline)
+app.command("stack")(stack)
 app.command("consume")(consume)
 app.add_typer(runs_app, name="runs", help="List runs, or show one with all its attempts.")
 app.command("top")(top)

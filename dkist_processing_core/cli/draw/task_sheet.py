@@ -4,7 +4,7 @@ A task of a run with everything that is known about each of its attempts.
 Not here: the whole run (draw.run_sheet), and the texts about resources (draw.usage, draw.course).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
@@ -16,18 +16,14 @@ from dkist_processing_core.cli.draw.facts import measured
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import flow
 from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.sheet import INDENT, LABEL, Sheet
 from dkist_processing_core.cli.draw.stack import authors_lines
 from dkist_processing_core.cli.draw.usage import used
 from dkist_processing_core.cli.draw.words import local_time, named_recipe_run, one_line
 from dkist_processing_core.events import Event, TaskFailed, TaskSampled, TaskStarted
 from dkist_processing_core.runs import AttemptView, RunView, TaskView
 from dkist_processing_core.text import duration, parts_of_attempt
-from dkist_processing_core.text.console import folded
-from dkist_processing_core.text.terminal import visible
 
-_WITHOUT_TERMINAL = 200
-_INDENT = 2
-_LABEL = 16
 _LEAST_CELLS = 8
 _ROOM_OF_VALUE = 16
 
@@ -56,7 +52,7 @@ def draw_task(
         ascii_only: Whether the terminal has only the characters of ASCII.
         zone: The time zone of the times, by default the local one.
     """
-    glyphs = ASCII if ascii_only else UNICODE
+    glyphs, sheet = ASCII if ascii_only else UNICODE, Sheet(width)
     run, style = view.run, STYLES[task.state]
     about = [
         Text.assemble(
@@ -66,22 +62,22 @@ def draw_task(
         Text(named_recipe_run(run.recipe_run_id), "dim"),
         Text(f"run {one_line(short_id)}", "dim"),
     ]
-    yield from flow(about, width=width or _WITHOUT_TERMINAL, separator=glyphs.separator)
-    sheet = _Sheet(task, Moments(view, now), reports, now, width, glyphs, zone)
+    yield from flow(about, width=sheet.room, separator=glyphs.separator)
+    attempts = _Attempts(task, Moments(view, now), reports, now, sheet, glyphs, zone)
     for attempt in task.attempts:
         yield Text()
-        yield from sheet.attempt(attempt)
+        yield from attempts.attempt(attempt)
     for words, of_dispute in disputes_of(task):
         yield from sheet.line(words, of_dispute)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sheet:
+class _Attempts:
     task: TaskView
     moments: Moments
     reports: Sequence[Event]
     now: datetime
-    width: int | None
+    sheet: Sheet
     glyphs: Glyphs
     zone: tzinfo | None
 
@@ -93,12 +89,12 @@ class _Sheet:
         took = "" if seconds is None else f" {'for' if attempt.end is None else 'after'} {duration(seconds)}"
         about = [Text.assemble((f"{mark} ", style), (number, "bold")), Text(f"{attempt.state}{took}", style)]
         about += [Text(place, "dim") for place in self._places(attempt)]
-        yield from flow(about, width=self.width or _WITHOUT_TERMINAL, separator=self.glyphs.separator)
+        yield from flow(about, width=self.sheet.room, separator=self.glyphs.separator)
         for words, of_detail in details_of(attempt, style):
-            yield from self.line(words, of_detail)
-        yield from self._row("times", self._times(attempt))
+            yield from self.sheet.line(words, of_detail)
+        yield from self.sheet.row("times", self._times(attempt))
         phases = parts_of_attempt({} if attempt.end is None else attempt.end.phases, attempt.preparation_seconds)
-        yield from self._row("of these", phases)
+        yield from self.sheet.row("of these", phases)
         if isinstance(attempt.end, TaskFailed):
             yield from self._failure(attempt.end)
         if attempt.end is not None:
@@ -130,62 +126,42 @@ class _Sheet:
     def _failure(self, end: TaskFailed) -> Iterator[Text]:
         """Yield what a failure left: the exception, or the last signs of a task that was killed."""
         if end.message and end.message.strip().count("\n"):
-            yield from self._block("message", end.message.splitlines())
+            yield from self.sheet.block("message", end.message.splitlines())
         if end.stack:
-            yield from self._block("stack", authors_lines(end.stack))
-        yield from self._row("last phase", _aged(end.last_phase, end.last_phase_age_seconds, "entered "))
-        yield from self._row("last progress", _aged(end.last_progress, end.last_progress_age_seconds))
+            yield from self.sheet.block("stack", authors_lines(end.stack))
+        yield from self.sheet.row("last phase", _aged(end.last_phase, end.last_phase_age_seconds, "entered "))
+        yield from self.sheet.row("last progress", _aged(end.last_progress, end.last_progress_age_seconds))
         for name, text, age in (
             ("last stack", end.last_stack, end.last_stack_age_seconds),
             ("last log", end.last_log, end.last_log_age_seconds),
         ):
             if text:
-                yield from self._block(_aged(name, age), text.splitlines())
+                yield from self.sheet.block(_aged(name, age), text.splitlines())
 
     def _end(self, attempt: AttemptView, seconds: float | None) -> Iterator[Text]:
         """Yield what an attempt has used."""
         end = attempt.end
         assert end is not None
         if end.resources is not None:
-            yield from self._rows(used(end.resources, seconds))
+            yield from self.sheet.rows(used(end.resources, seconds))
         else:
             cpu, peak = measured(end)
-            yield from self._row("memory", f"{peak} at most, in one process" if peak else "")
-            yield from self._row("CPU", cpu)
+            yield from self.sheet.row("memory", f"{peak} at most, in one process" if peak else "")
+            yield from self.sheet.row("CPU", cpu)
         if end.profile:
-            cells = min(MOST_CELLS, (self.width or _WITHOUT_TERMINAL) - _INDENT - _LABEL - _ROOM_OF_VALUE)
+            cells = min(MOST_CELLS, self.sheet.room - INDENT - LABEL - _ROOM_OF_VALUE)
             if cells >= _LEAST_CELLS:
-                yield from self.line("over time, with the largest value of each", "dim")
-                yield from self._rows(course(end.profile, cells, self.glyphs))
+                yield from self.sheet.line("over time, with the largest value of each", "dim")
+                yield from self.sheet.rows(course(end.profile, cells, self.glyphs))
 
     def _sample(self, sample: TaskSampled, seconds: float | None) -> Iterator[Text]:
         """Yield the latest sign of life of a running attempt."""
         ago = max(0.0, (self.now - sample.time).total_seconds())
         until = None if seconds is None else max(0.0, seconds - ago)
         at = f"{duration(ago)} ago"
-        yield from self._row("last sample", f"{at}, in {one_line(sample.top_frame)}" if sample.top_frame else at)
+        yield from self.sheet.row("last sample", f"{at}, in {one_line(sample.top_frame)}" if sample.top_frame else at)
         if sample.resources is not None:
-            yield from self._rows(used(sample.resources, until))
-
-    def _rows(self, rows: Iterable[tuple[str, str]]) -> Iterator[Text]:
-        for name, text in rows:
-            yield from self._row(name, text)
-
-    def _row(self, name: str, text: str) -> Iterator[Text]:
-        """Yield a name and a text beside it; nothing without a text."""
-        if text:
-            yield from self.line(Text.assemble((f"{name:<{_LABEL}}", "dim"), visible(text)), indent=_INDENT + _LABEL)
-
-    def _block(self, title: str, lines: Sequence[str]) -> Iterator[Text]:
-        """Yield a title and the lines of a text below it."""
-        yield from self.line(title, "dim")
-        for each in lines:
-            yield from self.line(Text(f"  {visible(each.expandtabs(4))}"), indent=3 * _INDENT)
-
-    def line(self, words: "str | Text", style: str = "", *, indent: int = 2 * _INDENT) -> Iterator[Text]:
-        """Yield a text on as many lines as it needs."""
-        text = Text.assemble(" " * _INDENT, words if isinstance(words, Text) else (visible(words), style))
-        yield from [text] if self.width is None else folded(text, self.width, indent)
+            yield from self.sheet.rows(used(sample.resources, until))
 
 
 def _aged(text: str | None, age: float | None, before: str = "") -> str:

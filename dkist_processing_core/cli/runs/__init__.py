@@ -1,1 +1,1 @@
-"""`dkist-core run` and `timeline`."""
+"""`dkist-core run`, `timeline` and `stack`."""

@@ -1,5 +1,5 @@
 """
-`dkist-core run` and `timeline`: the commands about one run of a workflow.
+`dkist-core run`, `timeline` and `stack`: the commands about one run of a workflow.
 
 Not here: the implementations of the commands, which each command imports when it is called.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dkist_processing_core.cli.run_ids import complete_run_id, complete_workflow_name
+from dkist_processing_core.cli.run_ids import complete_run_id, complete_task_name, complete_workflow_name
 
 
 def _recipe_run_id(text: str) -> int:
@@ -102,3 +102,36 @@ def timeline(
     from dkist_processing_core.cli.runs.timeline import show_timeline
 
     show_timeline(run_id, workflow=workflow, as_json=as_json)
+
+
+def stack(
+    run_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_ID",
+            help="The run, by its short id, or by 4 or more characters of the beginning of that or of the end of its "
+            "id, in any case.",
+            show_default=False,
+            autocompletion=complete_run_id,
+        ),
+    ],
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="The task of which an attempt runs on this host.",
+            show_default=False,
+            autocompletion=complete_task_name,
+        ),
+    ],
+) -> None:
+    """
+    Show where a running attempt is.
+
+    The attempt runs on this host. It is shown with its phase, its progress, and the stacks of its threads as its
+    process recorded them last: each half second, unless native code holds the interpreter. The process is not stopped.
+    If py-spy is installed, its stacks with the frames of native code follow, for which it stops the process a moment.
+    """
+    from dkist_processing_core.cli.runs.stack import show_stack
+
+    show_stack(run_id, task)

@@ -1,0 +1,88 @@
+"""
+`dkist-core stack`: where a running attempt of this host is now, by its recorder, and with py-spy by its native frames.
+
+Not here: finding the recorders (recorder.finding), and the drawing (draw.stack_sheet).
+"""
+
+import pwd
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from dkist_processing_core.cli.draw.stack_sheet import draw_recording
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.identity.short_ids import ShortIds, named_run
+from dkist_processing_core.recorder.finding import owners_of_unreadable, recordings
+from dkist_processing_core.recorder.reading import Recording
+from dkist_processing_core.text.console import Terminal, print_remark
+from dkist_processing_core.text.terminal import write_line
+
+_PY_SPY = "py-spy"
+_PATIENCE_SECONDS = 30.0
+_LISTED = 5
+
+
+def show_stack(named: str, task_name: str) -> None:
+    """
+    Print where the running attempt of a task is.
+
+    Raises:
+        DKISTProcessingCoreError: No such attempt runs on this host, or it belongs to another user.
+    """
+    # A recorder that was made a moment ago has no identity yet.
+    found = [each for each in recordings() if each.identity]
+    run_id = named_run(named, (_run_id(each) for each in found if each.identity.get("task") == task_name))
+    chosen = [each for each in found if (_run_id(each), each.identity.get("task")) == (run_id, task_name)]
+    if not chosen:
+        raise DKISTProcessingCoreError(_nothing(named, task_name, found))
+    console = Terminal(highlight=False)
+    for recording in chosen:
+        for line in draw_recording(recording, width=console.columns, ascii_only=console.options.ascii_only):
+            console.print(line, soft_wrap=True)
+        if recording.pid is not None:
+            _print_native_frames(recording.pid)
+
+
+def _run_id(recording: Recording) -> str:
+    return str(recording.identity.get("run_id"))
+
+
+def _nothing(named: str, task_name: str, found: list[Recording]) -> str:
+    """Return why there is nothing to show, and what runs instead."""
+    what = f"no attempt of task {task_name!r} in run {named!r} runs on this host"
+    short_ids = ShortIds(map(_run_id, found))
+    others = [f"{each.identity.get('task')} in run {short_ids.of(_run_id(each))}" for each in found[:_LISTED]]
+    known = f"; here run: {', '.join(others)}" if others else ""
+    owners = ", ".join(sorted(map(_name_of, owners_of_unreadable())))
+    unreadable = f"; attempts of {owners} cannot be read: run the command as that user" if owners else ""
+    return f"{what}{known}{unreadable}"
+
+
+def _name_of(user: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f"user {user}"
+
+
+def _print_native_frames(pid: int) -> None:
+    """Print the stacks as py-spy has them, with the frames of C code; one line if that cannot be done."""
+    program = shutil.which(_PY_SPY) or shutil.which(_PY_SPY, path=str(Path(sys.executable).parent))
+    if program is None:
+        print_remark("pip install py-spy shows also the frames of native code")
+        return
+    words = [program, "dump", "--native", "--pid", str(pid)]
+    try:
+        done = subprocess.run(  # noqa: S603 - the program is the one that the user has installed
+            words, capture_output=True, text=True, errors="replace", check=True, timeout=_PATIENCE_SECONDS
+        )
+    except subprocess.CalledProcessError as error:
+        # The last line names the reason.
+        reason = "".join(error.stderr.strip().splitlines()[-1:]) or f"exit status {error.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = str(error)
+    else:
+        write_line(done.stdout.rstrip())
+        return
+    print_remark(f"py-spy cannot read process {pid}: {reason}")
