@@ -124,7 +124,10 @@ def test_the_doctor_reports_the_file_and_whether_it_is_followed(monkeypatch: pyt
     refused = checks()
 
     assert followed["config file"]["status"] == "skipped"
-    assert "telemetry is as the file /etc/otel.yaml describes" in followed["config file"]["detail"]
+    assert (
+        "the telemetry of tasks and handlers is as the file /etc/otel.yaml describes"
+        in followed["config file"]["detail"]
+    )
     assert refused["config file"]["status"] == "wrong"
     assert "is not installed here" in refused["config file"]["detail"]
     assert "unset OTEL_CONFIG_FILE" in refused["config file"]["advice"]

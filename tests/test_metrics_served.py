@@ -304,6 +304,22 @@ def test_a_service_ends_at_its_start_with_a_wrong_interval(arguments: tuple[str,
     ]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("arguments", [("outbox", "relay"), ("collect",), ("consume", "actors:actor")])
+def test_a_service_reports_at_its_start_that_a_configuration_file_does_not_describe_it(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """
+    It may describe another collector than the variables, which the service follows. A wrong interval ends it here.
+    """
+    (tmp_path / "actors.py").write_text(ACTORS)
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRIC_EXPORT_INTERVAL": "abc"}
+
+    done = run_command(*arguments, cwd=tmp_path, **environment, OTEL_CONFIG_FILE="/etc/otel.yaml")
+
+    assert done.stderr.count("OTEL_CONFIG_FILE names /etc/otel.yaml, which describes only the telemetry of tasks") == 1
+
+
 def test_a_pause_that_a_collector_requests_counts_for_snapshots(
     otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

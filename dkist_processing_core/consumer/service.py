@@ -33,6 +33,7 @@ from dkist_processing_core.metrics.serving import served
 from dkist_processing_core.metrics.snapshot import Snapshot
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.tracing import warn_of_config_file
 
 # How often a worker looks for rows that other processes have stored or released.
 _LOOK_SECONDS = 0.5
@@ -163,6 +164,7 @@ class ConsumerService:
 
         It measures what it does if that `is_measured`.
         """
+        warn_of_config_file(settings)
         end = end or SignalSafeFlag()
         outage = Outage("the inbox")
         while not end.is_raised:

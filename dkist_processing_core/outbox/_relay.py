@@ -69,7 +69,9 @@ class Relay:
         """
         # Imported here: the commands that only list an outbox start sooner without a server.
         from dkist_processing_core.outbox._relay_metrics import relay_metrics  # noqa: PLC0415
+        from dkist_processing_core.tracing import warn_of_config_file  # noqa: PLC0415
 
+        warn_of_config_file(self._settings)
         with relay_metrics(self._settings, listen, self._problems) as self._measures:
             self._run()
 

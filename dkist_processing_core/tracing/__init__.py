@@ -6,7 +6,7 @@ Nothing is exported, and the OpenTelemetry SDK is not even imported, unless the 
 Not here: names (semconv), and the traced code (attempt, local, launcher).
 """
 
-from dkist_processing_core.tracing._config_file import config_file_of, problem_of_config_file
+from dkist_processing_core.tracing._config_file import config_file_of, problem_of_config_file, warn_of_config_file
 from dkist_processing_core.tracing._open_spans import end_open_spans
 from dkist_processing_core.tracing._propagation import Carrier, derived_span, run_parent, sampled, to_traceparent
 from dkist_processing_core.tracing._setup import open_telemetry
@@ -23,4 +23,5 @@ __all__ = [
     "run_parent",
     "sampled",
     "to_traceparent",
+    "warn_of_config_file",
 ]

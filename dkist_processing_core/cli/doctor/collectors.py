@@ -34,7 +34,10 @@ def check_collectors(settings: Settings) -> Iterator[Check]:
     if (named := config_file_of(settings)) is not None:
         problem = problem_of_config_file(settings)
         if problem is None:
-            detail = f"telemetry is as the file {named[1]} describes, which {named[0]} names; it is not tried here"
+            detail = (
+                f"the telemetry of tasks and handlers is as the file {named[1]} describes, which {named[0]} names; "
+                "it is not tried here; services follow the other variables"
+            )
             yield skipped("config file", detail)
             return
         found, _, advice = problem.partition(": ")
