@@ -764,3 +764,15 @@ def test_a_killed_attempt_has_its_last_frames_below_it() -> None:
         "    called by calibrate.py:12 in run",
     ]
     assert not any("last at" in line for line in exception)
+
+
+def test_the_last_frames_are_those_of_the_author() -> None:
+    """Those of this package are left out, unless there are no others."""
+    frames = "  fit.py:3 in run\n  task.py:104 in __call__\n  <string>:176 in <module>\n"
+    of_author, of_package = (
+        drawn(failed("A", cause="signal", signal="SIGKILL", last_stack=f'Thread "MainThread":\n{stack}'))
+        for stack in (frames, frames.partition("\n")[2])
+    )
+
+    assert [line.strip() for line in of_author if " at " in line or "called by" in line] == ["last at fit.py:3 in run"]
+    assert "    last at task.py:104 in __call__" in of_package

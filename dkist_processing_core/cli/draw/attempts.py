@@ -5,6 +5,7 @@ Not here: their places (draw.timeline, draw.run_sheet).
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 
 from dkist_processing_core.cli.draw.facts import end_detail
@@ -15,6 +16,8 @@ from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, State, Tas
 from dkist_processing_core.text import amount
 
 _SHOWN_FRAMES = 3
+# Below it are the frames of the author's code, and above it those of this package.
+_CALL_OF_TASK = re.compile(r"task\.py:\d+ in __call__")
 
 
 def is_retried(attempt: AttemptView, task: TaskView) -> bool:
@@ -61,7 +64,8 @@ def last_frames_of(attempt: AttemptView) -> Iterator[tuple[str, str]]:
         return
     # The first line names the thread; an empty line ends it.
     frames = [line.strip() for line in itertools.takewhile(str.strip, end.last_stack.splitlines()[1:])]
-    for place, frame in enumerate(frames[:_SHOWN_FRAMES]):
+    of_author = list(itertools.takewhile(lambda frame: not _CALL_OF_TASK.fullmatch(frame), frames)) or frames
+    for place, frame in enumerate(of_author[:_SHOWN_FRAMES]):
         yield one_line(f"{'last at' if place == 0 else 'called by'} {frame}"), "dim"
 
 

@@ -5,21 +5,24 @@ Not here: finding the recorders (recorder.finding), and the drawing (draw.stack_
 """
 
 import pwd
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from dkist_processing_core.cli.draw.sheet import Sheet
 from dkist_processing_core.cli.draw.stack_sheet import draw_recording
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.identity.short_ids import ShortIds, named_run
 from dkist_processing_core.recorder.finding import owners_of_unreadable, recordings
 from dkist_processing_core.recorder.reading import Recording
-from dkist_processing_core.text.console import Terminal, print_remark
-from dkist_processing_core.text.terminal import write_line
+from dkist_processing_core.text.console import Terminal
 
 _PY_SPY = "py-spy"
 _PATIENCE_SECONDS = 30.0
+# The command line of a task has the whole bootstrap program, and that of another process may have a secret.
+_COMMAND_LINE = re.compile(r"\A.*^Python v[^\n]*\n+", re.DOTALL | re.MULTILINE)
 _LISTED = 5
 
 
@@ -41,7 +44,8 @@ def show_stack(named: str, task_name: str) -> None:
         for line in draw_recording(recording, width=console.columns, ascii_only=console.options.ascii_only):
             console.print(line, soft_wrap=True)
         if recording.pid is not None:
-            _print_native_frames(recording.pid)
+            for line in Sheet(console.columns).block("with native frames, by py-spy", _native_frames(recording.pid)):
+                console.print(line, soft_wrap=True)
 
 
 def _run_id(recording: Recording) -> str:
@@ -66,12 +70,11 @@ def _name_of(user: int) -> str:
         return f"user {user}"
 
 
-def _print_native_frames(pid: int) -> None:
-    """Print the stacks as py-spy has them, with the frames of C code; one line if that cannot be done."""
+def _native_frames(pid: int) -> list[str]:
+    """Return the stacks as py-spy has them, with the frames of C code; if that cannot be done, the reason."""
     program = shutil.which(_PY_SPY) or shutil.which(_PY_SPY, path=str(Path(sys.executable).parent))
     if program is None:
-        print_remark("pip install py-spy shows also the frames of native code")
-        return
+        return ["py-spy is not installed here: pip install py-spy"]
     words = [program, "dump", "--native", "--pid", str(pid)]
     try:
         done = subprocess.run(  # noqa: S603 - the program is the one that the user has installed
@@ -79,10 +82,7 @@ def _print_native_frames(pid: int) -> None:
         )
     except subprocess.CalledProcessError as error:
         # The last line names the reason.
-        reason = "".join(error.stderr.strip().splitlines()[-1:]) or f"exit status {error.returncode}"
+        return [*error.stderr.strip().splitlines()[-1:]] or [f"exit status {error.returncode}"]
     except (OSError, subprocess.TimeoutExpired) as error:
-        reason = str(error)
-    else:
-        write_line(done.stdout.rstrip())
-        return
-    print_remark(f"py-spy cannot read process {pid}: {reason}")
+        return [str(error)]
+    return _COMMAND_LINE.sub("", done.stdout).rstrip().splitlines()
