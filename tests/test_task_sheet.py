@@ -17,7 +17,7 @@ from dkist_processing_core.cli.draw.usage import used
 from dkist_processing_core.events import Cause, Event, Reporter, Resources, TaskFailed
 from dkist_processing_core.runs import run_view
 from dkist_processing_core.testing import SampleRun, run_that_fails, run_with_killed_attempt
-from tests.strategies import reports
+from tests.strategies import events, reports
 
 KILLED_80 = """\
 ✓ Calibrate finished · l0_to_l1_visp 2.16.3 · recipe run 1234 · run 20261122
@@ -131,7 +131,9 @@ def test_no_line_of_a_sheet_is_wider_than_the_terminal(*, width: int, ascii_only
     assert all(sheet.isascii() for sheet in sheets) is ascii_only
 
 
-@given(told=reports().filter(bool), width=st.none() | st.integers(4, 200))
+@given(
+    told=st.one_of(reports().filter(bool), events().map(lambda event: [event])), width=st.none() | st.integers(4, 200)
+)
 def test_a_sheet_of_any_reports_is_drawn(told: list[Event], width: int | None) -> None:
     """No report breaks it, and no text of a report controls the terminal."""
     view = run_view(told)
@@ -146,6 +148,7 @@ def test_a_sparkline_shows_the_largest_value_of_each_cell() -> None:
     """A cell without a value has the next one, and zero is the lowest level."""
     assert sparkline([(0.5, 1.0), (1.0, 8.0), (4.0, 0.0)], 4, UNICODE.levels) == "█▁▁▁"
     assert sparkline([(10.0, 3.0), (20.0, 6.0)], 6, UNICODE.levels) == "▄▄▄███"
+    assert sparkline([(2.0, 4.0), (1.0, 8.0)], 2, UNICODE.levels) == "█▄"
     assert sparkline([], 6, UNICODE.levels) == ""
     assert sparkline([(0.0, 0.0)], 2, UNICODE.levels) == "▁▁"
 

@@ -16,6 +16,7 @@ from dkist_processing_core.runs import AttemptView
 from dkist_processing_core.text import size
 
 MOST_CELLS = 60
+_MOST_PROCESSORS = 1e6
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -26,7 +27,7 @@ def course(profile: Profile, cells: int, glyphs: Glyphs) -> Iterator[tuple[str, 
         most = max((value for _, value in values), default=0.0)
         if most > 0:
             yield name, f"{sparkline(values, cells, glyphs.levels)} {text_of(most)}"
-    end = profile[-1][0] if profile else 0.0
+    end = max((point[0] for point in profile), default=0.0)
     if end > 0:
         for line in axis(Scale(_ANY_TIME, end, cells).ticks, cells, glyphs, cells):
             yield "", line
@@ -49,7 +50,7 @@ def _size(count: float) -> str:
 
 
 def _processors(share: float) -> str:
-    return f"{share:.1f} processors"
+    return f"{min(share, _MOST_PROCESSORS):.1f} processors"
 
 
 def _rate(count: float) -> str:

@@ -16,13 +16,14 @@ def sparkline(values: Sequence[tuple[float, float]], cells: int, levels: str) ->
     ':.=.'
 
     Args:
-        values: Times after a start in seconds, in order, each with the value of the time that ends then.
+        values: Times after a start in seconds, each with the value of the time that ends then.
         cells: The number of characters, from the start until the last time.
         levels: The characters from the lowest level to the highest; the lowest is also that of zero.
     """
     if not values or cells < 1:
         return ""
-    end, most = max(values[-1][0], math.ulp(0.0)), max(value for _, value in values)
+    # A foreign publisher may have its points in any order.
+    end, most = max(math.ulp(0.0), *(moment for moment, _ in values)), max(value for _, value in values)
     largest = [-1.0] * cells
     for moment, value in values:
         cell = min(cells - 1, max(0, math.ceil(moment / end * cells) - 1))
