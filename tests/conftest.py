@@ -20,6 +20,7 @@ import pytest
 
 from dkist_processing_core.delivery import outbox_warnings
 from dkist_processing_core.otlp import warnings as telemetry_warnings
+from dkist_processing_core.text.redaction import secrets_of
 from tests.parts import is_in_part
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
@@ -343,10 +344,11 @@ def state_dir(_state_root: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
     """
-    Remove every variable that the library reads, and set a state folder for this test.
+    Remove every variable that the library reads or takes for a secret, and set a state folder for this test.
     """
-    for name in list(os.environ):
-        if (name in CLEANED_NAMES or name.startswith(CLEANED_PREFIXES)) and name != SESSION_VARIABLE:
+    for name, value in list(os.environ.items()):
+        is_read = name in CLEANED_NAMES or name.startswith(CLEANED_PREFIXES) or bool(secrets_of({name: value}))
+        if is_read and name != SESSION_VARIABLE:
             monkeypatch.delenv(name)
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(state_dir))
 
