@@ -159,6 +159,9 @@ def test_what_was_not_measured_has_no_row() -> None:
     only_limit = dict(used(Resources(memory_limit_bytes=2_000_000_000), 2.0))
     waited = dict(used(Resources(cpu_user_seconds=3.0, io_pressure_seconds=1.5, vol_ctxt=1200), None))
 
+    longest = used(Resources(cpu_user_seconds=1.7e308, cpu_system_seconds=1.7e308), 1.0)
+
+    assert dict(longest)["CPU"].startswith("over 99999 d")
     assert only_memory == {"memory": "184 MB at most"}
     assert only_limit == {}
     assert waited == {"CPU": "3.0 s (3.0 s user)", "switches": "1,200 voluntary", "waited for": "1.5 s input or output"}

@@ -78,13 +78,14 @@ def duration(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < _MINUTE - 0.05:
         return f"{seconds:.1f} s"
+    if seconds > _MOST_DAYS * _DAY:
+        # A sum of long durations may be infinite.
+        return f"over {_MOST_DAYS} d"
     whole = round(seconds)
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
     if whole < _DAY:
         return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
-    if whole > _MOST_DAYS * _DAY:
-        return f"over {_MOST_DAYS} d"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
