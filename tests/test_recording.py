@@ -371,22 +371,24 @@ def test_many_threads_and_many_lines_are_recorded_as_far_as_there_is_room(tmp_pa
 
 
 ALARMS = """
-caught = []
+caught, armed = [], []
 class Alarm(BaseException): pass
-def ring(*_): raise Alarm
+def ring(*_):
+    if armed:
+        armed.clear()
+        raise Alarm
 signal.signal(signal.SIGALRM, ring)
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
 until = time.monotonic() + 1.5
-while time.monotonic() < until:
+while time.monotonic() < until or len(caught) < 20:
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
-        while True:
+        armed.append(1)
+        for _ in range(20):
             log.warning("line %d", len(caught))
             time.sleep(0.0005)
     except Alarm:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         caught.append(1)
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert len(caught) > 50
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(10)
 """
@@ -398,10 +400,12 @@ def test_signals_reach_the_author_s_handlers_beside_the_sampler(tmp_path: Path) 
     """
     ended = recorded(tmp_path, ALARMS)
 
-    lines = [int(line.split(": line ")[1]) for line in (ended.recording.log or "").splitlines() if ": line " in line]
+    # A record whose formatting was interrupted has its format string.
+    texts = [line.rpartition(": line ")[2] for line in (ended.recording.log or "").splitlines()]
+    lines = [int(text) for text in texts if text.isdecimal()]
     assert ended.status == 128 + signal.SIGTERM
     assert lines == sorted(lines)
-    assert lines[-1] > 50
+    assert lines[-1] >= 19
 
 
 def test_an_environment_without_a_recorder_closes_the_descriptor(tmp_path: Path) -> None:
