@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +63,13 @@ class Ended:
         return [f"{frame.split(':')[0].strip()} {frame.split(' in ')[1]}" for frame in frames]
 
 
-def recorded(folder: Path, run: str, *options: str, source: str = TASK, **environment: str) -> Ended:
+def recorded(
+    folder: Path, run: str, *options: str, source: str = TASK, prefix: Sequence[str] = (), **environment: str
+) -> Ended:
     """
     Run a task with these lines as its `run` to the end of its process, and return what it has recorded.
+
+    `options` are the interpreter's, and `prefix` is a command that starts it.
     """
     path = folder / "own.py"
     path.write_text(source.replace("{run}", "".join(f"        {line}\n" for line in run.splitlines())))
@@ -75,7 +80,7 @@ def recorded(folder: Path, run: str, *options: str, source: str = TASK, **enviro
     reading, reports = os.pipe()
     identity = {"TASK": "A", "RECIPE_RUN_ID": "1", "WORKFLOW": "W", "VERSION": "1", "RUN_ID": "r", "ATTEMPT": "1"}
     done = subprocess.run(
-        [sys.executable, *options, "-u", "-P", "-c", program()],
+        [*prefix, sys.executable, *options, "-u", "-P", "-c", program()],
         cwd=ROOT,
         env={
             **os.environ,
@@ -325,21 +330,41 @@ def test_a_task_without_memory_for_a_thread_goes_on(tmp_path: Path) -> None:
     assert "author: limited" in (ended.recording.log or "")
 
 
+COUNTED = """
+log.warning("limited")
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.parametrize(("gibibytes", "threads"), [(1, 1), (64, 2)])
+def test_a_task_with_few_addresses_keeps_them(gibibytes: int, threads: int, tmp_path: Path) -> None:
+    """
+    A thread would take seventy MiB of what `ulimit -v` leaves, so there is one only under a much larger limit.
+    """
+    limited = ["/bin/sh", "-c", f'ulimit -v {gibibytes * 1024 * 1024} && exec "$@"', "sh"]
+
+    ended = recorded(tmp_path, COUNTED, prefix=limited)
+
+    assert (ended.status, ended.output.splitlines()[-1]) == (0, str(threads)), ended.output
+    assert (ended.recording.log or "").endswith("author: limited")
+
+
 HOLDS = """
 time.sleep(0.7)
-signal.setitimer(signal.ITIMER_REAL, 1.5)
+signal.setitimer(signal.ITIMER_REAL, float(os.environ["HELD"]))
 ctypes.PyDLL(None).usleep(20_000_000)
 """
 
 
-def test_a_library_that_holds_the_interpreter_shows_as_the_age_of_the_stack(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [1.5, pytest.param(10.0, marks=pytest.mark.soak)])
+def test_a_library_that_holds_the_interpreter_shows_as_the_age_of_the_stack(seconds: float, tmp_path: Path) -> None:
     """
     The stack is that of the moment before.
     """
-    ended = recorded(tmp_path, HOLDS)
+    ended = recorded(tmp_path, HOLDS, HELD=str(seconds))
 
     assert ended.status == -signal.SIGALRM
-    assert (ended.recording.stack_age or 0.0) >= 1.4
+    assert seconds - 0.1 <= (ended.recording.stack_age or 0.0) < seconds + 1.0
     assert ended.first_frames[0] == "own.py run"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found] # as in process.signals
 import contextlib
 import os
+import resource
 import sys
 import threading
 import time
@@ -29,6 +30,10 @@ _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.5, 0.05, 0.2
 _LARGEST_SHARE = 0.002
 """The largest share of the time that samples take."""
 _END_SECONDS, _TURN_SECONDS = 1.0, 0.0001
+_ADDRESSES = 72 * 1024 * 1024
+"""The addresses that a thread takes: its stack, and glibc's memory for it, nearly all of which is never used."""
+_SHARE_OF_ADDRESSES = 0.01
+"""The largest share of a limit on addresses (`ulimit -v`) that is taken from the task."""
 _MOST_FRAMES, _MOST_OF_THREAD = 2000, 100
 _MOST_CHARACTERS = 32 * 1024
 _MOST_OF_NAME = 100
@@ -57,7 +62,10 @@ class Sampler:
         self._native_id = 0
 
     def start(self) -> None:
-        """Start the thread; without one, if no more can be started, the last stacks grow older."""
+        """Start the thread. Without one, if it has no room or cannot be started, the last stacks grow older."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit * _SHARE_OF_ADDRESSES < _ADDRESSES:
+            return
         stop, ended = allocate_lock(), allocate_lock()
         stop.acquire()
         ended.acquire()
