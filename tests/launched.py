@@ -1,11 +1,13 @@
 """
 Tasks that end in each possible way, for the launcher to distinguish; importable, so that it can start them.
 
-Each writes the time right before its end to a file in the folder that FAULT_MARKS names.
+Each writes the time right before its end to a file in the folder that FAULT_MARKS names. Those that wait for nothing
+first live for LIVES_SECONDS, and write a log.
 """
 
 import contextlib
 import ctypes
+import logging
 import mmap
 import multiprocessing
 import os
@@ -13,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,10 +28,26 @@ from tests.waiting import wait_until
 _MEBIBYTE = 1024 * 1024
 
 
+LINES = 30
+"""How many lines a task logs that lives for some time."""
+
+
+def live() -> None:
+    """
+    Log some lines, and be here for some seconds, once in a process; do nothing if the test wants none.
+    """
+    seconds = float(os.environ.pop("LIVES_SECONDS", "0"))
+    if seconds:
+        for number in range(LINES):
+            logging.getLogger("author").info("line %d", number)
+        signal.sigtimedwait([], seconds)
+
+
 def mark() -> None:
     """
     Write the current time, under the name of the task.
     """
+    live()
     folder = os.environ.get("FAULT_MARKS")
     if folder:
         Path(folder, sys._getframe(1).f_locals["self"].task_name).write_text(repr(time.time()))
@@ -38,6 +57,7 @@ def wait_for_ever() -> None:
     """
     Print that the task waits, and wait without an end.
     """
+    live()
     print("waiting", flush=True)  # noqa: T201 - read by a test
     os.read(os.pipe()[0], 1)
 
@@ -219,6 +239,7 @@ class Pools(TaskBase):
             waiting = pool.map_async(_begin, [(begin, never)] * 2, chunksize=1)
             for _ in range(2):
                 os.read(begun, 1)
+            live()
             print("waiting", flush=True)  # noqa: T201 - read by a test
             waiting.get()
 
@@ -295,6 +316,48 @@ class StartsAnother(TaskBase):
         child = subprocess.Popen(["/bin/sleep", "60"])
         Path(os.environ["FAULT_MARKS"], "grandchild").write_text(str(child.pid))
         wait_for_ever()
+
+
+class HoldsSecrets(TaskBase):
+    """
+    Has two secrets in its log, in the names of threads, in its progress and in variables, and waits.
+    """
+
+    def run(self) -> None:
+        """
+        Use a given secret, and one that this task sets itself.
+        """
+        given = os.environ["SITE_TOKEN"]
+        own = os.environ["OWN_PASSWORD"] = given[::-1]
+        log = logging.getLogger("author")
+        for secret in (given, own):
+            log.warning("log in with %s", secret)
+            threading.Thread(target=threading.Event().wait, name=f"for {secret}", daemon=True).start()
+        try:
+            int(given)
+        except ValueError:
+            log.exception("trying %s", own)
+        self.progress(1, 2, "file", f"as {given}, then as {own}")
+        wait_for_ever()
+
+
+class HasMuch(TaskBase):
+    """
+    Has more threads and log lines than an event has room for, and is killed.
+    """
+
+    def run(self) -> None:
+        """
+        Start 200 threads, log 10,000 lines, live for a while, and kill this process.
+        """
+        event = threading.Event()
+        for number in range(200):
+            threading.Thread(target=event.wait, name=f"worker {number}", daemon=True).start()
+        log = logging.getLogger("author")
+        for number in range(10_000):
+            log.info("step %d", number)
+        mark()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class SpeaksInSpans(TaskBase):
