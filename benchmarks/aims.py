@@ -7,7 +7,7 @@ Not here: the measuring. A missed aim is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks import consuming, growth, latency, launch, parse, rates, replaced, startup, telemetry
+from benchmarks import consuming, growth, latency, launch, parse, rates, recorder, replaced, startup, telemetry
 from benchmarks.figures import Row, rounded
 from benchmarks.ground import Side
 from benchmarks.latency import Scene
@@ -169,6 +169,14 @@ AIMS = (
         for name in [telemetry.exit_name(how, fault)]
     ),
     Aim(f"{telemetry.GROWN}, MiB", telemetry.GROWN, telemetry.LIMIT, "ours", most=telemetry.GROWN_MIB),
+    *(
+        Aim(f"{name}, {unit}", name, recorder.LIMIT, "ours", most=most)
+        for name, unit, most in (
+            *((recorder.added_name(work), "%", recorder.PERCENT) for work in recorder.WORK.values()),
+            (f"{recorder.ADDED}, wall", "ms", recorder.ADDED_MS),
+            (recorder.LAUNCHER, "%", recorder.LAUNCHER_PERCENT),
+        )
+    ),
     Aim(
         f"{launch.SECOND}: how many times as fast as {launch.ESTABLISHED}",
         launch.SECOND,

@@ -154,6 +154,17 @@ connection and never answers.
 Many spans and log records in a tight loop are appended to the journal by the task itself. If one is lost, the figures
 are rejected. The minimum and the maximum of the rounds are in brackets.
 """,
+    "recorder": """\
+## What the recorder costs a task
+
+The process is that of a task as its launcher starts it, to its end, with and without a
+[recorder](explanation/ends.md#the-recorder), in pairs. One task computes in Python alone, the other one writes and
+reads a file that stays in the kernel's cache: each for some seconds. The *added* figures are the medians of the
+differences within the pairs; on a busy machine they scatter by more than the limits.
+
+The *launcher* follows a task whose ten processes wait. Its processor time is counted without the first ten seconds,
+for the half minute in which it reports one sign of life. The minimum and the maximum of the rounds are in brackets.
+""",
     "launch": """\
 ## The time until a task starts on a worker
 

@@ -148,7 +148,7 @@ def _add_many(findings: Findings, ground: Ground, plan: Plan) -> None:
         with _refusing() as exporting:
             for name, settings in (("off", {}), ("on", exporting)):
                 with ground.state_dir() as folder:
-                    figures = _figures_of(arguments, settings, folder)
+                    figures = figures_of(arguments, settings, folder)
                     if name == "on":
                         _check_kept(settings, folder, spans, records)
                 found[name]["spans"].append(spans / figures["spans"])
@@ -176,7 +176,7 @@ def _check(what: str, books: OtlpBooks, least: int) -> None:
 
 def _launched_process(folder: Path, settings: _Settings) -> Cost:
     """Run the process of a launched task, without a launcher."""
-    found = _figures_of(["-m", "benchmarks.sides.launched_process"], settings, folder)
+    found = figures_of(["-m", "benchmarks.sides.launched_process"], settings, folder)
     return _cost(folder, time.time(), **found)
 
 
@@ -202,7 +202,8 @@ def _cost(folder: Path, ended: float, wall: float, cpu: float = 0.0) -> Cost:
     return Cost(wall, ended - float(returned), cpu, int(peak) / 1024)
 
 
-def _figures_of(arguments: list[str], settings: _Settings, folder: Path) -> dict[str, float]:
+def figures_of(arguments: list[str], settings: dict[str, str], folder: Path) -> dict[str, float]:
+    """Run Python with these arguments on a state folder, and return the figures that it prints."""
     figures: dict[str, float] = json.loads(_run(arguments, settings, folder).splitlines()[-1])
     return figures
 
