@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
 
 from dkist_processing_core import TaskBase, Workflow
@@ -386,6 +387,40 @@ class WorksHard(TaskBase):
         while time.process_time() < 0.7:  # includes the time of its start
             sum(held[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class UsesResources(TaskBase):
+    """
+    Writes and reads as much as one variable requires, computes in two processes as the other does, and holds 200 MiB.
+    """
+
+    def run(self) -> None:
+        """
+        Use them one after the other.
+        """
+        size, seconds = int(os.environ["USED_BYTES"]), float(os.environ["USED_SECONDS"])
+        path = Path(os.environ["FAULT_MARKS"], "used")
+        with path.open("wb", buffering=0) as file:
+            for _ in range(size // _MEBIBYTE):
+                file.write(b"x" * _MEBIBYTE)
+        with path.open("rb", buffering=0) as file:
+            while file.read(_MEBIBYTE):
+                pass
+        workers = [os.fork() for _ in range(2) if os.getpid() == self._pid]
+        if os.getpid() != self._pid:
+            while time.process_time() < seconds:
+                pass
+            os._exit(0)
+        for worker in workers:
+            os.waitpid(worker, 0)
+        # More than the two copies of this process had, whose shared memory counts for each.
+        held = bytearray(200 * _MEBIBYTE)
+        held[:: mmap.PAGESIZE] = b"x" * len(held[:: mmap.PAGESIZE])
+        signal.sigtimedwait([], 0.5)
+
+    @cached_property
+    def _pid(self) -> int:
+        return os.getpid()
 
 
 class LiesOnItsStreams(TaskBase):

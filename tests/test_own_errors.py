@@ -30,9 +30,14 @@ EVERYWHERE = (
     "launcher._sampling:Sampler.close",
     "launcher._processes:Family.look",
     "launcher._control_groups:ControlGroups.has_killed",
+    "launcher._measured:facts_of_end",
+    "launcher._measured:facts_of_failure",
+    "launcher._reports:Reports.sampled",
     "launcher._supervision:create",
     "launcher._supervision:read",
     "launcher._supervision:Supervision._identify",
+    "launcher._supervision:Supervision._keep_samples",
+    "launcher._supervision:Supervision._report_sample",
     "launcher._on_demand:ReportsOnDemand.close",
     "launcher.process_end:ProcessEnd.status",
     "launcher.termination_requests:TerminationRequests.__exit__",
@@ -67,6 +72,8 @@ SOME = (
 )
 """Functions among them whose errors once changed the outcome."""
 KILLED = (
+    "launcher._measured:facts_of_end",
+    "launcher._measured:facts_of_failure",
     "launcher._supervision:create",
     "launcher._supervision:read",
     "launcher._sampling:Sampler.begin",

@@ -21,7 +21,8 @@ _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
 # Shares of one processor: for a task of a few processes, and for each process of a larger one, whose samples cost more.
 SMALL_SHARE, _SHARE_OF_PROCESS, _LARGEST_SHARE = 0.0025, 0.00025, 0.02
 # Processor time for the first, more frequent samples: a small part of what the start of a task takes.
-CREDIT_SECONDS = 0.02
+CREDIT_SECONDS = 0.03
+_SHARE_OF_LAST = 0.1
 # Sampling a process takes milliseconds; a sample that hangs in the kernel must not delay the end.
 _LAST_SAMPLE_SECONDS = 0.5
 
@@ -124,20 +125,18 @@ class Sampler:
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in known.items()}
 
     def _sample_repeatedly(self) -> None:
-        credit, cost, at = CREDIT_SECONDS, 0.0, time.monotonic()
-        rest = 0.0
+        rest, usual_cost = 0.0, 0.0
         while not self._is_over.wait(rest):
-            now, spent = time.monotonic(), time.thread_time()
-            share = min(_LARGEST_SHARE, max(SMALL_SHARE, _SHARE_OF_PROCESS * self.family.moment.processes))
-            credit = min(CREDIT_SECONDS, credit + share * (now - at)) - cost
-            at = now
+            began, spent = time.monotonic(), time.thread_time()
             self._sample()
             self._keep_if_due()
-            cost = time.thread_time() - spent
+            # A single slow sample on a busy machine must not be followed by a pause of seconds.
+            usual_cost += (time.thread_time() - spent - usual_cost) * _SHARE_OF_LAST
             # A young process grows fast, so it is sampled more often.
-            period = min(_PERIOD_SECONDS, (now - self._began) * _SHARE_OF_AGE)
-            # The next sample will cost as much as this one.
-            rest = max(_SHORTEST_SECONDS, period, (2 * cost - credit) / share)
+            rest = max(_SHORTEST_SECONDS, min(_PERIOD_SECONDS, (began - self._began) * _SHARE_OF_AGE))
+            if time.thread_time() > CREDIT_SECONDS:
+                share = max(SMALL_SHARE, _SHARE_OF_PROCESS * self.family.moment.processes)
+                rest = max(rest, usual_cost / min(_LARGEST_SHARE, share))
 
     def _keep_if_due(self) -> None:
         age = time.monotonic() - self._began
