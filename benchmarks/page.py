@@ -158,8 +158,8 @@ are rejected. The minimum and the maximum of the rounds are in brackets.
 ## What the recorder costs a task
 
 The process is that of a task as its launcher starts it, to its end, with and without a
-[recorder](explanation/ends.md#the-recorder), in pairs. One task computes in Python alone, the other one writes and
-reads a file that stays in the kernel's cache: each for some seconds. The *added* figures are the medians of the
+[recorder](explanation/ends.md#the-recorder), in pairs. One task computes in Python alone, the other one writes a file
+to the disk and reads it from there: each for some seconds. The *added* figures are the medians of the
 differences within the pairs; on a busy machine they scatter by more than the limits.
 
 The *launcher* follows a task whose ten processes wait. Its processor time is counted without the first ten seconds,

@@ -26,7 +26,7 @@ ADDED, ADDED_MS = "added to a no-op task's process by its recorder", 3.0
 LAUNCHER = f"launcher of a task with {PROCESSES} processes, share of one processor"
 LAUNCHER_PERCENT = 0.5
 # For some seconds each.
-_STEPS = {"Computes": 2400, "ReadsAndWrites": 10_000}
+_STEPS = {"Computes": 2400, "ReadsAndWrites": 600}
 _WORK = "benchmarks.sides.work"
 _PAIRS, _PAIRS_OF_NO_OP = 3, 10
 # A multiple of the time between two signs of life, after the more frequent samples of a young task.
