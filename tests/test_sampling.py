@@ -21,6 +21,7 @@ import pytest
 from dkist_processing_core.launcher._control_groups import ControlGroups
 from dkist_processing_core.launcher._processes import Family, Usage, high_water_of, io_of, stat_of, usage_of
 from dkist_processing_core.launcher._sampling import CREDIT_SECONDS, SMALL_SHARE, Sampler
+from dkist_processing_core.launcher._shared_memory import Resident, SharedMemory
 from dkist_processing_core.process.exit_status import has_ended, take
 from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from tests.waiting import wait_until
@@ -61,6 +62,13 @@ held = bytearray(int(sys.argv[2]))
 held[::4096] = b"x" * len(held[::4096])
 time.sleep(1.0)
 """
+FORKS = """
+import multiprocessing, sys, time
+held = bytearray(int(sys.argv[2]))
+held[::4096] = b"x" * len(held[::4096])
+with multiprocessing.get_context("fork").Pool(4) as pool:
+    pool.map(time.sleep, [0.4] * 4, chunksize=1)
+"""
 # The parts of real files, of Linux 6.18, and of Linux 5.10 for the process that has ended.
 STAT = (
     b"18502 (a) R (b) S 18461 18461 14039 0 -1 4194304 101 0 0 0 150 25 300 50 20 0 7 0 229589 3133440 412 "
@@ -99,6 +107,7 @@ def test_the_files_of_a_process_are_read_as_the_kernel_writes_them() -> None:
     assert stat is not None
     assert ended is not None
     assert (stat.state, stat.parent, stat.threads, stat.started, stat.rss) == ("S", 18461, 7, 229589, 412 * 4096)
+    assert (stat.stack, ended.stack) == (140727814101200, 0)
     assert stat.usage == Usage(4.5, 0.75)
     assert stat.children_seconds == 3.5
     assert ended.is_zombie
@@ -143,6 +152,58 @@ def test_the_peak_of_memory_is_what_a_process_held() -> None:
     As wait4 states it, and as much as it holds.
     """
     check_holding(100 * MIB)
+
+
+def test_memory_that_forks_share_counts_once() -> None:
+    """
+    A pool of four processes beside 300 MB holds little more than these, as its control group accounts where it may.
+    """
+    size = 300 * 1000 * 1000
+    with accounted_group("memory") as group:
+        totals, _, sampler = sampled(FORKS, "", str(size), group=group)
+        charged = None if group is None else peak_memory_of(group)
+
+    assert totals["processes"] == 5
+    assert totals["peak_rss"] == pytest.approx(size + 20 * MIB, rel=0.05)
+    assert charged is None or totals["peak_rss"] == pytest.approx(charged, rel=0.08)
+    assert max(point[1] for point in sampler.profile()) <= totals["peak_rss"]
+
+
+def process_at(pid: int, parent: int, rss: int, stack: int = 9) -> Resident:
+    """
+    Return a process with a resident size.
+    """
+    return Resident(pid, 1, parent, stack, rss)
+
+
+def test_memory_that_the_kernel_does_not_divide_counts_for_each_process(tmp_path: Path) -> None:
+    """
+    An old kernel has no such file.
+    """
+    shared = SharedMemory(str(tmp_path))
+
+    assert shared.held([process_at(1, 0, 100), process_at(2, 1, 90)]) == 190
+
+
+def test_between_two_readings_a_process_holds_what_it_has_grown_by(tmp_path: Path) -> None:
+    """
+    A fork that was not read yet holds what it has beyond its parent, and another program all it has.
+    """
+    for pid in (1, 2):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "smaps_rollup").write_text("1-2 ---p 0 00:00 0 [rollup]\nRss: 100 kB\nPss: 50 kB\n")
+    shared = SharedMemory(str(tmp_path))
+    kib = 1024
+    read = shared.held([process_at(1, 0, 100 * kib), process_at(2, 1, 100 * kib)])
+    # As after readings of large processes.
+    shared.spent_seconds = 3600.0
+    later = [process_at(1, 0, 130 * kib), process_at(2, 1, 100 * kib)]
+    grown = shared.held(later)
+    forked = shared.held([*later, process_at(3, 1, 135 * kib)])
+    started = shared.held([*later, process_at(3, 1, 20 * kib, stack=8)])
+
+    assert (read, grown) == (100 * kib, 130 * kib)
+    assert (forked, started) == (135 * kib, 150 * kib)
 
 
 @pytest.mark.soak
@@ -214,12 +275,12 @@ def check_holding(size: int) -> None:
 
 
 @contextmanager
-def accounted_group() -> Iterator[Path | None]:
+def accounted_group(controller: str = "cpuacct") -> Iterator[Path | None]:
     """
-    Create a control group that accounts for processor time; None if that is not permitted.
+    Create a control group that accounts for processor time, or for memory; None if that is not permitted.
     """
     name = f"dkist-core-test-{uuid.uuid4().hex[:8]}"
-    for parent in ("/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup"):
+    for parent in (f"/sys/fs/cgroup/{controller}", "/sys/fs/cgroup"):
         group = Path(parent, name)
         try:
             group.mkdir()
@@ -231,6 +292,14 @@ def accounted_group() -> Iterator[Path | None]:
             group.rmdir()
         return
     yield None
+
+
+def peak_memory_of(group: Path) -> int | None:
+    """
+    Return the most memory that a control group was charged for, of either version; None if it does not state that.
+    """
+    files = [group / "memory.max_usage_in_bytes", group / "memory.peak"]
+    return next((int(file.read_text()) for file in files if file.exists()), None)
 
 
 def processor_seconds_of(group: Path) -> float:

@@ -41,8 +41,16 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
     cpu_user_seconds: Annotated[Seconds | None, about("Processor time in user mode, in seconds.")] = None
     cpu_system_seconds: Annotated[Seconds | None, about("Processor time in the kernel, in seconds.")] = None
-    rss: Annotated[Count | None, about("Resident memory at this moment, in bytes; only in `task.sampled`.")] = None
-    peak_rss: Annotated[Count | None, about("The largest resident memory of all processes together, in bytes.")] = None
+    rss: Annotated[
+        Count | None, about("Resident memory at this moment, in bytes, as in `peakRss`; only in `task.sampled`.")
+    ] = None
+    peak_rss: Annotated[
+        Count | None,
+        about(
+            "The largest resident memory of all processes together, in bytes. Memory that they share counts once "
+            "where the kernel states their proportional set sizes."
+        ),
+    ] = None
     rchar: Annotated[Count | None, about("Bytes read by system calls, also from the page cache.")] = None
     wchar: Annotated[Count | None, about("Bytes written by system calls.")] = None
     syscr: Annotated[Count | None, about("The number of system calls that read.")] = None

@@ -3,8 +3,8 @@ What the processes of a task have used, and what they hold now: read from /proc 
 
 The kernel adds what a process has used to its parent when the parent waits for it. So the sum over the living
 processes is the sum over all of them, except for processes whose parent died or ignores SIGCHLD: these are followed by
-their pid, and their last values are kept. Not here: when the files are read (_sampling), and control groups
-(_control_groups).
+their pid, and their last values are kept. Not here: when the files are read (_sampling), memory that processes share
+(_shared_memory), and control groups (_control_groups).
 """
 
 # ruff: noqa: PTH116, PTH208 - a launcher reads these files before it imports anything else, and often: pathlib is slow
@@ -13,6 +13,8 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from dkist_processing_core.launcher._shared_memory import Resident, SharedMemory
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -60,6 +62,8 @@ class Stat(NamedTuple):
     started: int
     """The time of the start in ticks: together with the pid it identifies a process."""
     rss: int
+    stack: int
+    """The address at which the stack starts; 0 if it is not known."""
 
     @property
     def is_zombie(self) -> bool:
@@ -81,6 +85,7 @@ def stat_of(text: bytes) -> Stat | None:
             threads=int(fields[17]),
             started=int(fields[19]),
             rss=int(fields[21]) * _PAGE,
+            stack=int(fields[25]),
         )
     except (ValueError, IndexError):
         return None
@@ -125,6 +130,7 @@ class Moment(NamedTuple):
     """What the living processes of a family hold together at one moment."""
 
     rss: int = 0
+    """The resident memory, of which pages that they share count once."""
     processes: int = 0
     threads: int = 0
     open_files: int = 0
@@ -148,6 +154,8 @@ class Family:
         """The largest value of each field at any look."""
         self.largest_process: int | None = None
         """The largest resident size that any single process has had, in bytes; None before it is known."""
+        self.shared_memory = SharedMemory()
+        """The memory that they share."""
         self.has_io = False
         """Whether bytes and calls are known."""
 
@@ -155,8 +163,8 @@ class Family:
         """Read the files of all processes, and add what they state."""
         known = self._members
         present: dict[int, Member] = {}
-        resident = threads = files = 0
-        living: list[Member] = []
+        threads = files = 0
+        living: list[Resident] = []
         # Parents come first: a child whose parent waits for it in the meantime is then missing, not counted twice.
         queue = [self._pid, *known]
         for pid in queue:
@@ -167,8 +175,8 @@ class Family:
                 continue
             present[pid] = member
             if not member.stat.is_zombie:
-                living.append(member)
-                resident += member.stat.rss
+                stat = member.stat
+                living.append(Resident(pid, stat.started, stat.parent, stat.stack, stat.rss))
                 threads += member.stat.threads
                 files += _open_files(pid)
                 self._note_high_water(pid)
@@ -178,6 +186,7 @@ class Family:
         self.has_io = self.has_io or (self._pid in present and present[self._pid].io is not None)
         self._add_up()
         if living:
+            resident = self.shared_memory.held(living)
             self.moment = Moment(resident, len(living), threads, files)
             highest = max(resident, self.largest_process or 0)
             self.peak = Moment(*map(max, self.peak, self.moment._replace(rss=highest)))

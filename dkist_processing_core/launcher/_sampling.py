@@ -127,16 +127,20 @@ class Sampler:
     def _sample_repeatedly(self) -> None:
         rest, usual_cost = 0.0, 0.0
         while not self._is_over.wait(rest):
-            began, spent = time.monotonic(), time.thread_time()
+            began, spent = time.monotonic(), self._spent()
             self._sample()
             self._keep_if_due()
             # A single slow sample on a busy machine must not be followed by a pause of seconds.
-            usual_cost += (time.thread_time() - spent - usual_cost) * _SHARE_OF_LAST
+            usual_cost += (self._spent() - spent - usual_cost) * _SHARE_OF_LAST
             # A young process grows fast, so it is sampled more often.
             rest = max(_SHORTEST_SECONDS, min(_PERIOD_SECONDS, (began - self._began) * _SHARE_OF_AGE))
-            if time.thread_time() > CREDIT_SECONDS:
+            if self._spent() > CREDIT_SECONDS:
                 share = max(SMALL_SHARE, _SHARE_OF_PROCESS * self.family.moment.processes)
                 rest = max(rest, usual_cost / min(_LARGEST_SHARE, share))
+
+    def _spent(self) -> float:
+        """Return the processor time of this thread, without the readings that have a share of their own."""
+        return time.thread_time() - self.family.shared_memory.spent_seconds
 
     def _keep_if_due(self) -> None:
         age = time.monotonic() - self._began
