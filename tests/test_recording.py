@@ -27,7 +27,7 @@ LIMIT_SECONDS = 60
 SECRET = "hunter2secret"
 # The end of each: the process waits until the sampler has seen it there, and kills itself.
 TASK = f"""
-import ctypes, faulthandler, logging, multiprocessing, os, resource, signal, sys, threading, time, warnings
+import ctypes, faulthandler, logging, multiprocessing, os, resource, signal, subprocess, sys, threading, time, warnings
 from pathlib import Path
 from dkist_processing_core import TaskBase
 
@@ -216,6 +216,49 @@ def test_a_fork_beside_the_sampler_warns_of_nothing_and_records_nothing(tmp_path
     assert [line.split(" WARNING ")[1] for line in (ended.recording.log or "").splitlines()] == ["author: of the task"]
     assert ended.recording.progress is None
     assert ended.first_frames[:2] == ["own.py last_line", "own.py run"]
+
+
+FORKS_AND_LIMITS = """
+class Limit(Exception): pass
+def limit(*_): raise Limit
+def interrupt(*_): raise KeyboardInterrupt
+def fork():
+    child = os.fork()
+    if not child: os._exit(0)
+    os.waitpid(child, 0)
+def forks():
+    # In a function, since Python 3.13 excludes the jump of a loop from the `try` around it.
+    while time.monotonic() < started + LIMIT: fork()
+fork()
+started = time.monotonic()
+for _ in range(20): fork()
+cost = (time.monotonic() - started) / 20
+lost = []
+for number in range(150):
+    timer, kind = (signal.ITIMER_REAL, signal.SIGALRM) if number % 3 else (signal.ITIMER_PROF, signal.SIGPROF)
+    signal.signal(kind, limit if number % 2 else interrupt)
+    try:
+        signal.setitimer(timer, cost * (number % 50 + 1) / 50)
+        forks()
+        lost.append(number)
+    except (Limit, KeyboardInterrupt): pass
+print("lost", lost, flush=True)
+subprocess.Popen(["sh", "-c", f"sleep {0.02 + cost * part}; kill -TERM {os.getpid()}"])
+forks()
+"""
+
+
+@pytest.mark.parametrize("part", [0.1, 0.4, 0.7])
+def test_no_time_limit_and_no_termination_request_is_lost_in_a_fork(part: float, tmp_path: Path) -> None:
+    """
+    The interpreter drops what is raised in the functions that it calls at a fork, those of `logging` included.
+    """
+    ended = recorded(tmp_path, f"part, LIMIT = {part}, {LIMIT_SECONDS / 4}\n{FORKS_AND_LIMITS}")
+
+    assert ended.status == 128 + signal.SIGTERM, ended.output
+    assert "lost []\n" in ended.output
+    assert "Exception ignored" not in ended.output
+    assert "signals.py" not in ended.output
 
 
 FORKS_OF_THREADS = """

@@ -203,8 +203,10 @@ class Supervision:
 
     def _keep_samples(self, samples: "dict[str, Any]") -> None:
         """Leave the measurements to the task, which states them if it reports its end itself."""
-        if self.recorder is not None:
-            self.recorder.write(layout.SAMPLES, json.dumps(samples).encode())
+        # The thread that samples calls this, also while the recorder is closed.
+        recorder = self.recorder
+        if recorder is not None:
+            recorder.write(layout.SAMPLES, json.dumps(samples).encode())
 
     def _report_sample(self, process: TaskProcess) -> None:
         """Report that the task lives, if that is due, and what it uses."""

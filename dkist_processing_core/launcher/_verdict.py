@@ -2,8 +2,7 @@
 The verdict on the end of a task's process: its event, its cause, and whether its report is already on disk.
 
 These are pure functions: they take facts and return one verdict. Not here: the sources of the facts (_process,
-_sampling, _measured,
-termination_requests), and publishing (_reports).
+_sampling, _measured, termination_requests), and publishing (_reports).
 """
 
 import signal

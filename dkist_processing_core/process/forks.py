@@ -4,6 +4,7 @@ Protection of a process's objects from its forks: a connection, a thread and a l
 Not here: SQLite's connections and kernel locks, whose copies a fork closes (bus).
 """
 
+import collections
 import functools
 import itertools
 import os
@@ -14,8 +15,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 _Value = TypeVar("_Value")
-_forks = itertools.count(1)
-_generation = 0
+_generations = collections.deque([0], maxlen=1)
 
 
 def finalize(owner: object, release: Callable[[], object]) -> "weakref.finalize[..., object]":
@@ -112,14 +112,11 @@ def _watch_forks() -> None:
 def generation() -> int:
     """Return a number that rises in both processes whenever this process, or one it descends from, has forked."""
     _count_forks()
-    return _generation
-
-
-def _count() -> None:
-    global _generation  # noqa: PLW0603 - a process has one history
-    _generation = next(_forks)
+    return _generations[0]
 
 
 @functools.cache
 def _count_forks() -> None:
-    os.register_at_fork(after_in_parent=_count, after_in_child=_count)
+    # It has no bytecode, so that no handler of a signal runs in it: an exception would be lost.
+    count = map(_generations.append, itertools.count(1)).__next__
+    os.register_at_fork(after_in_parent=count, after_in_child=count)

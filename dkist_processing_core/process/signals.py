@@ -5,15 +5,18 @@ Python runs a handler in the main thread, between any two steps of it. An author
 `signal.alarm` does. Inside this package the exception would be mistaken for an error of this package, or for one of the
 operating system (`TimeoutError` is an `OSError`), and be handled there; and the interrupted work would be left
 incomplete. Blocking the signals would not help: another thread receives them, and the main thread still runs their
-handlers. Not here: the effect of a termination signal (termination).
+handlers. The same holds for the functions that the interpreter calls at a fork. More than 300 lines, since deferring at
+a fork shares the state of the rest. Not here: the effect of a termination signal (termination).
 """
 
 import _signal  # type: ignore[import-not-found] # the signal module makes enumerations, at fifty times the cost
 import functools
+import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from _thread import interrupt_main
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, FunctionType, MethodType, TracebackType
 from typing import Any, Self
 
@@ -91,6 +94,7 @@ class signals_deferred:  # noqa: N801 - read as a function, as those of contextl
         try:
             _hold_by(_no_context)
             _put_back(self._numbers)
+            self._is_holding = False
         finally:
             if self._delivers:
                 _deliver()
@@ -194,9 +198,137 @@ def _deliver() -> None:
 @functools.cache
 def _watch_forks() -> None:
     """Make a fork by another thread begin without the deferred signals of its parent."""
+    os.register_at_fork(after_in_child=_forget_pending)
 
-    def forget_pending() -> None:
-        _hold_by(_no_context)
-        _pending.clear()
 
-    os.register_at_fork(after_in_child=forget_pending)
+def _forget_pending() -> None:
+    _hold_by(_no_context)
+    _pending.clear()
+
+
+def around_forks(before: Callable[[], None], after: Callable[[], None]) -> None:
+    """
+    Call a function before each fork, and another one after it in the parent, where no handler may run.
+
+    The interpreter drops an exception that leaves such a function: a time limit, a termination request or Ctrl-C would
+    be lost. Handlers that become due during a fork are called once it is over.
+    """
+    _around.append((before, after))
+    _watch_forks()
+    _call_around_forks()
+    _guard_forks()
+
+
+_around: list[tuple[Callable[[], None], Callable[[], None]]] = []
+_guard: "signals_deferred | None" = None
+
+
+@functools.cache
+def _call_around_forks() -> None:
+    def before_fork() -> None:
+        for before, _ in reversed(_around):
+            before()
+
+    def after_fork() -> None:
+        for _, after in _around:
+            after()
+
+    os.register_at_fork(before=before_fork, after_in_parent=after_fork)
+
+
+def _guard_forks() -> None:
+    """Defer all handlers from the first to the last of the functions that were registered until now."""
+    global _guard  # noqa: PLW0603 - the interpreter has one list of such functions
+    guard = _guard = signals_deferred(delivers=False, interrupts=True)
+
+    def hold() -> int:
+        # Another one may have been registered since, which is outside.
+        if guard is _guard:
+            guard.__enter__()
+        return _NO_SIGNAL
+
+    def release() -> int:
+        guard.__exit__(None, None, None)
+        return _trap_pending() if guard is _guard else _NO_SIGNAL
+
+    def begin_in_child() -> None:
+        _forget_pending()
+        guard.__exit__(None, None, None)
+
+    os.register_at_fork(before=_hook(hold), after_in_parent=_hook(release), after_in_child=begin_in_child)
+
+
+def _hook(step: Callable[[], int]) -> Callable[[], None]:
+    """
+    Return a hook that takes a step in the main thread, and simulates the signal that the step returns.
+
+    No exception of a handler leaves the hook, at any instruction: it has no bytecode but that of `_steps`. And the
+    interpreter has no occasion to handle the simulated signal before the hook has ended.
+    """
+    steps = {threading.main_thread().ident: _steps(step)}
+    next(steps[threading.main_thread().ident])
+    of_thread = map(steps.get, iter(threading.get_ident, None), itertools.repeat(itertools.repeat(_NO_SIGNAL)))
+    return map(interrupt_main, map(next, of_thread)).__next__  # type: ignore[arg-type] # any number will do
+
+
+def _steps(step: Callable[[], int]) -> Iterator[int]:
+    """Take a step at each resumption; keep what a handler raises that was not deferred yet, or is not any more."""
+    number = _NO_SIGNAL
+    is_due = False
+    while True:
+        try:
+            try:
+                if is_due:
+                    number = step()
+                is_due = True
+                # An exception at the resumption is raised here, inside this block.
+                yield number
+            except GeneratorExit:  # the interpreter ends
+                return
+            except BaseException as error:  # noqa: BLE001 - raised again after the fork
+                _keep(error)
+        except BaseException as error:  # noqa: BLE001 - another one
+            _keep(error)
+
+
+# The interpreter ignores the simulation of a signal that has no handler, and this one never has.
+_NO_SIGNAL = int(_signal.SIGKILL)
+
+
+def _keep(error: BaseException) -> None:
+    def raise_again(_: int, __: FrameType | None) -> None:
+        raise error.with_traceback(None)
+
+    # No signal has such a number.
+    _pending[min((0, *_pending)) - 1] = raise_again, None
+
+
+def _trap_pending() -> int:
+    """Install a handler that calls those that are due, and return its signal."""
+    if not _pending or _holder() is not None:
+        return _NO_SIGNAL
+    usable = [number for number in _NUMBERS if callable(_signal.getsignal(number))]
+    if not usable:
+        return _NO_SIGNAL
+    number = max(usable, key=_pending.__contains__)
+    handler = _signal.getsignal(number)
+    if type(handler) is not _Due:
+        _install(number, _Due(handler))
+    return number
+
+
+class _Due:
+    """Replaces a handler once: it calls all that are due."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: _Handler) -> None:
+        self._handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if _signal.getsignal(number) is self:
+            _install(number, self._handler)
+        if _holder() is None:
+            # Not the frames of the hooks, in which they became due.
+            _pending.update({number: (handler, frame) for number, (handler, _) in _pending.items()})
+            _deliver()

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+from dkist_processing_core.process.signals import around_forks
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -205,7 +207,8 @@ def _watch_forks() -> None:
 
     The signals are blocked during the fork: the interpreter drops signals that a child receives before it is set up.
     """
-    os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_be_default)
+    os.register_at_fork(after_in_child=_be_default)
+    around_forks(_hold_back, _let_through)
 
 
 def _end_by(number: signal.Signals) -> None:

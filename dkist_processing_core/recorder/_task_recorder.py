@@ -15,7 +15,7 @@ import time
 
 from dkist_processing_core.logs.capture import capture
 from dkist_processing_core.process import forks
-from dkist_processing_core.process.signals import signals_deferred
+from dkist_processing_core.process.signals import around_forks
 from dkist_processing_core.recorder import layout
 from dkist_processing_core.recorder._sampler import Sampler
 from dkist_processing_core.settings.origin import Origin
@@ -56,7 +56,7 @@ class TaskRecorder:
         """Record from now on."""
         # The interpreter keeps these methods, and with them the memory, until it has ended all else: on Python 3.12 the
         # end of the mapping closes a number that may be another file's by then (region.attach).
-        os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork)
+        around_forks(self._before_fork, self._after_fork)
         atexit.register(self.end)
         capture.begin(self)
         self._sampler.start()
@@ -73,17 +73,15 @@ class TaskRecorder:
 
     def _before_fork(self) -> None:
         if os.getpid() == self.pid:
-            with signals_deferred(interrupts=True):
-                self._forks_now += 1
-                self._sampler.stop()
+            self._forks_now += 1
+            self._sampler.stop()
 
     def _after_fork(self) -> None:
         if os.getpid() == self.pid:
-            with signals_deferred(interrupts=True):
-                self._forks_now -= 1
-                # Another thread may be about to fork.
-                if not self._forks_now and not self._is_over:
-                    self._sampler.start()
+            self._forks_now -= 1
+            # Another thread may be about to fork.
+            if not self._forks_now and not self._is_over:
+                self._sampler.start()
 
     def _keep_stacks(self, text: str) -> None:
         with self._lock:
