@@ -151,6 +151,32 @@ def test_a_log_while_the_module_is_loaded_is_recorded_as_well(tmp_path: Path) ->
     assert ended.recording.phase is None
 
 
+FORGOTTEN = """
+os.environ["NEW_TOKEN"] = "token of the task"
+log.warning("the first")
+del os.environ["NEW_TOKEN"]
+log.warning("deleted: %s", "token of the task")
+logging.getLogger(f"client.{secret}").warning("named")
+logging.addLevelName(35, secret)
+log.log(35, "level")
+last_line()
+"""
+
+
+def test_the_whole_line_is_redacted_and_a_deleted_secret_remains_one(tmp_path: Path) -> None:
+    """
+    A task may take a secret out of its environment, and log it afterwards.
+    """
+    ended = recorded(tmp_path, FORGOTTEN)
+
+    assert [line.split(" ", 2)[2] for line in (ended.recording.log or "").splitlines()] == [
+        "WARNING author: the first",
+        "WARNING author: deleted: [redacted]",
+        "WARNING client.[redacted]: named",
+        "[redacted] author: level",
+    ]
+
+
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"])
 def test_the_log_of_a_task_shows_the_exact_stack_of_a_fatal_error(name: str, tmp_path: Path) -> None:
     """

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.text.redaction import is_secret_name, redact, secrets_of
+from dkist_processing_core.text.redaction import is_secret_name, redact, secrets_now, secrets_of
 
 PEM = "-----BEGIN PRIVATE KEY-----\nMIGEAgEAMBAGByqGSM49\nAgEAJ2hunter22Xw==\n-----END PRIVATE KEY-----\n"
 
@@ -264,3 +264,21 @@ def test_the_time_of_a_long_text_is_no_more_than_proportional(part: str) -> None
 
     # For eight times the length, linear time is about eight times as long, and quadratic time 64 times.
     assert times[480_000] < 24 * max(times[60_000], 0.01)
+
+
+def test_the_secrets_of_an_environment_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Each record of the log needs them, and each change of the environment counts at once.
+    """
+    before = secrets_now()
+    again = secrets_now()
+    monkeypatch.setenv("A_TOKEN", "one-secret")
+    one = secrets_now()
+    monkeypatch.setenv("A_TOKEN", "other-secret")
+    other = secrets_now()
+    monkeypatch.delenv("A_TOKEN")
+
+    assert again is before
+    assert one - before == {"one-secret"}
+    assert other - before == {"other-secret"}
+    assert secrets_now() == before

@@ -16,7 +16,7 @@ from dkist_processing_core.process import forks
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.text.exception_text import class_name, stack_of
-from dkist_processing_core.text.redaction import redactor
+from dkist_processing_core.text.redaction import redactor, secrets_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,12 +37,38 @@ if TYPE_CHECKING:
         def wants(self, record: logging.LogRecord) -> bool:
             """Return True if it keeps this record."""
 
-        def keep(self, record: logging.LogRecord, text: str) -> None:
-            """Keep a record, of which `text` is the message with exception and stack, redacted."""
+        def keep(self, record: logging.LogRecord, text: str, redacted: Callable[[str], str]) -> None:
+            """
+            Keep a record, of which `text` is the message with exception and stack, redacted.
+
+            `redacted` redacts what else is kept of it.
+            """
 
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 """The types that are formatted without any of the author's code: an exception during that comes from a signal."""
+
+
+_MOST_OLDER = 100
+
+
+class _Redactor:
+    """Redacts also the secrets that the environment had before: a task may delete one, and log it afterwards."""
+
+    def __init__(self) -> None:
+        self._known: tuple[str, ...] = ()
+        self._last: tuple[object, tuple[Sink, ...], Callable[[str], str]] | None = None
+
+    def of(self, sinks: tuple[Sink, ...]) -> Callable[[str], str]:
+        """Return a function that redacts for these sinks: the same one while nothing has changed."""
+        now = secrets_now()
+        if self._last is not None and self._last[0] is now and self._last[1] == sinks:
+            return self._last[2]
+        older = [secret for secret in self._known if secret not in now]
+        self._known = (*older[-_MOST_OLDER:], *now)
+        redacted = redactor(self._known, also=[secret for sink in sinks for secret in sink.secrets])
+        self._last = now, sinks, redacted
+        return redacted
 
 
 class Capture:
@@ -65,6 +91,7 @@ class Capture:
         # The key is a record's id: a filter may format a record before it is passed on, and a record may have no hash.
         self._messages: dict[int, tuple[weakref.ref[logging.LogRecord], str, object, object]] = {}
         self._of_thread = threading.local()
+        self._redactor = _Redactor()
 
     @contextlib.contextmanager
     def into(self, sink: Sink) -> Iterator[None]:
@@ -79,6 +106,7 @@ class Capture:
         """Hand each record to a sink from now on."""
         with self._lock:
             self._sinks += (sink,)
+            self._redactor.of(self._sinks)
             # If the author has wrapped the method, and the wrapper passes on only some records, it gets a new one.
             if vars(logging.Logger)["callHandlers"] is not self._outermost:
                 self._uninstall()
@@ -90,6 +118,7 @@ class Capture:
             at = self._sinks.index(sink)
             self._sinks = (*self._sinks[:at], *self._sinks[at + 1 :])
             if not self._sinks:
+                self._redactor = _Redactor()
                 self._uninstall()
 
     def _install(self) -> None:
@@ -148,14 +177,14 @@ class Capture:
         # The handlers report a record that cannot be formatted; such a record must not end the program.
         try:
             # A task may call another one, with the same sink.
-            sinks = [sink for sink in dict.fromkeys(self._sinks) if sink.wants(record)]
+            sinks = tuple(sink for sink in dict.fromkeys(self._sinks) if sink.wants(record))
             if not sinks:
                 return
             formats = any(sink.formats for sink in sinks)
-            redacted = redactor(also=[secret for sink in sinks for secret in sink.secrets])
+            redacted = self._redactor.of(sinks)
             text = redacted(self._text_of(record, logger, formats=formats))
             for sink in sinks:
-                sink.keep(record, text)
+                sink.keep(record, text, redacted)
         except Exception:  # noqa: BLE001 - as above
             return
         finally:

@@ -24,6 +24,7 @@ from dkist_processing_core.text.redaction import redactor, secrets_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
     from typing import Any
 
     from dkist_processing_core.recorder.region import Region
@@ -98,12 +99,13 @@ class TaskRecorder:
         """Return True unless this is a fork."""
         return os.getpid() == self.pid
 
-    def keep(self, record: logging.LogRecord, text: str) -> None:
+    def keep(self, record: logging.LogRecord, text: str, redacted: Callable[[str], str]) -> None:
         """Record a log record, in the form of a task's log."""
         second = int(record.created)
         if second != self._second:
             self._second, self._moment = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        self.append(f"{self._moment},{int(record.msecs):03d} {record.levelname} {record.name}: {text}")
+        origin = redacted(f"{record.levelname} {record.name}")
+        self.append(f"{self._moment},{int(record.msecs):03d} {origin}: {text}")
 
     def append(self, text: str) -> None:
         """Append one or more lines to the log."""

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
+from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 REDACTED = "[redacted]"
@@ -118,7 +119,7 @@ def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) 
     def blank(text: str) -> str:
         nonlocal forms
         if forms is None:
-            known = _secrets_now() if secrets is None else secrets
+            known = secrets_now() if secrets is None else secrets
             forms = _all_forms(frozenset((*known, *also)))
         # Redact the secrets before the URLs: the rest of a secret in a redacted URL would not be recognised.
         # Most texts hold nothing to redact. The search for a constant is many times faster than a regular expression,
@@ -179,15 +180,20 @@ def _userinfo(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def _secrets_now() -> list[str]:
-    """Return `secrets_of` this process's environment, without decoding the whole environment for every event."""
-    names = _secret_names(tuple(os.environb))
-    return [secret for name in names for secret in _secrets_in(name, os.environ.get(name, ""))]
+_environment: tuple[dict[Any, Any], frozenset[str]] = {}, frozenset()
 
 
-@lru_cache(maxsize=8)
-def _secret_names(names: tuple[bytes, ...]) -> list[str]:
-    return [name for name in map(os.fsdecode, names) if is_secret_name(name)]
+def secrets_now() -> frozenset[str]:
+    """Return `secrets_of` this process's environment: the same object until the environment changes."""
+    global _environment  # noqa: PLW0603 - a process has one
+    before, secrets = _environment
+    # The values behind `os.environ`, which decodes each: nearly every text is redacted in an environment as before.
+    values = getattr(os.environ, "_data", os.environ)
+    if values != before:
+        now = dict(values)
+        secrets = frozenset(secrets_of({os.fsdecode(name): os.fsdecode(value) for name, value in now.items()}))
+        _environment = now, secrets
+    return secrets
 
 
 @lru_cache(maxsize=8)

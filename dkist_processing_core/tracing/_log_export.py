@@ -39,17 +39,17 @@ class LogExport:
         """Return True for a record of a run or attempt, unless exporters and their transports have logged it."""
         return current_scope() is not None and record.name.partition(".")[0] not in _EXPORTERS_LOGGERS
 
-    def keep(self, record: logging.LogRecord, text: str) -> None:
+    def keep(self, record: logging.LogRecord, text: str, redacted: Callable[[str], str]) -> None:
         """Export a record."""
         scope = current_scope()
         if scope is not None:
             self._logger.emit(
                 timestamp=int(record.created * 1e9),
                 context=scope.context_now(),
-                severity_text=record.levelname,
+                severity_text=redacted(record.levelname),
                 severity_number=self._severities(record.levelno),
                 body=text,
-                attributes={**scope.attributes, "logger.name": record.name},
+                attributes={**scope.attributes, "logger.name": redacted(record.name)},
             )
 
 
