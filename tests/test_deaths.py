@@ -257,7 +257,7 @@ def test_no_secret_is_recorded_stored_or_shown(state_dir: Path) -> None:
     assert found == {"memory": [], "files": [], "output": []}
     assert (end.last_log or "").count("[redacted]") >= 4
     assert (end.last_stack or "").count('Thread "for [redacted]":') == 2
-    assert end.last_progress == "1 of 2 file: as [redacted], then as [redacted]"
+    assert end.last_progress == "1/2 file: as [redacted], then as [redacted]"
     assert all("wait_for_ever" in each for each in (printed, shown, drawn))
     assert "[redacted]" in printed
     assert "[redacted]" in shown

@@ -135,7 +135,7 @@ def test_a_killed_task_leaves_its_stacks_its_log_its_phase_and_its_progress(tmp_
     assert [line.partition(" INFO ")[2] for line in lines] == [
         f"author: line {number} with [redacted]" for number in range(30)
     ]
-    assert (found.phase, found.progress) == ("run", "3 of 12 frame: with [redacted]")
+    assert (found.phase, found.progress) == ("run", "3/12 frame: with [redacted]")
     assert 1.0 <= (found.progress_age or 0.0) <= (found.phase_age or 0.0)
     assert SECRET not in repr(found)
 

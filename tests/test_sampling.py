@@ -493,6 +493,8 @@ def test_limits_and_counters_of_version_2_are_those_of_the_group_and_the_ones_ab
     pressure = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"
     (groups / "cpu.pressure").write_text(pressure.format(1_000_000))
 
+    (groups / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+
     found = ControlGroups(1, str(proc), str(mountinfo))
     before = found.has_killed
     (groups / "cpu.pressure").write_text(pressure.format(3_500_000))
@@ -501,6 +503,22 @@ def test_limits_and_counters_of_version_2_are_those_of_the_group_and_the_ones_ab
     assert (found.memory_limit_bytes, found.cpu_limit) == (2**31, 1.5)
     assert (found.pressure_seconds("cpu"), found.pressure_seconds("memory")) == (2.5, None)
     assert (before, found.has_killed) == (False, True)
+
+
+def test_the_pressure_of_the_root_group_is_not_that_of_an_attempt(tmp_path: Path) -> None:
+    """
+    It is that of the whole host.
+    """
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "cgroup").write_text("0::/\n")
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(f"30 23 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw\n")
+    (tmp_path / "cpu.pressure").write_text("some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n")
+    of_root = ControlGroups(1, str(tmp_path), str(mountinfo)).pressure_seconds("cpu")
+    (tmp_path / "cgroup.events").write_text("populated 1\n")
+    of_namespace = ControlGroups(1, str(tmp_path), str(mountinfo)).pressure_seconds("cpu")
+
+    assert (of_root, of_namespace) == (None, 0.0)
 
 
 def test_limits_and_counters_of_version_1_are_those_of_each_controller(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_stacks_of_a_running_attempt_are_shown_with_their_age(
     recorder: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its phase and its progress are there, and a line on how to see the frames of native code."""
-    record(recorder, phase="run", phase_time=0.0, progress="3 of 12 frame", progress_time=0.0)
+    record(recorder, phase="run", phase_time=0.0, progress="3/12 frame", progress_time=0.0)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     shown = stack("5a1dc0de", "Fit")
@@ -77,9 +77,9 @@ def test_the_stacks_of_a_running_attempt_are_shown_with_their_age(
     assert (
         re.sub(r", [^,\n]+$", ", AGE", shown.stdout, flags=re.MULTILINE)
         == f"""\
-● Fit · attempt 2 · run {RUN} · pid {os.getpid()}
+● Fit · attempt 2 · run 5a1dc0de · pid {os.getpid()}
   phase           run, AGE
-  progress        3 of 12 frame, AGE
+  progress        3/12 frame, AGE
   stack, AGE
     Thread "MainThread":
       fit.py:40 in fit
@@ -87,8 +87,7 @@ def test_the_stacks_of_a_running_attempt_are_shown_with_their_age(
 
     Thread "reader":
       read.py:7 in read
-  with native frames, AGE
-    py-spy is not installed here: pip install py-spy
+  for native frames: pip install py-spy
 """
     )
 
@@ -126,6 +125,19 @@ def test_an_attempt_that_does_not_run_here_is_one_sentence(words: tuple[str, str
     beginning = f"error: no attempt of task {task!r} in run {run_id!r} runs on this host; here run: "
     assert (missing.exit_code, missing.stderr[: len(beginning)]) == (1, beginning)
     assert "Fit in run 5a1dc0de" in missing.stderr
+    assert f"has ended: dkist-core runs show {run_id} {task}" in missing.stderr
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", '{"run_id": 3, "pid": "x"}', "{", "[" * 3000])
+def test_a_recorder_that_states_no_attempt_is_passed_over(recorder: Region, content: str) -> None:
+    """Any process of a task may write into its recorder; its state may be no better."""
+    recorder.write(layout.IDENTITY, content.encode())
+    recorder.write(layout.STATE, b'{"phase": 3, "progress": "1", "progress_time": "x"}')
+    found = read(recorder)
+    missing = stack("5a1dc0de", "Fit")
+
+    assert (found.pid, found.phase, found.progress) == (None, None, None)
+    assert (missing.exit_code, missing.stderr[:6]) == (1, "error:")
 
 
 def test_the_attempt_of_a_real_run_is_shown_where_it_is() -> None:
@@ -139,7 +151,7 @@ def test_the_attempt_of_a_real_run_is_shown_where_it_is() -> None:
         shown = stack(run_id, "Endless").stdout
         process.terminate()
 
-    assert shown.startswith(f"● Endless · attempt 1 · run {run_id} · pid ")
+    assert shown.startswith(f"● Endless · attempt 1 · run {run_id[-8:]} · pid ")
     assert "  phase           run, since " in shown
     assert re.search(r'Thread "MainThread":\n      pipelines.py:\d+ in run\n', shown)
 
@@ -191,7 +203,7 @@ def test_an_attempt_of_another_user_is_one_sentence() -> None:
 def test_no_line_of_stacks_is_wider_than_the_terminal(recorder: Region, width: int) -> None:
     """A narrow terminal folds the lines."""
     record(recorder, phase="run", phase_time=0.0, progress="w " * 60, progress_time=0.0)
-    lines = list(draw_recording(read(recorder), width=width, ascii_only=True))
+    lines = list(draw_recording(read(recorder), short_id="5a1dc0de", width=width, ascii_only=True))
 
     assert max(line.cell_len for line in lines) <= width
     assert all(line.plain.isascii() for line in lines)

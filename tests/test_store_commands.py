@@ -153,7 +153,7 @@ def test_the_usage_of_tasks_and_queues_is_one_command(now: datetime) -> None:
     usage = in_json("usage", "--since", "1d")
     (polcal,) = [task for task in usage["tasks"] if task["taskName"] == "Polcal"]
 
-    assert (polcal["attempts"], polcal["killed"], polcal["outOfMemory"]) == (1, 1, 1)
+    assert (polcal["attempts"], polcal["died"], polcal["outOfMemory"]) == (1, 1, 1)
     assert polcal["memoryLargest"] == 61_000_000_000
     assert [(each["queue"], each["spareMemory"]) for each in usage["queues"]] == [(None, None), ("default", None)]
     assert "without a queue: the memory should not shrink, since 1 attempt ran out of it" in answer("usage")

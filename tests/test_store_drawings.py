@@ -47,7 +47,7 @@ _CALIBRATE = Recording(
     stack_age=0.3,
     phase="run",
     phase_age=94.0,
-    progress="4 of 12 frame",
+    progress="4/12 frame",
     progress_age=2.1,
 )
 
@@ -93,7 +93,7 @@ def drawings() -> dict[str, _Draw]:
         ),
         "timeline": partial(draw_timeline, of_killed, short_id="20261122T090000", now=killed.clock.now, zone=UTC),
         "usage": partial(draw_usage, *usage),
-        "stack": partial(draw_recording, _CALIBRATE),
+        "stack": partial(draw_recording, _CALIBRATE, short_id="20261122T090000"),
         "family": lambda **form: draw_family(
             limb, steps=next_steps(limb.family, short_id(ENDED)), short_id=short_id, zone=UTC, **form
         ),

@@ -26,7 +26,7 @@ KILLED_80 = """\
   signal SIGKILL
   times           dispatched 09:00:05, started 09:00:06, ended 09:00:07
   last phase      run, entered 0.2 s before the end
-  last progress   4 of 12 frame, 0.1 s before the end
+  last progress   4/12 frame, 0.1 s before the end
   last stack, 0.2 s before the end
     Thread "MainThread":
       calibrate.py:40 in fit
@@ -35,18 +35,18 @@ KILLED_80 = """\
     frame 3 is read
     frame 4 is read
   memory          184 MB at most of 2.0 GB (9 %)
-  CPU             2.0 s (1.8 s user, 0.2 s system), 6.7 of 2 processors on
+  CPU             0.3 s (0.2 s user, 0.1 s system), 1.0 of 2 processors on
                   average
-  storage         200 MB read, 1.0 MB written
-  system calls    201 MB read, 1.0 MB written
+  storage         40 MB read, 1.0 MB written
+  system calls    40 MB read, 1.0 MB written
   most at a time  2 processes, 5 threads, 16 open files
   over time, with the largest value of each
-  memory          ▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆███████████████████████████ 184 MB
-  CPU             ▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄███████████████████████████ 1.0 processors
-  read            ███████████████████▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁ 150 MB/s
-  written         ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁███████████████████████████ 500 KB/s
-                  ╰────────┴────────┴─────────┴────────┴───────┴
-                  0       0.5       1        1.5       2   2.5 s
+  memory          ▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆██████████████████████████████ 184 MB
+  CPU             ██████████████████████████████████████████████ 1.0 processors
+  read            ████████████████▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁ 400 MB/s
+  written         ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁██████████████████████████████ 5.0 MB/s
+                  ╰───────┴──────┴───────┴───────┴──────┴──────┴
+                  0       50    100     150     200       300 ms
 """
 
 RUNNING_200_ASCII = """\
@@ -56,9 +56,9 @@ RUNNING_200_ASCII = """\
   times           dispatched 09:00:01, started 09:00:02
   last sample     11.0 s ago, in calibrate.py:40 in fit
   memory          180 MB now, 184 MB at most of 2.0 GB (9 %)
-  CPU             2.0 s (1.8 s user, 0.2 s system), 2.0 of 2 processors on average
-  storage         200 MB read, 1.0 MB written
-  system calls    201 MB read, 1.0 MB written
+  CPU             0.5 s (0.4 s user, 0.1 s system), 0.5 of 2 processors on average
+  storage         200 MB read, 0 B written
+  system calls    200 MB read, 0 B written
   now             1 process, 4 threads, 12 open files
 """
 
@@ -157,6 +157,7 @@ def test_what_was_not_measured_has_no_row() -> None:
     """What the control group does not limit is shown without a plan."""
     only_memory = dict(used(Resources(peak_rss=184_000_000), 2.0))
     only_limit = dict(used(Resources(memory_limit_bytes=2_000_000_000), 2.0))
+    pressure = "of its control group: input or output 1.5 s"
     waited = dict(used(Resources(cpu_user_seconds=3.0, io_pressure_seconds=1.5, vol_ctxt=1200), None))
 
     longest = used(Resources(cpu_user_seconds=1.7e308, cpu_system_seconds=1.7e308), 1.0)
@@ -164,4 +165,4 @@ def test_what_was_not_measured_has_no_row() -> None:
     assert dict(longest)["CPU"].startswith("over 99999 d")
     assert only_memory == {"memory": "184 MB at most"}
     assert only_limit == {}
-    assert waited == {"CPU": "3.0 s (3.0 s user)", "switches": "1,200 voluntary", "waited for": "1.5 s input or output"}
+    assert waited == {"CPU": "3.0 s (3.0 s user)", "switches": "1,200 voluntary", "pressure": pressure}

@@ -706,7 +706,7 @@ def test_lines_of_events_stay_in_line() -> None:
         ),
         (
             failed("A", cause="signal", signal="SIGKILL", last_stack='Thread "MainThread":\n  fit.py:40 in fit\n'),
-            "signal SIGKILL, in fit.py:40 in fit",
+            "signal SIGKILL, last seen at fit.py:40 in fit",
         ),
         (failed("A", cause="lost", last_stack='Thread "MainThread":'), "lost"),
         (finished("A", duration_seconds=2.0, peak_memory_bytes=73_000_000), "2.0 s, peak 73 MB"),
@@ -760,10 +760,10 @@ def test_a_killed_attempt_has_its_last_frames_below_it() -> None:
     place = lines.index("    signal SIGKILL")
 
     assert lines[place + 1 : place + 3] == [
-        "    last at calibrate.py:40 in fit",
+        "    0.2 s before the end at calibrate.py:40 in fit",
         "    called by calibrate.py:12 in run",
     ]
-    assert not any("last at" in line for line in exception)
+    assert not any("before the end" in line for line in exception)
 
 
 def test_the_last_frames_are_those_of_the_author() -> None:
@@ -774,5 +774,47 @@ def test_the_last_frames_are_those_of_the_author() -> None:
         for stack in (frames, frames.partition("\n")[2])
     )
 
-    assert [line.strip() for line in of_author if " at " in line or "called by" in line] == ["last at fit.py:3 in run"]
-    assert "    last at task.py:104 in __call__" in of_package
+    assert [line.strip() for line in of_author if " at " in line or "called by" in line] == [
+        "last seen at fit.py:3 in run"
+    ]
+    assert "    last seen at task.py:104 in __call__" in of_package
+
+
+@pytest.mark.parametrize(
+    ("waits", "thread"),
+    [
+        ("threading.py:1169 in _wait_for_tstate_lock\n  threading.py:1149 in join", "reader"),
+        ("threading.py:355 in wait\n  _base.py:451 in result", "reader"),
+        ("popen_fork.py:27 in poll\n  process.py:149 in join", "reader"),
+        ("connection.py:395 in _recv", "reader"),
+        ("selectors.py:468 in select\n  connection.py:947 in wait", "reader"),
+        ("fit.py:7 in wait", None),
+    ],
+)
+def test_the_last_frames_are_those_of_the_thread_that_did_not_wait_for_others(waits: str, thread: str | None) -> None:
+    """The idle thread of a pool is passed over; if all wait, it is the main thread."""
+    idle = 'Thread "ThreadPoolExecutor-0_0":\n  thread.py:81 in _worker\n  threading.py:982 in run'
+    facts = {"cause": "signal", "last_stack_age_seconds": 0.4}
+    main = f'Thread "MainThread":\n  {waits}\n\n{idle}'
+    both = f'{main}\n\nThread "reader":\n  read.py:3 in read'
+    shown, alone = (
+        [line.strip() for line in drawn(failed("A", last_stack=stack, **facts), width=80) if "before the end" in line]
+        for stack in (both, main)
+    )
+
+    deepest = waits.partition("\n")[0]
+    assert alone == [f"0.4 s before the end at {deepest}"]
+    assert shown == (alone if thread is None else [f"0.4 s before the end at read.py:3 in read (thread {thread})"])
+
+
+def test_a_timeline_shows_the_peak_of_the_end_and_without_room_for_its_course_the_peak_alone() -> None:
+    """The process may have held it between two samples."""
+    profile = ((1.0, 400_000_000, 0.5, 0.0, 0.0), (2.0, 509_000_000, 0.5, 0.0, 0.0))
+    event = failed("A", cause="out_of_memory", duration_seconds=2.0, peak_memory_bytes=580_000_000, profile=profile)
+    together = msgspec.structs.replace(event, resources=Resources(peak_rss=900_000_000))
+    wide, narrow = drawn(event, width=120), drawn(event, width=60)
+
+    assert [line[-9:] for line in wide if line.endswith("MB") and "memory" not in line] == ["▇█ 580 MB"]
+    assert [line[-10:] for line in narrow if line.endswith("MB") and "memory" not in line] == [" s  580 MB"]
+    assert "    out of memory at 580 MB" in wide
+    assert "    out of memory at 900 MB" in drawn(together, width=120)

@@ -226,7 +226,7 @@ class LaunchedMode:
         writing.record_phase(name)
 
     def record_progress(self, facts: dict[str, Any]) -> None:
-        """Record the progress as a text, such as `3 of 12 frame: note`."""
+        """Record the progress as a text, such as `3/12 frame: note`."""
         writing.record_progress(redact(text_of(facts), also=self._secrets))
 
     def ignore_termination(self) -> None:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from dkist_processing_core.process import forks
+from dkist_processing_core.text import amount
 from dkist_processing_core.text.exception_text import class_name
 
 # Linux gives no process a higher number (PID_MAX_LIMIT, proc_sys_kernel(5)).
@@ -42,9 +43,9 @@ def problem_of(facts: dict[str, Any]) -> str | None:
 
 
 def text_of(facts: dict[str, Any]) -> str:
-    """Return the arguments of a report as a text, such as `3 of 12 frame: note`."""
-    before = {"done": "", "total": " of ", "unit": " ", "note": ": "}
-    return "".join(f"{before[name]}{value}" for name, value in facts.items() if value is not None)
+    """Return the arguments of a report as a text, such as `3/12 frame: note`."""
+    text, note = amount(facts["done"], facts.get("total"), facts.get("unit")), facts.get("note")
+    return text if note is None else f"{text}: {note}"
 
 
 class Progress:

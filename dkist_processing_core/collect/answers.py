@@ -128,14 +128,18 @@ class Usage:
 
     queue: str | None
     attempts: int
-    """The number of attempts that began to run, the killed ones counted in."""
-    killed: int
-    """The number of them that were killed, the lost ones counted in: they could not report their end."""
+    """The number of attempts that began to run, those that died counted in."""
+    died: int
+    """The number of them that ended without a report of the task: by a signal, by `os._exit`, with their host."""
     out_of_memory: int
     """The number of them that ran out of memory."""
     memory_median: int | None
     memory_largest: int | None
-    """The largest resident memory, in bytes: that of the median attempt, and of all."""
+    """
+    The largest resident memory, in bytes: that of the median attempt, and of all.
+
+    Of an attempt that died it is that of its last sample.
+    """
     memory_limit: int | None
     """The memory that the control group of the latest attempt may use, in bytes."""
     cpu_mean: float | None

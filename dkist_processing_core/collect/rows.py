@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dkist_processing_core.collect.use import used_by
+from dkist_processing_core.collect.use import has_died, used_by
 from dkist_processing_core.events import (
     Event,
     TaskDispatched,
@@ -120,6 +120,7 @@ class _Known:
             "unit": None if progress is None else progress.unit,
             "note": None if progress is None else progress.note,
             "queue": self._queues.get(key),
+            "died": has_died(attempt),
             **used_by(attempt),
             **_failure(task_name, attempt, attempt.ended_at or sign or self._received_at),
         }

@@ -98,6 +98,7 @@ ATTEMPTS = Table(
     Column("log_url", Text),
     Column("failed_at", Double),
     Column("queue", Text),
+    Column("died", Boolean),
     Column("peak_memory", BigInteger),
     Column("memory_limit", BigInteger),
     # Seconds, and processors.

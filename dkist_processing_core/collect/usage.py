@@ -19,11 +19,11 @@ from dkist_processing_core.events import Cause
 from dkist_processing_core.runs import State
 
 _RAN = (State.RUNNING, State.FINISHED, State.FAILED)
-_KILLED = frozenset({Cause.SIGNAL, Cause.OUT_OF_MEMORY, Cause.TERMINATED, Cause.TIMEOUT, Cause.LOST})
 _COLUMNS = (
     "task_name",
     "queue",
     "cause",
+    "died",
     "duration_seconds",
     "peak_memory",
     "memory_limit",
@@ -61,12 +61,11 @@ def _usage(rows: list[Row[Any]], queue: str, workflow: str | None = None, task: 
     """Return what attempts have used, of which the latest is the last."""
     peaks = [row.peak_memory for row in rows if row.peak_memory is not None]
     timed = [row for row in rows if row.cpu_used is not None and row.duration_seconds]
-    causes = [row.cause for row in rows]
     return Usage(
         queue=queue or None,
         attempts=len(rows),
-        killed=sum(cause in _KILLED for cause in causes),
-        out_of_memory=causes.count(Cause.OUT_OF_MEMORY),
+        died=sum(bool(row.died) for row in rows),
+        out_of_memory=sum(row.cause == Cause.OUT_OF_MEMORY for row in rows),
         memory_median=round(statistics.median(peaks)) if peaks else None,
         memory_largest=max(peaks, default=None),
         memory_limit=_latest(row.memory_limit for row in rows),

@@ -1,13 +1,15 @@
 """
 What an attempt has used, as columns: from its end, and from its latest sample, which a host that dies leaves alone.
 
-Not here: adding up the attempts of a task (usage).
+With it is whether the attempt died. Not here: adding up the attempts of a task (usage).
 """
 
 from typing import Any
 
-from dkist_processing_core.events import Resources
-from dkist_processing_core.runs import AttemptView
+from dkist_processing_core.events import Cause, Reporter, Resources
+from dkist_processing_core.runs import AttemptView, State
+
+_NEVER_BEGUN = (Cause.ENVIRONMENT, Cause.CONFIGURATION)
 
 
 def used_by(attempt: AttemptView) -> dict[str, Any]:
@@ -24,6 +26,13 @@ def used_by(attempt: AttemptView) -> dict[str, Any]:
         "bytes_read": _largest(*(each.read_bytes for each in known)),
         "bytes_written": _largest(*(each.write_bytes for each in known)),
     }
+
+
+def has_died(attempt: AttemptView) -> bool:
+    """Return True if an attempt failed without a report of the task itself, whatever ended it."""
+    if attempt.state is not State.FAILED or attempt.cause in _NEVER_BEGUN:
+        return False
+    return attempt.end is None or attempt.end.reported_by is not Reporter.TASK
 
 
 def _cpu(resources: Resources) -> float | None:

@@ -23,7 +23,8 @@ PROFILE = (
 )
 _MOMENT = "The most at one time; in `task.sampled` the number at that moment."
 _PRESSURE = (
-    "The time in which processes of its control group waited for {}, in seconds, since the start: `some` of PSI."
+    "The time in which any process of its control group waited for {}, in seconds, since the start: `some` of PSI. It "
+    "is omitted for the root group."
 )
 
 Point = tuple[Seconds, Count, Amount, Amount, Amount]

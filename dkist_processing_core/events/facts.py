@@ -213,8 +213,9 @@ class TaskEnd(TaskEvent, frozen=True, kw_only=True, dict=True):
 
     @property
     def peak_memory(self) -> int | None:
-        """The largest resident memory in bytes, for readers."""
-        return self.peak_memory_bytes
+        """The largest resident memory in bytes, for readers: of all processes together where that was measured."""
+        whole = None if self.resources is None else self.resources.peak_rss
+        return max((each for each in (self.peak_memory_bytes, whole) if each is not None), default=None)
 
 
 class TaskFinished(TaskEnd, frozen=True, kw_only=True, dict=True):
@@ -250,9 +251,9 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
     last_stack: Annotated[
         FreeText | None,
         about(
-            "Where the threads of a task were that could not report its end itself: the failing or the main thread "
-            "first, the deepest frame of each first, without values of variables. If it was cut, other threads are "
-            "missing, or the outer frames of the first.",
+            "Where the threads of a task were that could not report its end itself, at the last sample: the main "
+            "thread first, the deepest frame of each first, without values of variables. If it was cut, other threads "
+            "are missing, or the outer frames of the first.",
             Cut.THREADS,
             Cut.THREAD,
             limit=16 * _KIB,
@@ -268,7 +269,7 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
         Seconds | None, about("The time since that phase was entered, until the end of the task, in seconds.")
     ] = None
     last_progress: Annotated[
-        FreeText | None, about("The last progress of such a task, as in `3 of 12 frame: note`.", Cut.NOTE)
+        FreeText | None, about("The last progress of such a task, as in `3/12 frame: note`.", Cut.NOTE)
     ] = None
     last_progress_age_seconds: Annotated[Seconds | None, about(_AGE.format("lastProgress"))] = None
 
@@ -290,8 +291,8 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
             head = f"exit code {self.exit_code}"
         elif self.signal is not None:
             head = f"signal {self.signal}" if self.cause == Cause.SIGNAL else f"{head} ({self.signal})"
-        if self.cause == Cause.OUT_OF_MEMORY and self.peak_memory_bytes is not None:
-            head = f"{head} at {size(self.peak_memory_bytes)}"
+        if self.cause == Cause.OUT_OF_MEMORY and self.peak_memory is not None:
+            head = f"{head} at {size(self.peak_memory)}"
         if self.phase:
             head = f"{head} in {self.phase}"
         in_head = {Cause.SIGNAL: KILLED.format(self.signal), Cause.EXIT_CODE: EXITED.format(self.exit_code)}

@@ -78,7 +78,9 @@ class ControlGroups:
     def _counters(self) -> Iterator[tuple[str, str]]:
         """Yield the kind and the file of each counter of the present groups that can be read."""
         files = [(OOM_KILLS, f"{folder}/{name}") for folder in self._memory[:1] for name in _OOM_FILES]
-        files += [(kind, f"{folder}/{kind}.pressure") for folder in self._unified[:1] for kind in PRESSURES]
+        # That of the root group, which alone has no such events, is the pressure of the whole host.
+        own = [folder for folder in self._unified[:1] if os.path.exists(f"{folder}/cgroup.events")]  # noqa: PTH110 - as open
+        files += [(kind, f"{folder}/{kind}.pressure") for folder in own for kind in PRESSURES]
         for kind, file in files:
             if _count(kind, file) is not None:
                 yield kind, file

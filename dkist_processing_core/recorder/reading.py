@@ -66,15 +66,19 @@ def read(source: Region | int, now: float | None = None) -> Recording:
             found |= {name: value.content.decode(errors="replace").rstrip("\n"), f"{name}_time": value.time}
     state, identity = _json(source, layout.STATE), _json(source, layout.IDENTITY)
     for name in ("phase", "progress"):
-        if state.get(name) is not None:
-            found |= {name: state[name], f"{name}_time": state.get(f"{name}_time")}
+        text, since = state.get(name), state.get(f"{name}_time")
+        if isinstance(text, str) and isinstance(since, int | float):
+            found |= {name: text, f"{name}_time": since}
     # Read last, so that no age is negative.
     now = time.monotonic() if now is None else now
     facts = {
         name.replace("_time", "_age"): max(0.0, now - value) if name.endswith("_time") else value
         for name, value in found.items()
     }
-    return Recording(identity=identity, pid=identity.get("pid"), top_frame=_top_frame(found.get("stack")), **facts)
+    pid = identity.get("pid")
+    return Recording(
+        identity=identity, pid=pid if isinstance(pid, int) else None, top_frame=_top_frame(found.get("stack")), **facts
+    )
 
 
 def _top_frame(stack: str | None) -> str | None:
@@ -83,5 +87,10 @@ def _top_frame(stack: str | None) -> str | None:
 
 
 def _json(region: Region, section: Section) -> dict[str, Any]:
+    """Return the object in a section; an empty one if it has none, since any process of the task may write there."""
     value = region.read(section)
-    return {} if value is None else json.loads(value.content)
+    try:
+        found = {} if value is None else json.loads(value.content)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -48,17 +48,33 @@ _RESOURCES = Resources(
     cpu_user_seconds=1.75,
     cpu_system_seconds=0.25,
     peak_rss=184_000_000,
-    rchar=201_000_000,
-    wchar=1_000_000,
+    rchar=200_000_000,
+    wchar=1_500_000,
     read_bytes=200_000_000,
-    write_bytes=1_000_000,
+    write_bytes=1_500_000,
     processes=2,
     threads=5,
     open_files=16,
     memory_limit_bytes=2_000_000_000,
     cpu_limit=2.0,
 )
-_PROFILE = ((1.0, 120_000_000, 0.5, 150_000_000.0, 0.0), (2.5, 184_000_000, 1.0, 0.0, 500_000.0))
+_PROFILE = ((1.0, 120_000_000, 0.5, 200_000_000.0, 0.0), (2.5, 184_000_000, 1.0, 0.0, 1_000_000.0))
+_SECONDS = _PROFILE[-1][0]
+# Of an attempt that is killed, and of one that goes on.
+_SECONDS_OF_KILLED = 0.3
+_RESOURCES_OF_KILLED = msgspec.structs.replace(
+    _RESOURCES,
+    cpu_user_seconds=0.2,
+    cpu_system_seconds=0.1,
+    rchar=40_000_000,
+    read_bytes=40_000_000,
+    wchar=1_000_000,
+    write_bytes=1_000_000,
+)
+_PROFILE_OF_KILLED = ((0.1, 120_000_000, 1.0, 400_000_000.0, 0.0), (0.3, 184_000_000, 1.0, 0.0, 5_000_000.0))
+_RESOURCES_OF_SAMPLE = msgspec.structs.replace(
+    _RESOURCES, cpu_user_seconds=0.4, cpu_system_seconds=0.1, wchar=0, write_bytes=0
+)
 _TOP_FRAME = "calibrate.py:40 in fit"
 _LAST = {
     "last_stack": f'Thread "MainThread":\n  {_TOP_FRAME}\n  calibrate.py:12 in run',
@@ -67,7 +83,7 @@ _LAST = {
     "last_log_age_seconds": 0.1,
     "last_phase": "run",
     "last_phase_age_seconds": 0.25,
-    "last_progress": "4 of 12 frame",
+    "last_progress": "4/12 frame",
     "last_progress_age_seconds": 0.15,
 }
 
@@ -185,7 +201,7 @@ class SampleRun:
             sequence=sequence,
             host=_HOST,
             interval_seconds=_SAMPLE_SECONDS,
-            resources=msgspec.structs.replace(_RESOURCES, **now),
+            resources=msgspec.structs.replace(_RESOURCES_OF_SAMPLE, **now),
             top_frame=_TOP_FRAME,
         )
 
@@ -211,7 +227,8 @@ class SampleRun:
         """A task has an attempt whose process is killed, which its launcher reports with the last signs of the task."""
         self.begin(task_name)
         facts: dict[str, Any] = {"cause": Cause.SIGNAL, "signal": "SIGKILL", "final": self._is_last(task_name)}
-        facts |= {"duration_seconds": 0.3, "resources": _RESOURCES, "profile": _PROFILE, **_LAST}
+        facts |= {"duration_seconds": _SECONDS_OF_KILLED, "resources": _RESOURCES_OF_KILLED}
+        facts |= {"profile": _PROFILE_OF_KILLED, **_LAST}
         event = self.report(TaskFailed, task_name, reported_by=Reporter.LAUNCHER, **facts)
         self._fail_in_engine(task_name, Cause.EXIT_CODE, exit_code=137)
         return event
@@ -261,7 +278,7 @@ class SampleRun:
     @property
     def _measured(self) -> dict[str, Any]:
         return {
-            "duration_seconds": 2.5,
+            "duration_seconds": _SECONDS,
             "phases": {"pre_run": 0.25, "run": 2.0},
         } | ({} if self.is_by_hand else {"resources": _RESOURCES, "profile": _PROFILE})
 

@@ -4,20 +4,17 @@ The texts about an attempt in the drawings of a run: its label, its mark, and wh
 Not here: their places (draw.timeline, draw.run_sheet).
 """
 
-import itertools
-import re
 from collections.abc import Iterator
 
 from dkist_processing_core.cli.draw.facts import end_detail
 from dkist_processing_core.cli.draw.glyphs import DISPUTED_STYLE, RETRIED_STYLE, STYLES, Glyphs
+from dkist_processing_core.cli.draw.last_place import last_place
 from dkist_processing_core.cli.draw.words import one_line
 from dkist_processing_core.events import TaskFailed, TaskSkipped
 from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, State, TaskView
 from dkist_processing_core.text import amount
 
 _SHOWN_FRAMES = 3
-# Below it are the frames of the author's code, and above it those of this package.
-_CALL_OF_TASK = re.compile(r"task\.py:\d+ in __call__")
 
 
 def is_retried(attempt: AttemptView, task: TaskView) -> bool:
@@ -59,14 +56,11 @@ def details_of(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
 
 def last_frames_of(attempt: AttemptView) -> Iterator[tuple[str, str]]:
     """Yield where a task was that could not report its failure itself: its deepest frames, each with its style."""
-    end = attempt.end
-    if not isinstance(end, TaskFailed) or not end.last_stack:
-        return
-    # The first line names the thread; an empty line ends it.
-    frames = [line.strip() for line in itertools.takewhile(str.strip, end.last_stack.splitlines()[1:])]
-    of_author = list(itertools.takewhile(lambda frame: not _CALL_OF_TASK.fullmatch(frame), frames)) or frames
-    for place, frame in enumerate(of_author[:_SHOWN_FRAMES]):
-        yield one_line(f"{'last at' if place == 0 else 'called by'} {frame}"), "dim"
+    place = last_place(attempt.end) if isinstance(attempt.end, TaskFailed) else None
+    if place is not None:
+        yield one_line(place.text), "dim"
+        for frame in place.frames[1:_SHOWN_FRAMES]:
+            yield one_line(f"called by {frame}"), "dim"
 
 
 def _joined(verb: str, words: str) -> str:

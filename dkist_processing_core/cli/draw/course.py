@@ -34,15 +34,20 @@ def course(profile: Profile, cells: int, glyphs: Glyphs) -> Iterator[tuple[str, 
 
 
 def memory_of(attempt: AttemptView, cells: int, glyphs: Glyphs) -> str:
-    """Return the memory of an attempt over its life in at most `cells` cells, with the largest, or else that of now."""
+    """
+    Return the memory of an attempt over its life in at most `cells` cells, with the peak; without cells the peak alone.
+
+    Of a running attempt it is the memory of now, of one without a profile nothing.
+    """
     if attempt.end is None:
         resources = None if attempt.sample is None else attempt.sample.resources
         return "" if resources is None or resources.rss is None else size(resources.rss)
     values = [(point[0], float(point[1])) for point in attempt.end.profile or ()]
     if not values:
         return ""
-    most = max(value for _, value in values)
-    return f"{sparkline(values, min(cells, len(values)), glyphs.levels)} {_size(most)}"
+    # The process may have held it between two samples.
+    most = max(attempt.end.peak_memory or 0, *(value for _, value in values))
+    return f"{sparkline(values, min(cells, len(values)), glyphs.levels)} {_size(most)}".lstrip()
 
 
 def _size(count: float) -> str:

@@ -6,6 +6,7 @@ Not here: colours and columns (draw.lines, draw.timeline).
 
 from collections.abc import Iterator
 
+from dkist_processing_core.cli.draw.last_place import last_place
 from dkist_processing_core.cli.draw.words import named_recipe_run, one_line
 from dkist_processing_core.events import (
     Event,
@@ -58,7 +59,7 @@ def _facts(event: Event) -> list[str | None]:  # noqa: C901, PLR0911 - a table o
         case TaskFailed():
             follows = "another attempt follows" if event.final is False else None
             parts = parts_of_attempt(event.phases)
-            return [_took(event.duration_seconds), parts, failure(event), last_place(event), follows]
+            return [_took(event.duration_seconds), parts, failure(event), _place(event), follows]
         case TaskEnd():
             return [_took(event.duration_seconds), parts_of_attempt(event.phases), end_detail(event)]
     return []
@@ -104,10 +105,9 @@ def failure(event: TaskFailed) -> str:
     return one_line(event.summary)
 
 
-def last_place(event: TaskFailed) -> str | None:
-    """Return where a task was that could not report its failure itself: its deepest frame; None if it is not known."""
-    frames = (event.last_stack or "").splitlines()[1:2]
-    return f"in {frames[0].strip()}" if frames and frames[0].strip() else None
+def _place(event: TaskFailed) -> str | None:
+    place = last_place(event)
+    return None if place is None else place.text
 
 
 def _took(seconds: float | None) -> str | None:

@@ -17,12 +17,15 @@ from dkist_processing_core.runs import State
 from dkist_processing_core.text import duration
 
 
-def draw_recording(recording: Recording, *, width: int | None, ascii_only: bool = False) -> Iterator[Text]:
+def draw_recording(
+    recording: Recording, *, short_id: str, width: int | None, ascii_only: bool = False
+) -> Iterator[Text]:
     """
     Yield the lines about an attempt, as its recorder has it.
 
     Args:
         recording: What the recorder holds.
+        short_id: The short id of the run.
         width: The width of the terminal; without a terminal nothing is cut or folded.
         ascii_only: Whether the terminal has only the characters of ASCII.
     """
@@ -33,7 +36,7 @@ def draw_recording(recording: Recording, *, width: int | None, ascii_only: bool 
             (f"{glyphs.marks[State.RUNNING]} ", STYLES[State.RUNNING]), (one_line(str(identity.get("task"))), "bold")
         ),
         *([] if number is None else [Text(f"attempt {number}")]),
-        Text(f"run {one_line(str(identity.get('run_id')))}", "dim"),
+        Text(f"run {one_line(short_id)}", "dim"),
         *([] if recording.pid is None else [Text(f"pid {recording.pid}", "dim")]),
     ]
     yield from flow(about, width=sheet.room, separator=glyphs.separator)

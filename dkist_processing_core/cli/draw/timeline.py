@@ -34,9 +34,9 @@ from dkist_processing_core.text.console import folded
 
 MAX_WIDTH = 160
 _LEAST_CHART = 16
-_CHART_BESIDE_MEMORY = 40
 _LEAST_NAME = 8
-_CELLS_OF_MEMORY = 12
+# The course of an attempt's memory, or else its peak alone, each with the narrowest chart beside it.
+_CELLS_OF_MEMORY = ((12, 40), (0, _LEAST_CHART))
 _GAP = "  "
 _SHORTEST_SECONDS = 0.001
 _MESSAGE_LINES = 3
@@ -84,7 +84,7 @@ class _Columns:
 
     @classmethod
     def within(
-        cls, width: int, names: Sequence[str], durations: Sequence[str], memories: Sequence[str] = ()
+        cls, width: int, names: Sequence[str], durations: Sequence[str], memories: Sequence[str] = (), least: int = 0
     ) -> "_Columns":
         last = max(map(cell_len, durations), default=0)
         # Minus the mark and its space, and a space on each side of the chart.
@@ -92,7 +92,7 @@ class _Columns:
         name = max(_LEAST_NAME, min(max(map(cell_len, names), default=0), room * 2 // 5))
         chart = room - name
         memory = max(map(cell_len, memories), default=0)
-        if memory and chart - memory - len(_GAP) >= _CHART_BESIDE_MEMORY:
+        if memory and chart - memory - len(_GAP) >= least:
             return cls(name, chart - memory - len(_GAP), last, memory)
         return cls(name, chart, last) if chart >= _LEAST_CHART else cls(max(1, room), 0, last)
 
@@ -108,8 +108,11 @@ class _Tasks:
         names = [name for task in view.tasks for name in labels_of(task)]
         attempts = [attempt for task in view.tasks for attempt in task.attempts]
         self._has_parts = True
-        memories = list(map(self._memory, attempts))
-        self._columns = _Columns.within(width, names, list(map(self._duration, attempts)), memories)
+        durations = list(map(self._duration, attempts))
+        for self._cells, least in _CELLS_OF_MEMORY:
+            self._columns = _Columns.within(width, names, durations, list(map(self._memory, attempts)), least)
+            if self._columns.memory:
+                break
         if not self._columns.chart:
             self._has_parts = False
             self._columns = _Columns.within(width, names, list(map(self._duration, attempts)))
@@ -182,7 +185,7 @@ class _Tasks:
         return f"{total} ({parts})" if total and parts else total or parts
 
     def _memory(self, attempt: AttemptView) -> str:
-        return memory_of(attempt, _CELLS_OF_MEMORY, self._glyphs)
+        return memory_of(attempt, self._cells, self._glyphs)
 
     def _detail(self, words: str, style: str) -> Iterator[Text]:
         """Yield a text below a row, on a few lines at most."""

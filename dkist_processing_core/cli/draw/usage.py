@@ -28,11 +28,7 @@ def used(resources: Resources, seconds: float | None) -> Iterator[tuple[str, str
             _number(resources.vol_ctxt, "voluntary"),
             _number(resources.inv_ctxt, "involuntary"),
         ),
-        "waited for": _joined(
-            _seconds(resources.cpu_pressure_seconds, "a processor"),
-            _seconds(resources.memory_pressure_seconds, "memory"),
-            _seconds(resources.io_pressure_seconds, "input or output"),
-        ),
+        "pressure": _pressure(resources),
     }
     yield from ((name, text) for name, text in rows.items() if text)
 
@@ -87,6 +83,17 @@ def _numbers(resources: Resources) -> str:
         None if resources.threads is None else counted(resources.threads, "thread"),
         None if resources.open_files is None else counted(resources.open_files, "open file"),
     )
+
+
+def _pressure(resources: Resources) -> str:
+    seconds = {
+        "CPU": resources.cpu_pressure_seconds,
+        "memory": resources.memory_pressure_seconds,
+        "input or output": resources.io_pressure_seconds,
+    }
+    text = _joined(*(None if each is None else f"{name} {duration(each)}" for name, each in seconds.items()))
+    # Of all processes in it, whether the attempt waited or not.
+    return f"of its control group: {text}" if text else ""
 
 
 def _number(count: int | None, what: str) -> str | None:

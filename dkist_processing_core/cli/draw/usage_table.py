@@ -17,6 +17,7 @@ from dkist_processing_core.text import counted, size
 from dkist_processing_core.text.console import folded
 
 _INDENT = 2
+_LEAST_SHOWN = 0.1
 
 
 def draw_usage(
@@ -39,11 +40,11 @@ def draw_usage(
         Column("task", least=8),
         Column("queue", least=5),
         Column("attempts", is_number=True),
-        Column("killed", is_number=True),
-        Column("median", is_number=True),
-        Column("largest", is_number=True),
-        Column("of memory", is_number=True),
-        *([Column(head, is_number=True) for head in ("processors", "of", "read", "written")] if wide else []),
+        Column("died", is_number=True),
+        Column("median memory", is_number=True),
+        Column("largest memory", is_number=True),
+        Column("its limit", is_number=True),
+        *([Column(head, is_number=True) for head in ("processors", "their limit", "read", "written")] if wide else []),
     ]
     lines = []
     for each in tasks:
@@ -54,7 +55,7 @@ def draw_usage(
             (each.task_name or "", "bold"),
             (each.queue or "", "dim"),
             (f"{each.attempts:,}", ""),
-            (f"{each.killed:,}" if each.killed else "", failed[1]),
+            (f"{each.died:,}" if each.died else "", failed[1]),
             (_size(each.memory_median), ""),
             (_size(each.memory_largest), "bold"),
             (_size(each.memory_limit), "dim"),
@@ -84,6 +85,9 @@ def _advice(usage: Usage) -> Iterator[str | tuple[str, str]]:
     else:
         enough, limit = _size(usage.enough_memory), _size(usage.memory_limit)
         yield f"the memory could shrink by {_size(usage.spare_memory)}, from {limit} to {enough}"
+    if usage.died and usage.enough_memory is not None:
+        verb = "it" if usage.died == 1 else "they"
+        yield f"; {counted(usage.died, 'attempt')} died, and {verb} may have needed more"
 
 
 def _below(usage: Usage, processors: str, limit: str, read: str, written: str) -> str:
@@ -102,4 +106,6 @@ def _size(count: int | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2g}"
+    if value is None:
+        return ""
+    return f"{value:,.1f}".removesuffix(".0") if value >= _LEAST_SHOWN or not value else f"<{_LEAST_SHOWN}"

@@ -9,7 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from rich.text import Text
 
 from dkist_processing_core.cli.draw.sheet import Sheet
 from dkist_processing_core.cli.draw.stack_sheet import draw_recording
@@ -39,13 +42,12 @@ def show_stack(named: str, task_name: str) -> None:
     chosen = [each for each in found if (_run_id(each), each.identity.get("task")) == (run_id, task_name)]
     if not chosen:
         raise DKISTProcessingCoreError(_nothing(named, task_name, found))
-    console = Terminal(highlight=False)
+    console, short_ids = Terminal(highlight=False), ShortIds(map(_run_id, found))
     for recording in chosen:
-        for line in draw_recording(recording, width=console.columns, ascii_only=console.options.ascii_only):
+        short_id, ascii_only = short_ids.of(_run_id(recording)), console.options.ascii_only
+        drawn = draw_recording(recording, short_id=short_id, width=console.columns, ascii_only=ascii_only)
+        for line in (*drawn, *_native(recording, console.columns)):
             console.print(line, soft_wrap=True)
-        if recording.pid is not None:
-            for line in Sheet(console.columns).block("with native frames, by py-spy", _native_frames(recording.pid)):
-                console.print(line, soft_wrap=True)
 
 
 def _run_id(recording: Recording) -> str:
@@ -60,7 +62,8 @@ def _nothing(named: str, task_name: str, found: list[Recording]) -> str:
     known = f"; here run: {', '.join(others)}" if others else ""
     owners = ", ".join(sorted(map(_name_of, owners_of_unreadable())))
     unreadable = f"; attempts of {owners} cannot be read: run the command as that user" if owners else ""
-    return f"{what}{known}{unreadable}"
+    ended = f"; what is known of one that has ended: dkist-core runs show {named} {task_name}"
+    return f"{what}{known}{ended}{unreadable}"
 
 
 def _name_of(user: int) -> str:
@@ -70,11 +73,19 @@ def _name_of(user: int) -> str:
         return f"user {user}"
 
 
-def _native_frames(pid: int) -> list[str]:
-    """Return the stacks as py-spy has them, with the frames of C code; if that cannot be done, the reason."""
+def _native(recording: Recording, width: int | None) -> Iterator[Text]:
+    """Yield the lines with the native frames of a task, or how to get them."""
+    if recording.pid is None:
+        return
     program = shutil.which(_PY_SPY) or shutil.which(_PY_SPY, path=str(Path(sys.executable).parent))
     if program is None:
-        return ["py-spy is not installed here: pip install py-spy"]
+        yield from Sheet(width).line("for native frames: pip install py-spy")
+    else:
+        yield from Sheet(width).block("with native frames, by py-spy", _native_frames(program, recording.pid))
+
+
+def _native_frames(program: str, pid: int) -> list[str]:
+    """Return the stacks as py-spy has them, with the frames of C code; if that cannot be done, the reason."""
     words = [program, "dump", "--native", "--pid", str(pid)]
     try:
         done = subprocess.run(  # noqa: S603 - the program is the one that the user has installed

@@ -73,7 +73,7 @@ def usage_json(usage: Usage) -> dict[str, Any]:
         **of_task,
         "queue": usage.queue,
         "attempts": usage.attempts,
-        "killed": usage.killed,
+        "died": usage.died,
         "outOfMemory": usage.out_of_memory,
         "memoryMedian": usage.memory_median,
         "memoryLargest": usage.memory_largest,

@@ -262,10 +262,11 @@ def usage(*, since: Since = None, workflow: OfWorkflow = None, as_json: AsJson =
     """
     Compare what tasks have used with what was planned.
 
-    Each task has a row for each queue in which it ran, with all its attempts, also the killed ones: their median and
-    largest memory, and the mean of the processors in use, each beside the limit of the control group of its latest
-    attempt, and the bytes from and to storage. Below is by how much the memory of each queue could shrink: to the
-    largest memory of its attempts of all workflows plus 20 %, unless one of them ran out of memory.
+    Each task has a row for each queue in which it ran, with all its attempts, also those that died, which is: ended
+    without a report of the task. It has their median and largest memory, and the mean of the processors in use, each
+    beside the limit of the control group of its latest attempt, and the bytes from and to storage. Below is by how much
+    the memory of each queue could shrink: to the largest memory of its attempts of all workflows plus 20 %, unless one
+    of them ran out of memory. An attempt that died may have needed more than was measured.
     """
     from dkist_processing_core.cli.store.usage import show_usage
     from dkist_processing_core.collect.answers import Choice

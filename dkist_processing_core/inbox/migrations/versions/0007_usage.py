@@ -17,6 +17,7 @@ def upgrade() -> None:
     """Add the columns, and have all runs derived again."""
     for name, kind in (
         ("queue", sa.Text),
+        ("died", sa.Boolean),
         ("peak_memory", sa.BigInteger),
         ("memory_limit", sa.BigInteger),
         ("cpu_used", sa.Double),
