@@ -85,6 +85,7 @@ def test_an_attempt_died_if_its_task_did_not_report_its_end() -> None:
     told = [
         *attempt("A", "1", GIB, cause="exit_code", exit_code=3),
         *attempt("A", "2", GIB, cause="lost"),
+        *attempt("A", "7", GIB, cause="exit_code", exit_code=4),
         *attempt("A", "3", GIB, cause="out_of_memory", reporter="task"),
         *attempt("A", "4", GIB, cause="environment"),
         *attempt("A", "5", GIB),
@@ -93,7 +94,7 @@ def test_an_attempt_died_if_its_task_did_not_report_its_end() -> None:
     tasks, _ = usages(*told)
 
     # Without a queue there is one attempt more.
-    assert sorted((task.attempts, task.died, task.out_of_memory) for task in tasks) == [(1, 0, 0), (5, 2, 1)]
+    assert sorted((task.attempts, task.died, task.out_of_memory) for task in tasks) == [(1, 0, 0), (6, 3, 1)]
 
 
 def test_numbers_of_processors_are_written_out() -> None:
