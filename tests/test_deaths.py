@@ -272,7 +272,7 @@ def test_the_end_of_a_task_with_many_threads_and_lines_has_the_most_important_on
 
     ((_, end),) = reported("manual__1", TaskFailed)
     stack, log = end.last_stack or "", end.last_log or ""
-    assert stack.startswith('Thread "MainThread":\n  launched.py:')
+    assert stack.startswith('Thread "MainThread":\n  tests/launched.py:')
     assert PLACE.findall(stack)[:2] == ["live", "mark"]
     assert MOST_OF_STACK // 2 < len(stack.encode()) <= MOST_OF_STACK
     assert MOST_OF_LOG // 2 < len(log.encode()) <= MOST_OF_LOG

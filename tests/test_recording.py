@@ -6,6 +6,7 @@ Not here: the memory (test_recorder.py), and the events that contain what was re
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,7 +128,7 @@ def test_a_killed_task_leaves_its_stacks_its_log_its_phase_and_its_progress(tmp_
 
     found = ended.recording
     assert ended.status == -signal.SIGKILL
-    assert ended.first_frames == ["own.py last_line", "own.py run", "task.py __call__", "<string> <module>"]
+    assert ended.first_frames == ["own.py last_line", "own.py run"]
     assert found.top_frame is not None
     assert found.top_frame.endswith(" in last_line")
     assert (found.stack or "").split("\n\n")[1].startswith('Thread "waits for [redacted]":\n  threading.py:')
@@ -147,7 +149,7 @@ def test_a_log_while_the_module_is_loaded_is_recorded_as_well(tmp_path: Path) ->
     ended = recorded(tmp_path, "", source=TASK.replace("class A", 'log.warning("loaded")\nlast_line()\nclass A'))
 
     assert (ended.recording.log or "").endswith(" WARNING author: loaded")
-    assert ended.first_frames == ["own.py last_line", "own.py <module>", "<string> <module>"]
+    assert ended.first_frames == ["own.py last_line", "own.py <module>"]
     assert ended.recording.phase is None
 
 
@@ -418,6 +420,44 @@ def test_a_task_with_few_addresses_keeps_them(gibibytes: int, threads: int, tmp_
     assert (ended.recording.log or "").endswith("author: limited")
 
 
+COLLECTED = """
+import gc
+seen = set()
+class Garbage:
+    def __del__(self):
+        seen.add(threading.get_ident())
+def waits(depth):
+    if depth:
+        waits(depth - 1)
+    else:
+        event.wait()
+event = threading.Event()
+threads = [threading.Thread(target=waits, args=(40,)) for _ in range(8)]
+for thread in threads: thread.start()
+gc.collect()
+garbage = Garbage()
+garbage.itself = garbage
+del garbage
+gc.set_threshold(gc.get_count()[0] + 60)
+time.sleep(2)
+gc.set_threshold(700)
+print(gc.isenabled(), seen <= {threading.get_ident()}, threading.active_count(), flush=True)
+gc.collect()
+event.set()
+last_line()
+"""
+
+
+def test_no_destructor_of_the_author_s_runs_in_the_thread_that_takes_the_stacks(tmp_path: Path) -> None:
+    """
+    The cyclic collector runs in the thread whose new object is one too many, and the stacks have many frames.
+    """
+    ended = recorded(tmp_path, COLLECTED)
+
+    assert "True True 9\n" in ended.output
+    assert ended.first_frames == ["own.py last_line", "own.py run"]
+
+
 HOLDS = """
 time.sleep(0.7)
 signal.setitimer(signal.ITIMER_REAL, float(os.environ["HELD"]))
@@ -589,6 +629,32 @@ def test_stacks_leave_out_what_is_beyond_their_limits() -> None:
     assert len(deep.rstrip("\n").splitlines()) == 102
     assert deep.rstrip("\n").endswith("\n  ...")
     assert " in waits\n" in deep
+
+
+@pytest.mark.parametrize(
+    ("file", "shown"),
+    [
+        (f"{sys.path[-1]}/astropy/io/fits/core.py", "astropy/io/fits/core.py"),
+        (f"{sys.path[-1]}/scipy/sparse/linalg/eigen/__init__.py", "scipy/.../eigen/__init__.py"),
+        ("/nowhere/folder/own.py", "own.py"),
+        ("/nowhere/folder/__init__.py", "folder/__init__.py"),
+    ],
+)
+def test_a_frame_shows_the_package_of_its_file(file: str, shown: str) -> None:
+    """
+    Many packages have a `core.py`.
+    """
+    scope: dict[str, Any] = {}
+    exec(compile("def f():\n    began.set()\n    event.wait()", file, "exec"), scope)
+    scope |= {"began": threading.Event(), "event": threading.Event()}
+    thread = threading.Thread(target=scope["f"])
+    thread.start()
+    scope["began"].wait()
+    text = _sampler.stacks(str)
+    scope["event"].set()
+    thread.join()
+
+    assert re.search(rf"^  {re.escape(shown)}:[23] in f$", text, re.MULTILINE)
 
 
 def test_what_is_recorded_nowhere_costs_nothing() -> None:

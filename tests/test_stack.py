@@ -153,7 +153,7 @@ def test_the_attempt_of_a_real_run_is_shown_where_it_is() -> None:
 
     assert shown.startswith(f"● Endless · attempt 1 · run {run_id[-8:]} · pid ")
     assert "  phase           run, since " in shown
-    assert re.search(r'Thread "MainThread":\n      pipelines.py:\d+ in run\n', shown)
+    assert re.search(r'Thread "MainThread":\n      tests/pipelines.py:\d+ in run\n', shown)
 
 
 # A process that may not be traced belongs to root for /proc, whoever runs it.

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # as in process.signals
 import contextlib
+import functools
+import gc
 import os
 import resource
 import sys
@@ -24,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import LockType
     from collections.abc import Callable
-    from types import CodeType
+    from typing import Any
 
 _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.5, 0.05, 0.2
 _LARGEST_SHARE = 0.002
@@ -37,8 +39,11 @@ _SHARE_OF_ADDRESSES = 0.01
 _MOST_FRAMES, _MOST_OF_THREAD = 2000, 100
 _MOST_CHARACTERS = 32 * 1024
 _MOST_OF_NAME = 100
+_MOST_PARTS = 4
+_LEAST_ROOM, _MOST_DELAYS, _DELAY_SECONDS = 100, 10, 0.05
 _OWN = "dkist-core-"
 _LOADERS = "<frozen importlib."
+_PACKAGE, _PROGRAM = f"{__file__.rpartition('/recorder/')[0]}/", "<string>"
 # All others are for the author's threads; these are of the thread that makes the error.
 _NOT_BLOCKED = {_signal.SIGSEGV, _signal.SIGABRT, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL}
 
@@ -60,6 +65,7 @@ class Sampler:
         self._due = self._began + _SHORTEST_SECONDS
         self._running: tuple[LockType, LockType] | None = None
         self._native_id = 0
+        self._objects, self._delays, self._is_stuck = 0, 0, False
 
     def start(self) -> None:
         """Start the thread. Without one, if it has no room or cannot be started, the last stacks grow older."""
@@ -89,15 +95,43 @@ class Sampler:
         try:
             self._native_id = get_native_id()
             _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals() - _NOT_BLOCKED)
-            while not stop.acquire(timeout=max(0.0, self._due - time.monotonic())):
-                used = time.thread_time()
-                with contextlib.suppress(Exception):
-                    self._keep(stacks(self._redacted()))
-                now, used = time.monotonic(), time.thread_time() - used
-                period = min(_PERIOD_SECONDS, (now - self._began) * _SHARE_OF_AGE)
-                self._due = now + max(_SHORTEST_SECONDS, period, used / _LARGEST_SHARE)
+            # Neither `max` nor a keyword, which make objects that the collector counts.
+            while not stop.acquire(True, wait if (wait := self._due - time.monotonic()) > 0 else 0):  # noqa: FBT003
+                if not self._is_stuck and gc.isenabled() and self._is_near_collection():
+                    self._delays += 1
+                    self._is_stuck = self._delays == _MOST_DELAYS
+                    self._due = time.monotonic() + _DELAY_SECONDS
+                    continue
+                self._sample()
         finally:
             ended.release()
+
+    def _is_near_collection(self) -> bool:
+        """Return True if a sample might start the cyclic collector, whose destructors are the author's."""
+        # The frames of a sample are objects that the collector counts.
+        return gc.get_threshold()[0] - gc.get_count()[0] < _LEAST_ROOM + 2 * self._objects
+
+    def _sample(self) -> None:
+        # After so many delays no other thread makes objects, and none has a use for the collector. The frames keep what
+        # was made for them, so that any object that this thread makes outside of this block is one too many.
+        used = time.thread_time()
+        is_held = self._is_stuck and gc.isenabled()
+        if is_held:
+            gc.disable()
+        try:
+            before = gc.get_count()[0]
+            self._keep(stacks(self._redacted()))
+            self._objects = max(0, gc.get_count()[0] - before)
+        except Exception:  # noqa: BLE001, S110 - the last stacks grow older
+            pass
+        finally:
+            now, used = time.monotonic(), time.thread_time() - used
+            period = min(_PERIOD_SECONDS, (now - self._began) * _SHARE_OF_AGE)
+            self._due = now + max(_SHORTEST_SECONDS, period, used / _LARGEST_SHARE)
+            self._delays = 0
+            self._is_stuck = is_held and self._is_near_collection()
+            if is_held:
+                gc.enable()
 
 
 def stacks(redacted: Callable[[str], str]) -> str:
@@ -108,16 +142,18 @@ def stacks(redacted: Callable[[str], str]) -> str:
     """
     parts: list[str] = []
     characters = 0
-    for ident, lines in _lines_of_threads():
+    # One list, since the collector counts no text, no number and no code object.
+    found, end = _lines_of_threads(), -1
+    while end + 1 < len(found):
+        ident, start = found[end + 1], end + 2
+        end = found.index(None, start)
         name = _name_of(ident)
         if name.startswith(_OWN):
             continue
-        frames = "".join(f"  {_shown(code, line)}\n" for code, line in lines[:_MOST_OF_THREAD])
-        rest = "  ...\n" if len(lines) > _MOST_OF_THREAD else ""
         if len(name) > _MOST_OF_NAME:
             # Redacted before it is cut, as any text.
             name = redacted(name)[:_MOST_OF_NAME]
-        part = f'Thread "{name}":\n{frames}{rest}'
+        part = f'Thread "{name}":\n{_shown(found[start:end])}'
         characters += len(part) + 1
         if characters > _MOST_CHARACTERS and parts:
             break
@@ -125,25 +161,52 @@ def stacks(redacted: Callable[[str], str]) -> str:
     return redacted("\n".join(parts))[:_MOST_CHARACTERS]
 
 
-def _lines_of_threads() -> list[tuple[int, list[tuple[CodeType, int | None]]]]:
-    """Return the code and line of each frame of each thread."""
+def _lines_of_threads() -> list[Any]:
+    """Return for each thread its number, the code and the line of each of its frames in turn, and None."""
     own, main = get_ident(), threading.main_thread().ident
     # A frame keeps the variables of its function alive, whose destructors would then run in this thread. So all are
     # given back at once: before other threads get the interpreter, which needs 5 ms (sys.setswitchinterval).
     frames = sys._current_frames()  # noqa: SLF001 - documented, in spite of its name
-    found, left = [], _MOST_FRAMES
+    found: list[Any] = []
+    left = _MOST_FRAMES
     for ident in sorted(frames, key=lambda ident: ident != main):
         frame = frames.pop(ident)
-        lines: list[tuple[CodeType, int | None]] = []
-        while ident != own and frame is not None and len(lines) <= _MOST_OF_THREAD and left > 0:
+        start = len(found)
+        found.append(ident)
+        while ident != own and frame is not None and len(found) - start <= 2 * _MOST_OF_THREAD + 1 and left > 0:
             # As in a traceback of Python's.
             if not frame.f_code.co_filename.startswith(_LOADERS):
-                lines.append((frame.f_code, frame.f_lineno))
+                found += frame.f_code, frame.f_lineno
             left -= 1
             frame = frame.f_back  # type: ignore[assignment]
-        if lines:
-            found.append((ident, lines))
+        found.append(None)
+        if len(found) == start + 2:
+            del found[start:]
     return found
+
+
+def _shown(frames: list[Any]) -> str:
+    """Return the lines of a thread, without the frames of this package by which the author's code was called."""
+    is_whole = len(frames) <= 2 * _MOST_OF_THREAD
+    end = len(frames)
+    while is_whole and end and frames[end - 2].co_filename.startswith((_PACKAGE, _PROGRAM)):
+        end -= 2
+    # A thread may have no other frames.
+    shown = frames[: min(end or len(frames), 2 * _MOST_OF_THREAD)]
+    lines = (
+        f"  {_place(code.co_filename)}:{line} in {code.co_name}\n"
+        for code, line in zip(*[iter(shown)] * 2, strict=True)
+    )
+    return "".join(lines) + ("" if is_whole else "  ...\n")
+
+
+@functools.lru_cache(maxsize=512)
+def _place(file: str) -> str:
+    """Return the path of a file from where it is imported; its name if that is unknown."""
+    roots = [f"{each.rstrip('/')}/" for each in sys.path if type(each) is str and each]
+    root = max((each for each in roots if file.startswith(each)), key=len, default="")
+    parts = file[len(root) :].split("/") if root else file.split("/")[-2 if file.endswith("/__init__.py") else -1 :]
+    return "/".join(parts if len(parts) <= _MOST_PARTS else [parts[0], "...", *parts[2 - _MOST_PARTS :]])
 
 
 def _name_of(ident: int) -> str:
@@ -151,10 +214,3 @@ def _name_of(ident: int) -> str:
     thread = threading._active.get(ident)  # type: ignore[attr-defined] # noqa: SLF001 - enumerate() takes a lock
     name = None if thread is None else vars(thread).get("_name")
     return " ".join(name.split()) if type(name) is str else str(ident)
-
-
-def _shown(code: CodeType, line: int | None) -> str:
-    folder, _, file = code.co_filename.rpartition("/")
-    if file == "__init__.py":
-        file = f"{folder.rpartition('/')[2]}/{file}"
-    return f"{file}:{line} in {code.co_name}"
