@@ -1,5 +1,5 @@
 """
-The functions by which a task's process records its phase, its progress and its log.
+The functions by which a task's process records its phase and its progress.
 
 Each function but `begin` does nothing where nothing is recorded, such as in a fork, and raises nothing. Not here: the
 work of these functions (_task_recorder), and the reading by the launcher (reading).
@@ -37,15 +37,6 @@ def begin(descriptor: int) -> None:
         _recorder.begin()
 
 
-def end() -> None:
-    """Record no more."""
-    global _recorder
-    recorder, _recorder = _own(), None
-    if recorder is not None:
-        with contextlib.suppress(Exception):
-            recorder.end()
-
-
 def _own() -> TaskRecorder | None:
     return _recorder if _recorder is not None and os.getpid() == _recorder.pid else None
 
@@ -64,14 +55,6 @@ def record_progress(text: str) -> None:
     if recorder is not None:
         with contextlib.suppress(Exception):
             recorder.change_state("progress", text)
-
-
-def record_log(line: str) -> None:
-    """Record one or more lines of the log, redacted; at most 4 KiB."""
-    recorder = _own()
-    if recorder is not None:
-        with contextlib.suppress(Exception):
-            recorder.append(line)
 
 
 def read_samples() -> dict[str, Any]:
