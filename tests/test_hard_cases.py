@@ -112,7 +112,7 @@ with bus.open_journal() as journal:
         for number in range(300, 340):
             publisher.publish(progressed("A", number))
             pause.wait(0.05)
-        publisher.flush(1.0)
+        publisher.flush(30.0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 """
 
