@@ -321,6 +321,7 @@ with Forks(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 
 
 @pytest.mark.once
+@pytest.mark.quiet  # the last fork waits for 39 others, and there is a limit on that
 def test_forks_that_end_at_once_all_keep_their_spans(state_dir: Path, refusing_port: int) -> None:
     """
     Each waits for its turn as long as the others append.
