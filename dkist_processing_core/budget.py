@@ -87,7 +87,7 @@ FORK_SECONDS = 2.0
 """How long a fork of a task waits at its end for the journal of telemetry, while other processes append to it."""
 STILL_JOURNAL_SECONDS = 0.3
 """How long a fork waits at its end for the journal of telemetry, if no process appends to it."""
-SILENT_COLLECTOR_SECONDS = 0.1
+SILENT_COLLECTOR_SECONDS = 0.15
 """
 How long a launcher waits for a collector that accepts no connection, or does not answer: telemetry is on disk, and the
 next process of the host delivers it.

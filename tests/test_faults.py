@@ -30,6 +30,7 @@ from dkist_processing_core.export.bash_operator import COMMAND
 from dkist_processing_core.identity import to_run_data
 from dkist_processing_core.runs import AttemptView
 from tests import launched
+from tests.journalled import deliver
 from tests.running import ROOT
 from tests.services.otlp import OtlpReceiver
 from tests.services.wheels import make_wheel
@@ -600,15 +601,18 @@ def test_a_launcher_without_an_assignment_names_what_it_needs() -> None:
     ],
 )
 def test_the_attempt_is_one_span_from_dispatch_to_end(
-    task: str, status: str, error_type: str | None, result: str, otlp: OtlpReceiver
+    task: str, status: str, error_type: str | None, result: str, otlp: OtlpReceiver, state_dir: Path
 ) -> None:
     """
     It also ends for a killed task; the spans of the task's own process are its children, in the given trace.
+
+    A launcher leaves telemetry to the next process if the collector is too busy to answer in a moment.
     """
     environment = {**otlp.grpc_env, "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
     outer = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with launch(task, **environment, TRACEPARENT=outer) as launcher:
         launcher.wait()
+    deliver(state_dir, environment)
 
     spans = otlp.wait_for(lambda receiver: [s for s in receiver.spans() if s.name == task] and receiver.spans())
     (attempt,) = [span for span in spans if span.name == task]
