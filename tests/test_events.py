@@ -451,7 +451,7 @@ def test_of_too_many_tasks_those_that_did_not_succeed_are_named() -> None:
 
 
 def test_of_a_long_log_the_last_lines_are_kept_and_of_a_long_stack_the_first_threads() -> None:
-    """Each has a limit of its own, whatever room the event has."""
+    """Each has a separate limit, also in an event that has room for more."""
     log = "".join(f"line {number}\n" for number in range(5000))
     stack = "\n\n".join(f'Thread "T{number}":\n' + "  a.py:1 in work\n" * 50 for number in range(200))
 

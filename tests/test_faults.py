@@ -815,7 +815,7 @@ def test_a_task_of_the_release_before_has_its_start_and_its_end(
     attempt = note(f"{task}, of release {OLD_RELEASE}", task, marks=marks)
     assert (attempt.cause, [reporter.value for reporter in attempt.reporters]) == (cause, ["launcher"])
     assert expected == {name: getattr(attempt.end, name) for name in expected}
-    # It records nothing, and its launcher measures as ever.
+    # It records nothing, and its launcher measures all the same.
     assert getattr(attempt.end, "last_stack", None) is None
     assert attempt.end is not None
     assert attempt.end.resources is not None

@@ -36,6 +36,7 @@ from dkist_processing_core import TaskBase
 log = logging.getLogger("author")
 
 def last_line(seconds=1.0):
+    # Longer than the time between two samples: the sampler sees the task here.
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -219,6 +220,7 @@ def fork():
     if not child:
         log.warning("of the fork")
         self.progress(99)
+        # A sampler that had gone on in the fork would take stacks meanwhile.
         time.sleep(1.2)
         os._exit(count() - 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -439,6 +441,7 @@ garbage = Garbage()
 garbage.itself = garbage
 del garbage
 gc.set_threshold(gc.get_count()[0] + 60)
+# The sampler takes several samples meanwhile.
 time.sleep(2)
 gc.set_threshold(700)
 print(gc.isenabled(), seen <= {threading.get_ident()}, threading.active_count(), flush=True)

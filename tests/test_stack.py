@@ -156,7 +156,7 @@ def test_the_attempt_of_a_real_run_is_shown_where_it_is() -> None:
     assert re.search(r'Thread "MainThread":\n      tests/pipelines.py:\d+ in run\n', shown)
 
 
-# A process that may not be traced belongs to root for /proc, whoever runs it.
+# For /proc, a process that may not be traced belongs to root, also if another user runs it.
 LAUNCHER = """
 import ctypes, json, sys
 from dkist_processing_core.recorder import layout, region

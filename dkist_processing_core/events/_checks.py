@@ -41,7 +41,7 @@ class Form:
     converted: tuple[str, ...]
     """The fields whose value may be given as one of another class, such as the text of an enumeration's member."""
     structs: Mapping[str, type[msgspec.Struct]]
-    """The fields that hold an object with fields of its own, each with the class of the object."""
+    """The fields that hold an object with further fields, each with the class of the object."""
     free_text: tuple[str, ...]
     """The fields with text of people and programs, which is redacted."""
     cuts: tuple[tuple[Cut, str], ...]

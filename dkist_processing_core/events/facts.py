@@ -1,7 +1,8 @@
 """
 The events that are published: one frozen class each, named in the past tense, with each field declared once.
 
-Not here: the common attributes of all events (event), the kinds of values (_kinds), and their form on the wire (codec).
+It is longer than most modules: it is the one list of what an event may state, and is read as a whole. Not here: the
+common attributes of all events (event), the kinds of values (_kinds), and their form on the wire (codec).
 """
 
 from typing import Annotated, Any, ClassVar, Literal

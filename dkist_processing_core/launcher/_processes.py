@@ -236,7 +236,7 @@ class Family:
 
 
 def usage_of(pid: int) -> Usage:
-    """Return what a process has used that has ended and that nobody has waited for yet."""
+    """Return what a process has used that has ended, before its status is taken."""
     member = _read_member(pid)
     return Usage() if member is None else member.usage
 

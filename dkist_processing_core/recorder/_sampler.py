@@ -1,5 +1,5 @@
 """
-The stacks of a process's threads, taken again and again by a thread of its own.
+The stacks of a process's threads, taken again and again by a separate thread.
 
 It reads where each thread is, and no variable's value. The thread ends before each fork, and another one goes on after
 it: a fork beside a thread may inherit locked locks, and newer Pythons warn of it. Not here: the memory for the stacks
@@ -40,7 +40,6 @@ _MOST_FRAMES, _MOST_OF_THREAD = 2000, 100
 _MOST_CHARACTERS = 32 * 1024
 _MOST_OF_NAME = 100
 _MOST_PARTS = 4
-_LEAST_ROOM, _MOST_DELAYS, _DELAY_SECONDS = 100, 10, 0.05
 _OWN = "dkist-core-"
 _LOADERS = "<frozen importlib."
 _PACKAGE, _PROGRAM = f"{__file__.rpartition('/recorder/')[0]}/", "<string>"
@@ -65,7 +64,6 @@ class Sampler:
         self._due = self._began + _SHORTEST_SECONDS
         self._running: tuple[LockType, LockType] | None = None
         self._native_id = 0
-        self._objects, self._delays, self._is_stuck = 0, 0, False
 
     def start(self) -> None:
         """Start the thread. Without one, if it has no room or cannot be started, the last stacks grow older."""
@@ -97,41 +95,24 @@ class Sampler:
             _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals() - _NOT_BLOCKED)
             # Neither `max` nor a keyword, which make objects that the collector counts.
             while not stop.acquire(True, wait if (wait := self._due - time.monotonic()) > 0 else 0):  # noqa: FBT003
-                if not self._is_stuck and gc.isenabled() and self._is_near_collection():
-                    self._delays += 1
-                    self._is_stuck = self._delays == _MOST_DELAYS
-                    self._due = time.monotonic() + _DELAY_SECONDS
-                    continue
-                self._sample()
+                # The cyclic collector would run the author's destructors in this thread.
+                is_on = gc.isenabled()
+                gc.disable()
+                try:
+                    self._sample()
+                finally:
+                    if is_on:
+                        gc.enable()
         finally:
             ended.release()
 
-    def _is_near_collection(self) -> bool:
-        """Return True if a sample might start the cyclic collector, whose destructors are the author's."""
-        # The frames of a sample are objects that the collector counts.
-        return gc.get_threshold()[0] - gc.get_count()[0] < _LEAST_ROOM + 2 * self._objects
-
     def _sample(self) -> None:
-        # After so many delays no other thread makes objects, and none has a use for the collector. The frames keep what
-        # was made for them, so that any object that this thread makes outside of this block is one too many.
         used = time.thread_time()
-        is_held = self._is_stuck and gc.isenabled()
-        if is_held:
-            gc.disable()
-        try:
-            before = gc.get_count()[0]
+        with contextlib.suppress(Exception):
             self._keep(stacks(self._redacted()))
-            self._objects = max(0, gc.get_count()[0] - before)
-        except Exception:  # noqa: BLE001, S110 - the last stacks grow older
-            pass
-        finally:
-            now, used = time.monotonic(), time.thread_time() - used
-            period = min(_PERIOD_SECONDS, (now - self._began) * _SHARE_OF_AGE)
-            self._due = now + max(_SHORTEST_SECONDS, period, used / _LARGEST_SHARE)
-            self._delays = 0
-            self._is_stuck = is_held and self._is_near_collection()
-            if is_held:
-                gc.enable()
+        now, used = time.monotonic(), time.thread_time() - used
+        period = min(_PERIOD_SECONDS, (now - self._began) * _SHARE_OF_AGE)
+        self._due = now + max(_SHORTEST_SECONDS, period, used / _LARGEST_SHARE)
 
 
 def stacks(redacted: Callable[[str], str]) -> str:

@@ -145,7 +145,7 @@ class JournallingLogger:
 
 def _limits_of_records() -> "LogRecordLimits | None":
     """
-    Return the limits that the variables set; None if they set none, since a record has few attributes of its own.
+    Return the limits that the variables set; None if they set none, since a record has few attributes.
 
     Raises:
         ValueError: A variable has an unusable value.

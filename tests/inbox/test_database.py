@@ -448,7 +448,7 @@ def test_an_error_that_a_handler_catches_does_not_mark_its_row(inboxes: Open, da
 
 def test_a_transaction_takes_one_exchange_more_at_each_end(inbox_url: str) -> None:
     """
-    An event is handled in a transaction of its own, and each exchange with the server takes as long as a statement.
+    Each event is handled in a separate transaction, and each exchange with the server takes as long as a statement.
     """
     with opened(inbox_url) as database, TemporaryFile() as trace:
         with database.transaction() as connection:
