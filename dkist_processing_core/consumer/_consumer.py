@@ -13,6 +13,7 @@ from dkist_processing_core.consumer.signals import signals_raise
 from dkist_processing_core.consumer.since import moment_of
 from dkist_processing_core.errors import ConfigurationError, ExtraMissingError
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings
 
 
@@ -74,9 +75,11 @@ class Consumer(Declaration):
                 `until_idle` has taken in no past events.
         """
         # Imported here: commands that only read events import this package too, and start sooner without them.
+        from dkist_processing_core.consumer.exposing import exposed  # noqa: PLC0415
         from dkist_processing_core.metrics.sending import is_sent  # noqa: PLC0415
         from dkist_processing_core.metrics.serving import address_of  # noqa: PLC0415
         from dkist_processing_core.metrics.snapshot import check_extra  # noqa: PLC0415
+        from dkist_processing_core.tracing import warn_of_config_file  # noqa: PLC0415
 
         if not self.handlers and not self.timers:
             msg = f"the consumer {self.name!r} has no handler; add one by @consumer.on(…)"
@@ -93,7 +96,7 @@ class Consumer(Declaration):
         begin = None if since is None else moment_of(since) or True
         if workers is not None:
             check_workers(workers)
-        service_class = _service_class()
+        _service_class()
         if self._end is not None:
             msg = f"the consumer {self.name!r} runs already, expected one run at a time; for threads, use workers=N"
             raise RuntimeError(msg)
@@ -103,13 +106,18 @@ class Consumer(Declaration):
         try:
             with signals_raise(end):
                 given = self.settings or read_settings()
+                warn_of_config_file(given)
                 is_measured = listen is not None or (is_sent(given) and not until_idle)
-                service = service_class.open(
-                    self, given, since=begin, workers=workers, end=end, is_measured=is_measured
-                )
+                service = opened(self, given, since=begin, workers=workers, end=end, is_measured=is_measured)
                 if service is not None:
-                    self._intake = service.intake
-                    service.run(until_idle=until_idle, **addresses)
+                    within = exposed(
+                        [service],
+                        given,
+                        health=addresses["health"],
+                        listen=addresses["listen"],
+                        is_sent=is_measured and not until_idle,
+                    )
+                    service.run(until_idle=until_idle, within=within)
         finally:
             self._end, self._is_stopped = None, False
 
@@ -128,6 +136,14 @@ class Consumer(Declaration):
         end = self._end
         if end is not None:
             end.raise_()
+
+
+def opened(consumer: Consumer, settings: Settings, **options: Any) -> Any:
+    """Return the service of a consumer, with the options of `ConsumerService.open`; None if its end comes before."""
+    service = _service_class().open(consumer, settings, **options)
+    if service is not None:
+        consumer._intake = service.intake  # noqa: SLF001 - the class above
+    return service
 
 
 def _service_class() -> Any:

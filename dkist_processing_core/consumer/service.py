@@ -10,7 +10,7 @@ import random as random_module
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import datetime
 from typing import Self
 
@@ -28,12 +28,9 @@ from dkist_processing_core.consumer.worker import Handled, Worker
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
 from dkist_processing_core.events import Event, TaskFailed, TaskFinished
 from dkist_processing_core.inbox import Database, Inbox, Rules
-from dkist_processing_core.metrics.sending import sent
-from dkist_processing_core.metrics.serving import served
-from dkist_processing_core.metrics.snapshot import Snapshot
+from dkist_processing_core.metrics.measurement import Measurement
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.tracing import warn_of_config_file
 
 # How often a worker looks for rows that other processes have stored or released.
 _LOOK_SECONDS = 0.5
@@ -74,6 +71,7 @@ class ConsumerService:
         workers: int | None = None,
         spans: ProcessSpans | None = None,
         measures: Measures | None = None,
+        outage: Outage | None = None,
     ) -> None:
         """
         Store the parts. Nothing is received or claimed yet.
@@ -89,6 +87,7 @@ class ConsumerService:
             workers: The number of workers, instead of the consumer's.
             spans: The spans of the calls of handlers, and the identity of their log records; None for neither.
             measures: The measures of this process, if metrics are served or sent.
+            outage: The outage of the database, if other consumers of this process share it.
         """
         self.consumer = consumer
         self.bus = bus
@@ -96,12 +95,11 @@ class ConsumerService:
         self.inbox = Inbox(database, rules_of(consumer), clock=clock, random=random)
         self._measures = measures
         self._clock = clock
-        self.outage = Outage(f"the inbox {database.where}")
+        self.outage = outage or Outage(f"the inbox {database.where}")
         self.handled = Handled()
         self._arrived = Bell()
         self._end = SignalSafeFlag()
         self._errors: list[BaseException] = []
-        self._snapshot: Snapshot | None = None
         self._has_waited = False
         self._loop = EventLoop()
         self._spans = spans
@@ -158,22 +156,22 @@ class ConsumerService:
         workers: int | None = None,
         end: SignalSafeFlag | None = None,
         is_measured: bool = False,
+        outage: Outage | None = None,
     ) -> Self | None:
         """
         Return the service of a consumer when its database can be reached; None if `end` is raised before.
 
-        It measures what it does if that `is_measured`.
+        It measures what it does if that `is_measured`. An `outage` is given by consumers of one process that share it.
         """
-        warn_of_config_file(settings)
         end = end or SignalSafeFlag()
-        outage = Outage("the inbox")
+        opening = outage or Outage("the inbox")
         while not end.is_raised:
             try:
                 database = Database.open(consumer.inbox, settings)
             except InboxUnavailableError as error:
-                end.wait(outage.begin(error))
+                end.wait(opening.begin(error))
                 continue
-            outage.end()
+            opening.end()
             service = cls(
                 consumer,
                 bus := open_bus(settings),
@@ -182,9 +180,9 @@ class ConsumerService:
                 workers=workers,
                 spans=ProcessSpans.open(settings, consumer.name, bus) if consumer.has_spans else None,
                 measures=Measures(consumer.name, bus) if is_measured else None,
+                outage=outage,
             )
             service._end = end
-            service._snapshot = service._snapshot_for(settings)
             return service
         return None
 
@@ -198,24 +196,16 @@ class ConsumerService:
         """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
         self._end.raise_()
 
-    def run(
-        self,
-        *,
-        until_idle: bool = False,
-        health: tuple[str, int] | None = None,
-        listen: tuple[str, int] | None = None,
-    ) -> None:
+    def run(self, *, until_idle: bool = False, within: AbstractContextManager[object] | None = None) -> None:
         """
         Receive and handle until `stop`, or until nothing is left to do.
 
         Args:
             until_idle: Return when nothing is left to do.
-            health: Where the health is served, as host and port.
-            listen: Where health and metrics are served, instead.
+            within: A context to run in, such as that of a server of its health; its error ends the service.
 
         Raises:
             BusError, InboxError: The bus or the database refuses the consumer.
-            ConfigurationError: Nothing can be served there.
         """
         name, began = self.consumer.name, time.monotonic()
         logger.info("the consumer %r begins, with the inbox %s", name, self.database.where)
@@ -226,11 +216,9 @@ class ConsumerService:
             threads.append(self._thread("timers", self._keep_time, began if until_idle else None))
         try:
             with ExitStack() as stack:
-                self._serve(stack, health, listen)
+                stack.enter_context(within or nullcontext())
                 if self._spans is not None:
                     stack.enter_context(self._spans.identified_records())
-                if self._snapshot is not None and not until_idle:
-                    stack.enter_context(sent(self._snapshot))
                 for thread in threads:
                     thread.start()
                     stack.callback(self._wait_for, thread)
@@ -251,24 +239,19 @@ class ConsumerService:
         if self._errors:
             raise self._errors[0]
 
-    def _serve(self, stack: ExitStack, health: tuple[str, int] | None, listen: tuple[str, int] | None) -> None:
-        if listen is not None:
-            where = stack.enter_context(served(listen, self.report, self._snapshot))
-            logger.info("the metrics of the consumer are at %smetrics, its health at %s", where, where)
-        elif health is not None:
-            where = stack.enter_context(served(health, self.report))
-            logger.info("the health of the consumer is at %s", where)
+    def measure_process(self) -> list[Measurement]:
+        """Return what is known without the database, if it is measured."""
+        backlog = None if self.intake is None else self.intake.backlog
+        return [] if self._measures is None else self._measures.of_process(self._outages(), backlog)
 
-    def _snapshot_for(self, settings: Settings) -> Snapshot | None:
-        measures = self._measures
-        if measures is None:
-            return None
-        sources = (
-            lambda: measures.of_process(self._outages(), None if self.intake is None else self.intake.backlog),
-            lambda: measures.of_inbox(self.database, self._clock()),
-        )
-        consumer = self.consumer
-        return Snapshot(sources, settings, shared=consumer.shared_metrics, sends_shared=consumer.sends_shared_metrics)
+    def measure_inbox(self) -> list[Measurement]:
+        """
+        Return what the inbox has, if it is measured.
+
+        Raises:
+            InboxUnavailableError: It cannot be read now.
+        """
+        return [] if self._measures is None else self._measures.of_inbox(self.database, self._clock())
 
     def _outages(self) -> dict[str, bool]:
         return {"bus": self.intake is not None and self.intake.is_disturbed, "inbox": self.outage.is_going_on}

@@ -41,13 +41,24 @@ def moment_of(since: str | timedelta | datetime) -> datetime | None:
     if text == "today":
         # Without a zone: the clock may have been changed since midnight.
         return in_utc(datetime.now().replace(hour=0, minute=0, second=0, microsecond=0))  # noqa: DTZ005
-    if found := _DURATION.fullmatch(text):
-        return _ago(timedelta(**{_UNITS[found[2]]: int(found[1])}))
+    if (duration := duration_of(text)) is not None:
+        return _ago(duration)
     try:
         return in_utc(datetime.fromisoformat(text.upper()))
     except ValueError:
         msg = f"found {since!r}, {EXPECTED}"
         raise ValueError(msg) from None
+
+
+def duration_of(text: str) -> timedelta | None:
+    """
+    Return the duration that a text such as `90s`, `30m`, `2h` or `7d` means; None for another text.
+
+    >>> duration_of("2h")
+    datetime.timedelta(seconds=7200)
+    """
+    found = _DURATION.fullmatch(text)
+    return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def in_utc(moment: datetime) -> datetime | None:

@@ -1,0 +1,147 @@
+"""
+Several consumers in one process: they begin and end together, and have one address of health and metrics.
+
+Not here: a consumer alone (_consumer, service).
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from dkist_processing_core.consumer._consumer import Consumer, opened
+from dkist_processing_core.consumer.exposing import Facts, exposed
+from dkist_processing_core.consumer.outage import Outage
+from dkist_processing_core.consumer.service import ConsumerService
+from dkist_processing_core.consumer.signals import signals_raise
+from dkist_processing_core.consumer.since import moment_of
+from dkist_processing_core.metrics.sending import is_sent
+from dkist_processing_core.metrics.serving import address_of
+from dkist_processing_core.metrics.snapshot import Source, check_extra
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.tracing import warn_of_config_file
+
+
+class Member(NamedTuple):
+    """A consumer of a group."""
+
+    consumer: Consumer
+    since: str | None = None
+    """The start of past events to take in, as for `Consumer.run`."""
+
+
+class Group:
+    """The consumers of one process, which share settings and database. `run` has their threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Store the settings. No file and no connection is opened."""
+        self._settings = settings
+        self._services: list[ConsumerService] = []
+        self._errors: list[BaseException] = []
+        self.outage = Outage("the inbox")
+        """The outage of the database, which the log has once for all consumers."""
+        self.end = _EndOfAll()
+
+    def stop(self) -> None:
+        """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
+        self.end.raise_()
+
+    def run(
+        self,
+        members: Callable[[], Iterable[Member]],
+        *,
+        sources: Sequence[Source] = (),
+        facts: Facts = dict,
+        health: str | None = None,
+        listen: str | None = None,
+    ) -> None:
+        """
+        Run the consumers until SIGTERM, SIGINT or `stop`, or until one of them ends.
+
+        Args:
+            members: Returns the consumers, when the signals are handled.
+            sources: Further metrics of this process.
+            facts: Returns further facts about its health.
+            health: Where the health is served, as for `Consumer.run`.
+            listen: Where health and metrics are served, instead.
+
+        Raises:
+            ConfigurationError: Nothing can be served there.
+            DKISTProcessingCoreError: A consumer has ended by this error, and all others have ended in good order.
+        """
+        addresses = {
+            name: None if text is None else address_of(text, name)
+            for name, text in (("health", health), ("listen", listen))
+        }
+        if listen is not None:
+            check_extra()
+        is_measured = listen is not None or is_sent(self._settings)
+        warn_of_config_file(self._settings)
+        with signals_raise(self.end), ExitStack() as stack:
+            for member in members():
+                service = opened(
+                    member.consumer,
+                    self._settings,
+                    since=None if member.since is None else moment_of(member.since) or True,
+                    end=self.end.part(),
+                    is_measured=is_measured,
+                    outage=self.outage,
+                )
+                if service is None:
+                    return
+                self._services.append(service)
+                stack.callback(self._wait_for, self._begin(service))
+            stack.callback(self.stop)
+            within = exposed(
+                self._services,
+                self._settings,
+                health=addresses["health"],
+                listen=addresses["listen"],
+                sources=sources,
+                facts=facts,
+                is_sent=is_measured,
+            )
+            stack.enter_context(within)
+            self.end.wait()
+        if self._errors:
+            raise self._errors[0]
+
+    def _begin(self, service: ConsumerService) -> threading.Thread:
+        def run() -> None:
+            try:
+                service.run()
+            except BaseException as error:  # noqa: BLE001 - it is raised in the thread that called `run`
+                self._errors.append(error)
+            finally:
+                self.stop()
+
+        thread = threading.Thread(target=run, name=f"dkist-core-{service.consumer.name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _wait_for(self, thread: threading.Thread) -> None:
+        self.stop()
+        thread.join()
+
+
+class _EndOfAll(SignalSafeFlag):
+    """The end of a group, which is that of each of its consumers: each waits for a flag that no other thread uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[SignalSafeFlag] = []
+
+    def part(self) -> SignalSafeFlag:
+        """Return the flag of one more consumer."""
+        flag = SignalSafeFlag()
+        self._parts.append(flag)
+        if self.is_raised:
+            flag.raise_()
+        return flag
+
+    def raise_(self) -> None:
+        """Raise all flags, those of later consumers as well."""
+        super().raise_()
+        for flag in self._parts:
+            flag.raise_()
