@@ -630,6 +630,30 @@ def test_a_dead_collector_costs_no_import(refusing_port: int, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_drainer_imports_the_client_before_there_is_anything_to_deliver(
+    receiver: OtlpReceiver, protocol: str, settings_for: Callable[..., Settings]
+) -> None:
+    """
+    So the end of a launcher does not wait for the import.
+    """
+    settings_for(receiver, protocol)
+    client = f"dkist_processing_core.otlp.{'over_grpc' if protocol == 'grpc' else 'over_http'}"
+    program = (
+        "import sys, time\n"
+        "from dkist_processing_core.otlp.drainer import start_delivery\n"
+        "from dkist_processing_core.settings.reading import read_settings\n"
+        "drainer = start_delivery(read_settings())\n"
+        # A thread imports it, and notifies no other.
+        f"while {client!r} not in sys.modules: time.sleep(0.01)\n"
+        "drainer.stop(10.0)\n"
+        "print('imported')\n"
+    )
+
+    assert run_python(program, {}).stdout == "imported\n"
+    assert names_in(receiver) == []
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_collector_that_accepts_everything_costs_no_import_of_protobuf(
     receiver: OtlpReceiver, protocol: str, settings_for: Callable[..., Settings]
 ) -> None:

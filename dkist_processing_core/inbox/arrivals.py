@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from sqlalchemy import (
     RowMapping,
     Text,
     bindparam,
+    select,
     text,
     update,
 )
@@ -189,7 +191,7 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
 def _undecodable(arrival: Arrival, rules: Rules, now: float, content_type: str | None) -> _New:
     return _New(
         rules.name,
-        f"undecodable {_digest(arrival)}",
+        _key_of_message(arrival),
         name=None,
         workflow=None,
         version=None,
@@ -213,10 +215,16 @@ def _undecodable(arrival: Arrival, rules: Rules, now: float, content_type: str |
     )
 
 
-def _digest(arrival: Arrival) -> str:
-    """Return the digest of a message: in binary mode, messages with equal bodies differ in their headers."""
+def _key_of_message(arrival: Arrival) -> str:
+    """Return the key of a message without an event: in binary mode, equal bodies may have different headers."""
     attributes = attribute_headers(arrival.content_type, arrival.headers)
-    return hashlib.sha256(arrival.body + (_to_json(attributes) or "").encode()).hexdigest()
+    return f"undecodable {hashlib.sha256(arrival.body + (_to_json(attributes) or '').encode()).hexdigest()}"
+
+
+def seq_of_refused(connection: Connection, rules: Rules, arrival: Arrival) -> int | None:
+    """Return the number of the row of a message that was stored as refused; None if an operator has deleted it."""
+    is_of_message = (inbox.c.consumer == rules.name, inbox.c.key == _key_of_message(arrival))
+    return connection.scalar(select(inbox.c.seq).where(*is_of_message))
 
 
 def key_of(event: Event, body: bytes, rules: Rules) -> str:
@@ -240,6 +248,8 @@ def _plain(value: object) -> object:
 _WAITING, _UNWANTED = State.WAITING.value, State.UNWANTED.value
 _AT_ONCE = 0.0
 _USUAL = _New._fields[: _New._fields.index("first_failed_at")]
+# The most that SQLite accepts in a statement before its release 3.32.
+_MOST_PARAMETERS = 999
 _TYPES = {Text: "text", Boolean: "integer", Double: "float8", BigInteger: "bigint", LargeBinary: "bytea"}
 
 
@@ -252,7 +262,12 @@ def _insert(connection: Connection, rows: Sequence[_New]) -> int:
         return connection.exec_driver_sql(
             _array_insertion(columns), tuple(map(list, zip(*values, strict=True)))
         ).rowcount
-    return connection.exec_driver_sql(_row_insertion(columns), values).rowcount
+    most = _MOST_PARAMETERS // len(columns)
+    parts = [values[first : first + most] for first in range(0, len(values), most)]
+    return sum(
+        connection.exec_driver_sql(_row_insertion(columns, len(part)), tuple(chain.from_iterable(part))).rowcount
+        for part in parts
+    )
 
 
 @cache
@@ -266,8 +281,14 @@ def _array_insertion(columns: Sequence[str]) -> str:
 
 
 @cache
-def _row_insertion(columns: Sequence[str]) -> str:
-    return _insertion(columns, f"VALUES ({', '.join('?' * len(columns))})")
+def _row_insertion(columns: Sequence[str], count: int) -> str:
+    """
+    Return a statement for that many rows.
+
+    For each statement, the driver of SQLite gives the interpreter's lock away; if the thread that receives messages
+    takes it then, this one waits for up to 5 ms to get it back.
+    """
+    return _insertion(columns, "VALUES " + ", ".join([f"({', '.join('?' * len(columns))})"] * count))
 
 
 def _insertion(columns: Sequence[str], source: str) -> str:

@@ -114,13 +114,22 @@ class Inbox:
                 each = [self.store([arrival]) for arrival in arrived]
                 return Stored(*map(sum, zip(*map(astuple, each), strict=True)))
             reason = redact(str(error), also=self._database.secrets)
-            logger.error("consumer %r: a message is a dead letter: %s", self.rules.name, reason)  # noqa: TRY400 - one sentence
             stored = self._store([arrival.refused(reason) for arrival in arrived])
+            for arrival in arrived:
+                self._log_dead("a message", self._seq_of(arrival), reason)
             return replace(stored, dead=0)
 
     def _store(self, arrived: Sequence[Arrival]) -> Stored:
         with self._storing() as connection:
             return arrivals.store(connection, self.rules, arrived, self._clock())
+
+    def _seq_of(self, refused: Arrival) -> int | None:
+        with self._database.reading() as connection:
+            return arrivals.seq_of_refused(connection, self.rules, refused)
+
+    def _log_dead(self, what: str, seq: int | None, reason: str) -> None:
+        text = "consumer %r: %s is the dead letter i%s: %s; `dkist-core dead-letters show` shows it"
+        logger.error(text, self.rules.name, what, seq, reason)
 
     @contextmanager
     def _storing(self) -> Iterator[Connection]:
@@ -233,8 +242,7 @@ class Inbox:
         reason = redact(reason, also=self._database.secrets)
         outcomes.mark_dead(connection, row["seq"], reason=reason, family=family, now=self._clock())
         what = "a message" if row["name"] is None else f"{row['name']} of the run {row['run_id']}"
-        text = "consumer %r: %s is the dead letter i%d: %s; `dkist-core dead-letters show` shows it"
-        logger.error(text, self.rules.name, what, row["seq"], reason)
+        self._log_dead(what, row["seq"], reason)
 
     def _identify(self, connection: Connection, row: RowMapping) -> None:
         """Give a row the place of its event, or give it up if it still is no event, or is refused by the database."""

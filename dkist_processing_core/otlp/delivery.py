@@ -6,6 +6,7 @@ the next request. A pause that a collector requests is in the journal, so that a
 here: one request (over_http, over_grpc), and the thread and the lock (otlp.drainer).
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class Delivery:
         self._signal = signal
         self._warnings = warnings
         self._exporter: Exporter | None = None
-        self._is_imported = False
+        self._is_imported = self._is_prepared = False
         self._most_bytes = _MOST_BYTES
         self._failures = 0
         self._is_cancelled = False
@@ -79,6 +80,15 @@ class Delivery:
     def is_paused(self) -> bool:
         """Whether no request is sent at present, after a failure."""
         return time.monotonic() < self.resumes_at
+
+    def prepare(self) -> None:
+        """Import what a request needs, once and if the collector accepts a connection: an end need not wait for it."""
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        # What is wrong with the settings is reported when there is something to deliver.
+        with contextlib.suppress(ConfigurationError):
+            self._reach()
 
     def run(self, journal: OtlpJournal, is_over: Callable[[], bool]) -> None:
         """Deliver until nothing is pending, until a failure, or until `is_over`."""
@@ -185,16 +195,21 @@ class Delivery:
             self.waits_since = math.inf
 
     def _open(self) -> Exporter | Unavailable:
-        # A collector that accepts no connection costs no import.
-        collector = None if self._is_imported else collector_of(self._settings, self._signal)
+        problem = self._reach()
+        return exporter_of(self._settings, self._signal) if problem is None else Unavailable(problem)
+
+    def _reach(self) -> str | None:
+        """Import the exporter, and return None; return the problem if the collector accepts no connection."""
+        if self._is_imported:
+            return None
+        collector = collector_of(self._settings, self._signal)
         self.waits_since = time.monotonic()
         problem = None if collector is None else collector.problem(CONNECT_SECONDS)
         self.waits_since = math.inf
-        if problem is not None:
-            return Unavailable(problem)
-        exporter = exporter_of(self._settings, self._signal)
-        self._is_imported = True
-        return exporter
+        if problem is None:
+            exporter_class(self._settings, self._signal)
+            self._is_imported = True
+        return problem
 
     def _pause(self, reason: str, after: float | None, *, longest: float = _LONGEST_PAUSE_SECONDS) -> None:
         """Pause after a failure: for as long as the collector requests, or else longer each time, with jitter."""
@@ -234,10 +249,15 @@ def exporter_of(settings: Settings, signal: Signal) -> Exporter:
     Raises:
         ConfigurationError: A variable has an unusable value.
     """
+    return exporter_class(settings, signal)(settings, signal)
+
+
+def exporter_class(settings: Settings, signal: Signal) -> Callable[[Settings, Signal], Exporter]:
+    """Return the class of exporters for the protocol of a signal, whose modules are imported now."""
     if protocol_of(settings, signal) == "grpc":
         from dkist_processing_core.otlp.over_grpc import GrpcExporter  # noqa: PLC0415 - see the docstring
 
-        return GrpcExporter(settings, signal)
+        return GrpcExporter
     from dkist_processing_core.otlp.over_http import HttpExporter  # noqa: PLC0415 - see the docstring
 
-    return HttpExporter(settings, signal)
+    return HttpExporter

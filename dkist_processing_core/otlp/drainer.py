@@ -221,6 +221,7 @@ class _SignalThread:
         if self._is_finishing:
             self._is_over = True
         elif not self._is_over:
+            self._delivery.prepare()
             self._wake.wait(seconds)
             self._wake.lower()
 

@@ -116,4 +116,4 @@ def test_a_message_that_the_database_refuses_becomes_a_dead_letter(
     assert (letter.event, letter.body, letter.family) == (failed("B", run_id="2"), batch[2].body, "refused")
     assert "has refused a statement" in (letter.reason or "")
     assert [row.event for row in rows] == [failed("A", run_id="1"), failed("B", run_id="1"), failed("C", run_id="2")]
-    assert "consumer 'consumer': a message is a dead letter: " in caplog.text
+    assert f"consumer 'consumer': a message is the dead letter i{letter.seq}: " in caplog.text
