@@ -24,6 +24,7 @@ from dkist_processing_core.collect.reading import snapshot
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
 from dkist_processing_core.consumer.completeness import archive_of
+from dkist_processing_core.consumer.member import Member
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.errors import BusError, DKISTProcessingCoreError, InboxMissingError
 from dkist_processing_core.events import Event, encode
@@ -79,6 +80,12 @@ class Collector:
 
     def run(self, *, health: str | None = None, listen: str | None = None) -> None:
         """Keep the store up to date until SIGTERM or SIGINT; `health` and `listen` are those of a consumer."""
+        with self.service() as member:
+            member.consumer.run(since=member.since, health=health, listen=listen)
+
+    @contextmanager
+    def service(self) -> Iterator[Member]:
+        """Yield the consumer that keeps the store up to date, for this process to run meanwhile."""
         consumer, is_complete = self._consumer(), self.completed_at() is not None
         is_service = self._service.acquire()
 
@@ -99,7 +106,7 @@ class Collector:
         # Of several processes that share a store, one sends the metrics of the store to a collector.
         consumer.sends_shared_metrics = lambda: is_service
         try:
-            consumer.run(since=self._since(), health=health, listen=listen)
+            yield Member(consumer, self._since())
         finally:
             self._service.release()
 

@@ -7,14 +7,16 @@ Not here: a consumer alone (_consumer, service).
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import TypeVar
 
-from dkist_processing_core.consumer._consumer import Consumer, opened
+from dkist_processing_core.consumer._consumer import opened
 from dkist_processing_core.consumer.exposing import Facts, exposed
+from dkist_processing_core.consumer.member import Member
 from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.consumer.signals import signals_raise
 from dkist_processing_core.consumer.since import moment_of
+from dkist_processing_core.errors import InboxUnavailableError
 from dkist_processing_core.metrics.sending import is_sent
 from dkist_processing_core.metrics.serving import address_of
 from dkist_processing_core.metrics.snapshot import Source, check_extra
@@ -22,13 +24,7 @@ from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import warn_of_config_file
 
-
-class Member(NamedTuple):
-    """A consumer of a group."""
-
-    consumer: Consumer
-    since: str | None = None
-    """The start of past events to take in, as for `Consumer.run`."""
+_T = TypeVar("_T")
 
 
 class Group:
@@ -39,13 +35,25 @@ class Group:
         self._settings = settings
         self._services: list[ConsumerService] = []
         self._errors: list[BaseException] = []
-        self.outage = Outage("the inbox")
-        """The outage of the database, which the log has once for all consumers."""
-        self.end = _EndOfAll()
+        # The log has an outage once for all consumers.
+        self._outage = Outage("the inbox")
+        self._end = _EndOfAll()
 
     def stop(self) -> None:
         """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
-        self.end.raise_()
+        self._end.raise_()
+
+    def when_reachable(self, opened: Callable[[], _T]) -> _T | None:
+        """Return what a function opens in the database, when that can be reached; None if the end comes before."""
+        while not self._end.is_raised:
+            try:
+                found = opened()
+            except InboxUnavailableError as error:
+                self._end.wait(self._outage.begin(error))
+            else:
+                self._outage.end()
+                return found
+        return None
 
     def run(
         self,
@@ -78,15 +86,15 @@ class Group:
             check_extra()
         is_measured = listen is not None or is_sent(self._settings)
         warn_of_config_file(self._settings)
-        with signals_raise(self.end), ExitStack() as stack:
+        with signals_raise(self._end), ExitStack() as stack:
             for member in members():
                 service = opened(
                     member.consumer,
                     self._settings,
                     since=None if member.since is None else moment_of(member.since) or True,
-                    end=self.end.part(),
+                    end=self._end.part(),
                     is_measured=is_measured,
-                    outage=self.outage,
+                    outage=self._outage,
                 )
                 if service is None:
                     return
@@ -103,7 +111,7 @@ class Group:
                 is_sent=is_measured,
             )
             stack.enter_context(within)
-            self.end.wait()
+            self._end.wait()
         if self._errors:
             raise self._errors[0]
 
