@@ -77,7 +77,7 @@ class Node:
 
     @property
     def overdue_after_seconds(self) -> float | None:
-        """The time without a report after which an attempt of the task counts as overdue; None for no limit."""
+        """The duration after which an attempt of the task counts as overdue, in seconds; None for no limit."""
         limit = self.task.overdue_after_seconds
         return None if limit is None else _plain(limit)
 

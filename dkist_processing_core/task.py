@@ -55,7 +55,11 @@ class TaskBase(ABC):
     retry_delay_seconds: int = 60
     """The delay before each of these attempts, in seconds; 0 for none."""
     overdue_after_seconds: float | None = None
-    """The time without any report of an attempt after which it counts as overdue, in seconds; None for no limit."""
+    """
+    The duration after which an attempt counts as overdue, in seconds since the start of its process.
+
+    None for no limit of the author; then one is learnt from earlier attempts.
+    """
     auto_instrument: bool = True
     """Whether installed instrumentors make spans of the libraries that the task uses, if its spans are exported."""
 

@@ -19,12 +19,14 @@ from dkist_processing_core.events import (
     TaskEvent,
     TaskFailed,
     TaskFinished,
+    TaskOverdue,
     TaskProgressed,
     TaskSampled,
     TaskSkipped,
     TaskStarted,
     WorkflowFailed,
     WorkflowFinished,
+    WorkflowOverdue,
     WorkflowStarted,
 )
 from tests.facts import NOON
@@ -51,6 +53,7 @@ def moments() -> st.SearchStrategy[datetime]:
 # Fields whose values the type annotation does not restrict enough.
 _GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "truncated": st.none() | st.just(value=True),
+    "withdrawn": st.none() | st.just(value=True),
     "cause": st.sampled_from(Cause) | texts(),
 }
 
@@ -115,6 +118,8 @@ REPORTED_CLASSES: tuple[type[Event], ...] = (
     TaskFinished,
     TaskFailed,
     TaskSkipped,
+    TaskOverdue,
+    WorkflowOverdue,
 )
 
 
@@ -137,6 +142,9 @@ def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
         "attempt": st.none() | st.integers(1, 3),
         "max_attempts": st.just(3),
         "sequence": st.integers(0, 3),
+        "limit_seconds": st.just(60.0),
+        "exceeded": st.sampled_from(["silence", "duration"]),
+        "withdrawn": st.sampled_from([None, True]),
         "done": st.integers(0, 3),
         "resources": st.none() | st.builds(Resources, rss=st.integers(0, 2)),
         "profile": st.none() | st.just(((0.5, 1, 1.0, 0.0, 0.0),)),

@@ -724,23 +724,6 @@ def test_names_of_events_are_completed() -> None:
     assert set(offered.stdout.split()) == {name for name in names_of_events() if name.startswith("task.f")}
 
 
-@pytest.mark.once
-def test_an_event_that_is_reserved_is_marked_wherever_its_name_is_offered() -> None:
-    """
-    The help and the completion name each reserved event, and a list of its events states why it is empty.
-    """
-    reserved = [each.name for each in EVENT_CLASSES if each.is_reserved]
-    words: dict[str, Any] = {"_TYPER_COMPLETE_ARGS": f"dkist-core events list --type {reserved[0]}"}
-
-    offered = run(**words, _DKIST_CORE_COMPLETE="complete_zsh").stdout
-    explained = CliRunner().invoke(app, ["events", "list", "--help"]).stdout
-    listed = CliRunner().invoke(app, ["events", "list", "--type", reserved[0]]).stderr
-
-    assert all(f"{name} is reserved: no process publishes it yet" in " ".join(explained.split()) for name in reserved)
-    assert f'"{reserved[0]}":"reserved\\\\: no process' in offered
-    assert listed.startswith(f"{reserved[0]} is reserved: no process publishes it yet\n")
-
-
 def names_of_events() -> list[str]:
     """
     Return the names of all events.

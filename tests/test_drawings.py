@@ -260,7 +260,7 @@ def test_exchanges_queues_and_events_are_those_of_the_library() -> None:
 
     assert names - events == {each.name for each in topology.exchanges} | {each.name for each in topology.queues}
     # A watcher's report is not drawn: it appears where Airflow cannot see the end.
-    assert events - names == {"task.overdue"}
+    assert events - names == {"task.overdue", "workflow.overdue"}
 
 
 def test_kinds_of_exchanges_and_age_of_the_archive_are_those_declared() -> None:

@@ -48,6 +48,7 @@ def test_each_class_has_an_example_of_each_reporter() -> None:
         "WorkflowStarted",
         "WorkflowFinished",
         "WorkflowFailed",
+        "WorkflowOverdue",
         "TaskDispatched",
         "TaskStarted",
         "TaskProgressed",

@@ -28,9 +28,10 @@ from dkist_processing_core.events import (
     TaskStarted,
     WorkflowFailed,
     WorkflowFinished,
+    WorkflowOverdue,
     WorkflowStarted,
 )
-from dkist_processing_core.runs import AttemptView, RunState, RunView, State, TaskView
+from dkist_processing_core.runs import AttemptView, RunState, RunView, State, TaskView, kept_reports
 from tests.facts import NOON, failed, finished, make, progressed, sampled, started
 from tests.strategies import examples, reports
 
@@ -560,11 +561,128 @@ def test_a_run_id_that_two_workflows_share_makes_two_runs() -> None:
     ]
 
 
-def test_a_task_that_is_overdue_goes_on() -> None:
-    """A report that a task is overdue does not end it."""
-    overdue = make(TaskOverdue, "A", reported_by=Reporter.WATCHER, sequence=0, limit_seconds=60)
+# Alarms
 
-    assert attempt_of(started("A"), overdue).state is State.RUNNING
+
+def overdue(sequence: int, exceeded: str = "silence", **facts: Any) -> TaskOverdue:
+    """Return an alarm about the first attempt of task A."""
+    alarm: dict[str, Any] = {"reported_by": "watcher", "sequence": sequence, "limit_seconds": 60.0}
+    return make(TaskOverdue, "A", **alarm | {"exceeded": exceeded} | facts)
+
+
+def run_overdue(sequence: int, **facts: Any) -> WorkflowOverdue:
+    """Return an alarm about a run without an attempt."""
+    alarm: dict[str, Any] = {"reported_by": "watcher", "sequence": sequence, "limit_seconds": 60.0}
+    return make(WorkflowOverdue, **alarm | facts)
+
+
+@given(heard=reports(), seed=st.integers(0, 2**32))
+def test_alarms_change_nothing_but_the_alarms(heard: list[Event], seed: int) -> None:
+    """They are no signs of life: states, times and reporters are those without them."""
+    random.Random(seed).shuffle(heard)
+    others = [event for event in heard if not isinstance(event, TaskOverdue | WorkflowOverdue)]
+    known = {event.run_id for event in others}
+
+    views = [view for view in RunState(heard).runs if view.run.run_id in known]
+
+    without = [
+        replace(
+            view,
+            overdue=None,
+            tasks=tuple(
+                replace(task, attempts=tuple(replace(each, overdue=None) for each in task.attempts))
+                for task in view.tasks
+            ),
+        )
+        for view in views
+    ]
+    assert without == list(RunState(others).runs)
+
+
+@given(heard=reports())
+def test_an_alarm_that_stands_is_the_latest_of_its_kind_about_what_goes_on(heard: list[Event]) -> None:
+    """It is withdrawn by a later alarm of the same kind alone, and no ended attempt or run has one."""
+    for view in RunState(heard).runs:
+        for task in view.tasks:
+            for attempt in task.attempts:
+                about = [
+                    event
+                    for event in heard
+                    if isinstance(event, TaskOverdue)
+                    and (event.run_id, event.task_name, event.attempt) == (view.run.run_id, task.name, attempt.number)
+                ]
+                latest = {
+                    kind: max(event.sequence for event in about if event.exceeded == kind)
+                    for kind in {event.exceeded for event in about}
+                }
+                if attempt.overdue is not None:
+                    assert not attempt.state.is_end
+                    assert attempt.overdue.sequence == latest[attempt.overdue.exceeded]
+                elif not attempt.state.is_end:
+                    assert all(
+                        any(e.withdrawn and (e.exceeded, e.sequence) == (kind, number) for e in about)
+                        for kind, number in latest.items()
+                    )
+        assert view.overdue is None or not view.state.is_end
+
+
+def test_of_many_alarms_the_latest_of_each_kind_is_kept() -> None:
+    """A run that is watched for long does not fill the store."""
+    alarms = [make_alarm(number) for number in range(9) for make_alarm in (overdue, run_overdue)]
+    too_long = overdue(0, "duration")
+
+    assert kept_reports([*alarms, too_long]) == [overdue(8), run_overdue(8), too_long]
+
+
+def test_a_task_that_is_overdue_goes_on() -> None:
+    """A report that a task is overdue does not end it, and an end removes the alarm."""
+    assert attempt_of(started("A"), overdue(0)).state is State.RUNNING
+    assert attempt_of(started("A"), overdue(0)).overdue == overdue(0)
+    assert attempt_of(started("A"), overdue(0), finished("A")).overdue is None
+
+
+def test_an_alarm_is_withdrawn_and_a_later_one_stands_again() -> None:
+    """Each later alarm has a higher number, and an alarm about the duration has that of the start."""
+    silent, withdrawn, later = overdue(20), overdue(21, withdrawn=True), overdue(40)
+    too_long = overdue(8, "duration")
+
+    assert attempt_of(started("A"), withdrawn, silent).overdue is None
+    assert attempt_of(started("A"), later, withdrawn, silent).overdue == later
+    assert attempt_of(started("A"), withdrawn, too_long, silent).overdue == too_long
+    assert attempt_of(started("A"), too_long, overdue(9, "duration", withdrawn=True)).overdue is None
+
+
+def test_an_alarm_about_an_unknown_attempt_makes_none() -> None:
+    """A run of which only alarms are known goes on, without tasks."""
+    (view,) = RunState([overdue(0), run_overdue(0)]).runs
+
+    assert (view.state, view.tasks, view.overdue, view.is_start_known) == (State.RUNNING, (), run_overdue(0), False)
+    (known,) = RunState([started("A"), overdue(0, attempt=2)]).runs
+    assert [(attempt.number, attempt.overdue) for attempt in known.tasks[0].attempts] == [(1, None)]
+
+
+def test_a_run_is_overdue_until_it_ends() -> None:
+    """The end of a run, or a later report of the watcher, removes the alarm."""
+    begin, end = make(WorkflowStarted, started_at=NOON), make(WorkflowFinished, ended_at=NOON, tasks={})
+
+    assert RunState([begin, run_overdue(4)]).runs[0].overdue == run_overdue(4)
+    assert RunState([run_overdue(5, withdrawn=True), begin, run_overdue(4)]).runs[0].overdue is None
+    assert RunState([begin, run_overdue(4), end]).runs[0].overdue is None
+
+
+def test_a_run_that_has_not_started_is_no_run() -> None:
+    """The alarm about it has no run id, and states nothing about another run."""
+    state = RunState()
+
+    assert state.fold(make(WorkflowOverdue, run_id="", expected_at=NOON, grace_seconds=60.0)) is False
+    assert state.runs == ()
+
+
+def test_a_firm_report_counts_before_a_provisional_one_of_the_same_reporter() -> None:
+    """Otherwise an engine's firm report would outrank both."""
+    firm, provisional = failed("A", provisional=False), failed("A", provisional=True)
+
+    assert kept_reports([provisional, firm]) == kept_reports([firm, provisional]) == [firm]
 
 
 # Progress

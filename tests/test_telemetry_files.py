@@ -34,7 +34,8 @@ def event_stating(facts: list[str]) -> Event:
         "cause": "exception",
         "done": 1,
         "limit_seconds": 1,
-        "sequence": number,
+        "sequence": number if number.isdecimal() else None,
+        "expected_at": None if number.isdecimal() else number or None,
         "started_at": number or None,
         "ended_at": number or None,
     }

@@ -36,6 +36,7 @@ from dkist_processing_core.events import (
     TaskSkipped,
     WorkflowFailed,
     WorkflowFinished,
+    WorkflowOverdue,
     WorkflowStarted,
     format_time,
 )
@@ -692,7 +693,19 @@ def test_lines_of_events_stay_in_line() -> None:
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        (make(TaskOverdue, "A", sequence=1, limit_seconds=600.0), "no report for 10 min 00 s"),
+        (make(TaskOverdue, "A", sequence=1, limit_seconds=600.0), "no sign of life for more than 10 min 00 s"),
+        (
+            make(TaskOverdue, "A", sequence=3, limit_seconds=600.0, exceeded="duration", withdrawn=True),
+            "withdrawn: running for more than 10 min 00 s",
+        ),
+        (
+            make(WorkflowOverdue, sequence=2, limit_seconds=3600.0),
+            "neither an attempt nor an end for more than 1 h 00 min, run r",
+        ),
+        (
+            make(WorkflowOverdue, run_id="", expected_at=NOON, grace_seconds=1800.0),
+            "no run began at 2026-11-22 12:00:00 UTC, nor within 30 min 00 s after it",
+        ),
         (make(TaskSkipped, "A", reason="no disk"), "no disk"),
         (sampled("A", 1), "1/1"),
         (

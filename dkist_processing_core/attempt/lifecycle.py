@@ -90,7 +90,7 @@ class Lifecycle:
         self._reporter = EventReporter(Reporter.TASK, attempt, secrets=self._secrets)
         self._mode: Mode = mode_of(attempt, self._secrets)
         self.overdue_after_seconds: float | None = None
-        """The time without a report after which the attempt counts as overdue; None for no limit."""
+        """The duration after which the attempt counts as overdue, in seconds; None for no limit of the author."""
 
     def __enter__(self) -> Self:
         """Open the attempt's span, and report its start unless the launcher does."""

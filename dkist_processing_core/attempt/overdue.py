@@ -1,5 +1,5 @@
 """
-The limit after which an attempt without a report counts as overdue: what is a limit.
+The duration after which an attempt counts as overdue for its author: what is a limit.
 
 Not here: the observers that compare it with the reports.
 """

@@ -23,7 +23,7 @@ from dkist_processing_core.collect.counting import Increment, counted
 from dkist_processing_core.collect.rows import RowsOfRun, rows_of
 from dkist_processing_core.collect.tables import ATTEMPTS, BUSES, IS_NEW, IS_SETTLING, REPORTS, RUNS, TASKS
 from dkist_processing_core.errors import DecodeError
-from dkist_processing_core.events import Event, decode, encode
+from dkist_processing_core.events import Event, WorkflowOverdue, decode, encode
 from dkist_processing_core.identity.short_ids import characters_of
 from dkist_processing_core.metrics.declarations import LAST_EVENT
 from dkist_processing_core.runs import kept_reports, run_view
@@ -45,6 +45,8 @@ class Store:
 
     def add(self, connection: Connection, report: Event) -> None:
         """Add a report, whose effect on the rows of its run follows by `fold`; a repeated report has no effect."""
+        if isinstance(report, WorkflowOverdue) and report.is_missed_start:
+            return
         body, now = encode(report), self._clock()
         characters = characters_of(report.run_id).lower()
         values = {

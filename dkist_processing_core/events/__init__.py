@@ -36,6 +36,7 @@ from dkist_processing_core.events.facts import (
     WorkflowEvent,
     WorkflowFailed,
     WorkflowFinished,
+    WorkflowOverdue,
     WorkflowStarted,
     identity_of,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "WorkflowEvent",
     "WorkflowFailed",
     "WorkflowFinished",
+    "WorkflowOverdue",
     "WorkflowStarted",
     "attribute_headers",
     "check_size",

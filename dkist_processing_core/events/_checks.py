@@ -132,7 +132,14 @@ def check(struct: msgspec.Struct) -> None:
     for name in form.times:
         moment = getattr(values, name)
         force_setattr(struct, name, moment if moment is None or moment.tzinfo is UTC else _in_utc(moment, name))
-    if getattr(values, "truncated", None) is False:
+    _check_marks(struct)
+
+
+def _check_marks(struct: msgspec.Struct) -> None:
+    """Leave out a mark that is False, since an event states only True; `truncated` was never stated otherwise."""
+    if getattr(struct, "withdrawn", None) is False:
+        force_setattr(struct, "withdrawn", None)
+    if getattr(struct, "truncated", None) is False:
         raise _reading.unusable({"truncated": _reading.Problem("False", "expected True, or nothing")})
 
 

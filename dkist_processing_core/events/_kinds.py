@@ -115,6 +115,11 @@ Whole = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Number = Whole | Annotated[float, Meta(ge=-_MAX_FLOAT, le=_MAX_FLOAT)]
 Count = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Ordinal = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+Withdrawn = Annotated[
+    bool | None,
+    about("True if the event withdraws the alarm; else omitted."),
+    Meta(extra_json_schema={"const": True}),
+]
 
 
 def kinds_of(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:

@@ -84,7 +84,7 @@ class _WireForm:
             if (moment := facts[name]) is not None:
                 facts[name] = moment = datetime.fromisoformat(moment)
                 is_clean = is_clean and moment.tzinfo is UTC
-        if self._checked is not None and is_clean and facts["truncated"] is not False:
+        if self._checked is not None and is_clean and False not in (facts["truncated"], facts.get("withdrawn")):
             return with_values(self._checked, facts)
         event = self._event_class(**facts)
         if self._checked is None:

@@ -47,8 +47,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     name: ClassVar[str]
     """The kind of occurrence, as `{entity}.{verb}`: the type without its prefix."""
     schema_version: ClassVar[int] = 1
-    is_reserved: ClassVar[bool] = False
-    """Whether no process of this release publishes the event, although this release reads it."""
 
     time: Annotated[UtcTime, about("The time of the report.")]
     reported_by: Annotated[Reporter, about("The kind of process that reported it.")]

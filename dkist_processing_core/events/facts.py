@@ -20,6 +20,7 @@ from dkist_processing_core.events._kinds import (
     Seconds,
     UtcTime,
     Whole,
+    Withdrawn,
     about,
 )
 from dkist_processing_core.events._resources import PROFILE, RESOURCES, Profile, Resources
@@ -29,7 +30,9 @@ from dkist_processing_core.identity.trace_context import format_time
 from dkist_processing_core.text import size
 
 SEQUENCE = about(
-    "The number of the event among those of this type about one attempt, from 0; with gaps if several processes report."
+    "The number of the event among those of this type about one attempt or run, from 0, with gaps. Of `task.overdue` "
+    "and `workflow.overdue`, twice the milliseconds since 1970 of the last sign of life, or of the start if the "
+    "duration exceeds its limit, and 1 more if the event withdraws that alarm."
 )
 
 _HOST = about("The host on which the process runs.")
@@ -40,6 +43,8 @@ KILLED = "the task was killed by {}"
 """The message of a launcher about the end by a signal, of which it knows only the name."""
 EXITED = "the process exited with status {}"
 """The message of a launcher about an exit code, of which it knows nothing else."""
+_LIMIT = about("The limit in seconds.")
+_LAST_SIGN = about("The time of the last report of the task or its launcher, or of the last report on the run.")
 _AGE = "The age of `{}` at the end of the task, in seconds."
 _DURATION = (
     "The duration of the run, or of the attempt, in seconds. That of an attempt is without the preparation of its "
@@ -104,6 +109,39 @@ class WorkflowFailed(WorkflowEnd, frozen=True, kw_only=True, dict=True):
         return self.ended_at is None and (self.reason or "").startswith(self.lost)
 
 
+class WorkflowOverdue(WorkflowEvent, frozen=True, kw_only=True, dict=True):
+    """Signals that an expected run did not start, or that a run neither runs an attempt nor ends; or withdraws that."""
+
+    name: ClassVar[str] = "workflow.overdue"
+
+    expected_at: Annotated[
+        UtcTime | None,
+        about(
+            "The time at which a run was expected that has not started. Then `dagRunId` is empty, and so is "
+            "`workflowVersion` unless one is expected."
+        ),
+    ] = None
+    grace_seconds: Annotated[
+        Seconds | None, about("The time after `expectedAt` within which a start is not late, in seconds.")
+    ] = None
+    sequence: Annotated[Count | None, SEQUENCE] = None
+    limit_seconds: Annotated[Seconds | None, _LIMIT] = None
+    last_sign_at: Annotated[UtcTime | None, _LAST_SIGN] = None
+    withdrawn: Withdrawn = None
+
+    @property
+    def number(self) -> str:
+        """The time at which a run was expected, or the sequence number, as text."""
+        if self.expected_at is not None:
+            return format_time(self.expected_at)
+        return "" if self.sequence is None else str(self.sequence)
+
+    @property
+    def is_missed_start(self) -> bool:
+        """Whether it is about a run that has not started, and that has no id."""
+        return not self.run_id
+
+
 class TaskEvent(Event, frozen=True, kw_only=True, dict=True):
     """An event about an attempt of a task."""
 
@@ -150,7 +188,7 @@ class TaskStarted(TaskEvent, frozen=True, kw_only=True, dict=True):
     ] = None
     overdue_after_seconds: Annotated[
         Seconds | None,
-        about("The time after which the author regards the attempt as overdue, in seconds."),
+        about("The duration after which the author regards the attempt as overdue, from the start of its process."),
     ] = None
 
 
@@ -311,14 +349,18 @@ class TaskSkipped(TaskEnd, frozen=True, kw_only=True, dict=True):
 
 
 class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
-    """Signals that neither progress nor an end was reported within a limit; reserved, no process publishes it yet."""
+    """Signals that an attempt gave no sign of life, or did not end, within a limit; or withdraws such an alarm."""
 
     name: ClassVar[str] = "task.overdue"
-    is_reserved: ClassVar[bool] = True
 
     sequence: Annotated[Count, SEQUENCE]
-    limit_seconds: Annotated[Seconds, about("The limit in seconds.")]
-    last_sign_at: Annotated[UtcTime | None, about("The time of the last report on the attempt.")] = None
+    limit_seconds: Annotated[Seconds, _LIMIT]
+    exceeded: Annotated[
+        Literal["silence", "duration"] | None,
+        about("What exceeds the limit: the time without a sign of life, or the time since the start of the process."),
+    ] = None
+    last_sign_at: Annotated[UtcTime | None, _LAST_SIGN] = None
+    withdrawn: Withdrawn = None
 
     @property
     def number(self) -> str:

@@ -81,7 +81,7 @@ def _section(section: str, kind: type[msgspec.Struct] | None) -> str:
 
 
 def _meaning(event_class: type[Event]) -> str:
-    return f"{'**Reserved.** ' if event_class.is_reserved else ''}{inspect.getdoc(event_class)}"
+    return str(inspect.getdoc(event_class))
 
 
 def table(kind: type[msgspec.Struct]) -> str:

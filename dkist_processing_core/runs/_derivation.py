@@ -31,6 +31,8 @@ from dkist_processing_core.events import (
     WorkflowStarted,
     encode,
 )
+from dkist_processing_core.identity import Run
+from dkist_processing_core.runs._alarms import Alarm, alarm_of_run, with_alarms
 from dkist_processing_core.runs._plausibility import Window, stated_times
 from dkist_processing_core.runs._views import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
 
@@ -88,7 +90,11 @@ class _Derivation:
 
     def view(self, unordered: Iterable[Event]) -> RunView:
         """Return the view of the run."""
-        reports = list(self._in_order(unordered))
+        received_reports = list(unordered)
+        alarms = [event for event in received_reports if isinstance(event, Alarm)]
+        reports = list(self._in_order(event for event in received_reports if not isinstance(event, Alarm)))
+        if not reports:
+            return _known_by_alarms(list(self._in_order(alarms)))
         starts = [event for event in reports if isinstance(event, WorkflowStarted)]
         ends = [event for event in reports if isinstance(event, WorkflowEnd)]
         end = max(ends, key=lambda each: _known_first(self._moment(each)), default=None)
@@ -103,12 +109,13 @@ class _Derivation:
         if end is not None and self._was_restarted(by_task, starts, ends, end):
             # The run was cleared, and began again: the engine's report of its earlier end no longer holds.
             end = None
-        tasks = tuple(_task_view(name, attempts, end) for name, attempts in by_task.items())
-        run = next((event.run for event in reports if event.recipe_run_id is not None), reports[0].run)
+        tasks = tuple(_task_view(name, attempts, end) for name, attempts in with_alarms(by_task, alarms).items())
+        run = _named_run(reports)
         first = min(self._moments(starts), default=None)
+        state = _run_state(tasks, end, has_engine=bool(starts or ends or not run.is_by_hand))
         return RunView(
             run=run,
-            state=_run_state(tasks, end, has_engine=bool(starts or ends or not run.is_by_hand)),
+            state=state,
             tasks=tasks,
             started_at=first or self._time(reports[0]),
             is_start_known=bool(starts) or isinstance(reports[0], TaskDispatched | TaskStarted),
@@ -116,6 +123,7 @@ class _Derivation:
             graph=graph,
             verdict=None if end is None else State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED,
             reason=end.reason if isinstance(end, WorkflowFailed) else None,
+            overdue=alarm_of_run(state, alarms),
             implausible=tuple(event for event in reports if not all(map(self._is_plausible, stated_times(event)))),
         )
 
@@ -252,6 +260,17 @@ class _Derivation:
             ]
             fields["cause"] = max(refining, key=lambda end: (_specificity(end), end.cause)).cause
         return type(best)(**fields)
+
+
+def _named_run(reports: list[Event]) -> Run:
+    """Return the run, with its recipe run if a report has it."""
+    return next((event.run for event in reports if event.recipe_run_id is not None), reports[0].run)
+
+
+def _known_by_alarms(alarms: list[Event]) -> RunView:
+    """Return the view of a run of which only watchers have reported."""
+    overdue = alarm_of_run(State.RUNNING, [event for event in alarms if isinstance(event, Alarm)])
+    return RunView(_named_run(alarms), State.RUNNING, (), is_start_known=False, overdue=overdue)
 
 
 def _known_first(moment: datetime | None) -> datetime:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import astuple
 from datetime import datetime
 
-from dkist_processing_core.events import Event
+from dkist_processing_core.events import Event, WorkflowOverdue
 from dkist_processing_core.runs._plausibility import Window
 from dkist_processing_core.runs._stored_reports import HeldViews, ReportsOfRun, RunKey, Shapes
 from dkist_processing_core.runs._views import RunView
@@ -19,7 +19,8 @@ class RunState:
     Folds reports into the state of every run that they are about.
 
     It keeps the content of the reports, about 0.6 KB for each and up to 3 KB for a profile, until `forget`, and views
-    of up to 50,000 reports, which take 0.5 KB for each. Of progress and of samples, it keeps the latest of an attempt.
+    of up to 50,000 reports, which take 0.5 KB for each. Of progress, samples and alarms, it keeps the latest of an
+    attempt, or of the run.
     """
 
     def __init__(self, reports: Iterable[Event] = ()) -> None:
@@ -33,7 +34,9 @@ class RunState:
             self.fold(report)
 
     def fold(self, report: Event) -> bool:
-        """Add a report, and return True if it states anything new."""
+        """Add a report, and return True if it states anything new; one on a run that has not started does not."""
+        if isinstance(report, WorkflowOverdue) and report.is_missed_start:
+            return False
         if report.received_at is not None and (self._received_at is None or report.received_at > self._received_at):
             self._received_at = report.received_at
         key = (report.workflow_name, report.workflow_version, report.run_id)

@@ -12,7 +12,17 @@ from typing import Any
 
 import msgspec
 
-from dkist_processing_core.events import EVENT_CLASSES, Event, Graph, Profile, TaskProgressed, TaskSampled, encode
+from dkist_processing_core.events import (
+    EVENT_CLASSES,
+    Event,
+    Graph,
+    Profile,
+    TaskOverdue,
+    TaskProgressed,
+    TaskSampled,
+    WorkflowOverdue,
+)
+from dkist_processing_core.runs._alarms import kind_of, precedence
 from dkist_processing_core.runs._derivation import view_of
 from dkist_processing_core.runs._plausibility import Window
 from dkist_processing_core.runs._views import RunView
@@ -25,8 +35,8 @@ _MOST_SHAPES = 1000
 _MOST_HELD = 50_000
 # So many points of a profile take as much memory in a view as a report.
 _POINTS_OF_A_REPORT = 2
-# The events of which only the latest about an attempt matters.
-_LATEST_ALONE = (TaskProgressed, TaskSampled)
+# The events of which only the latest about an attempt or a run matters.
+_LATEST_ALONE = (TaskProgressed, TaskSampled, TaskOverdue, WorkflowOverdue)
 _PROFILE = "profile"
 # These fields are the key of a run, and equal in all its reports.
 _OF_THE_RUN = ("workflow_name", "workflow_version", "run_id")
@@ -206,9 +216,9 @@ def _key_of(report: Event, texts: dict[str, str]) -> _Key:
         None if task_name is None else _shared(task_name, texts),
         getattr(report, "attempt", None),
     )
-    if isinstance(report, _LATEST_ALONE):
+    if isinstance(report, _LATEST_ALONE) and report.sequence is not None:
         # A long task must not fill the memory of a process that watches it.
-        return subject
+        return (*subject, kind_of(report)) if isinstance(report, TaskOverdue) else subject
     return (*subject, report.number)
 
 
@@ -227,12 +237,8 @@ def kept_reports(reports: Iterable[Event]) -> list[Event]:
 def _precedes(report: Event, known: Event) -> bool:
     """Return True if `report` replaces `known`: by sequence, count of stated fields, then bytes, alike everywhere."""
     if isinstance(report, _LATEST_ALONE) and isinstance(known, _LATEST_ALONE) and report.sequence != known.sequence:
-        return report.sequence > known.sequence
-    return (_stated_fields(report), encode(report)) > (_stated_fields(known), encode(known))
-
-
-def _stated_fields(report: Event) -> int:
-    return sum(getattr(report, name) is not None for name in report.__struct_fields__)
+        return (report.sequence or 0) > (known.sequence or 0)
+    return precedence(report) > precedence(known)
 
 
 class HeldViews:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from dkist_processing_core.events import Event, Graph, Reporter, TaskEnd, TaskProgressed, TaskSampled
+from dkist_processing_core.events import (
+    Event,
+    Graph,
+    Reporter,
+    TaskEnd,
+    TaskOverdue,
+    TaskProgressed,
+    TaskSampled,
+    WorkflowOverdue,
+)
 from dkist_processing_core.identity import Run
 
 _LONGEST_SECONDS = 400 * 24 * 3600.0
@@ -64,7 +73,9 @@ class AttemptView:
     sample_seconds: float | None = None
     """The time from the start to the first sample, in seconds; None if none is to be expected."""
     overdue_after_seconds: float | None = None
-    """The time after which the author regards the attempt as overdue, in seconds."""
+    """The duration after which the author regards the attempt as overdue, in seconds since its start."""
+    overdue: TaskOverdue | None = None
+    """The alarm of a watcher that stands; None for an attempt that has ended."""
     reporters: tuple[Reporter, ...] = ()
 
     @property
@@ -108,6 +119,8 @@ class RunView:
     """The result that the engine reported at the end of the run; None before that, and for a run without an engine."""
     reason: str | None = None
     """The reason of the engine for the end of a failed run."""
+    overdue: WorkflowOverdue | None = None
+    """The alarm of a watcher that stands: the run neither runs an attempt nor ends."""
     is_start_known: bool = True
     """False if `started_at` is only the time of the first report that was received, which is not about a start."""
     implausible: tuple[Event, ...] = ()

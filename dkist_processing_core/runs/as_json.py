@@ -23,6 +23,7 @@ def run_json(view: RunView) -> dict[str, Any]:
         "state": view.state.value,
         "verdict": None if view.verdict is None else view.verdict.value,
         "reason": view.reason,
+        "overdue": None if view.overdue is None else _report(view.overdue),
         "startedAt": time_json(view.started_at) if view.is_start_known else None,
         "startedBefore": None if view.is_start_known else time_json(view.started_at),
         "endedAt": time_json(view.ended_at),
@@ -73,6 +74,7 @@ def _attempt(attempt: AttemptView) -> dict[str, Any]:
         "sample": None if attempt.sample is None else _report(attempt.sample),
         "sampleSeconds": attempt.sample_seconds,
         "overdueAfterSeconds": attempt.overdue_after_seconds,
+        "overdue": None if attempt.overdue is None else _report(attempt.overdue),
         "reporters": [reporter.value for reporter in attempt.reporters],
     }
 

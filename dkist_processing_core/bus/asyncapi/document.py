@@ -178,12 +178,10 @@ def _sending(channel: str, *, timestamp: bool) -> dict[str, Any]:
 
 
 def _event(event_class: type[Event]) -> dict[str, Any]:
-    reserved = "Reserved: no process of this release publishes it." if event_class.is_reserved else None
     return {
         "name": event_class.name,
         "title": event_class.name,
         "summary": inspect.getdoc(event_class),
-        **({"description": reserved} if reserved else {}),
         "contentType": CONTENT_TYPE,
         "headers": {
             "type": "object",

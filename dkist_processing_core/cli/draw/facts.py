@@ -22,6 +22,7 @@ from dkist_processing_core.events import (
     TaskStarted,
     WorkflowFailed,
     WorkflowFinished,
+    WorkflowOverdue,
     WorkflowStarted,
 )
 from dkist_processing_core.runs import STATES_OF_ENGINE, State
@@ -54,8 +55,8 @@ def _facts(event: Event) -> list[str | None]:  # noqa: C901, PLR0911 - a table o
             return [amount(event.done, event.total, one_line(event.unit or "")), event.note]
         case TaskSampled():
             return [*_used(event.resources), event.top_frame and f"in {event.top_frame}"]
-        case TaskOverdue():
-            return [f"no report for {duration(event.limit_seconds)}"]
+        case TaskOverdue() | WorkflowOverdue():
+            return [_overdue(event)]
         case TaskFailed():
             follows = "another attempt follows" if event.final is False else None
             parts = parts_of_attempt(event.phases)
@@ -108,6 +109,18 @@ def failure(event: TaskFailed) -> str:
 def _place(event: TaskFailed) -> str | None:
     place = last_place(event)
     return None if place is None else place.text
+
+
+def _overdue(event: TaskOverdue | WorkflowOverdue) -> str:
+    limit = "" if event.limit_seconds is None else f" for more than {duration(event.limit_seconds)}"
+    if isinstance(event, TaskOverdue):
+        words = f"running{limit}" if event.exceeded == "duration" else f"no sign of life{limit}"
+    elif event.expected_at is None:
+        words = f"neither an attempt nor an end{limit}"
+    else:
+        grace = f", nor within {duration(event.grace_seconds)} after it" if event.grace_seconds else ""
+        words = f"no run began at {event.expected_at:%Y-%m-%d %H:%M:%S} UTC{grace}"
+    return f"withdrawn: {words}" if event.withdrawn else words
 
 
 def _took(seconds: float | None) -> str | None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import DISPUTED_STYLE, STYLES, Glyphs
 from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.words import local_time, named_recipe_run, one_line
 from dkist_processing_core.runs import RunView, State, stated_times
 from dkist_processing_core.text import counted, duration
@@ -49,6 +50,8 @@ def heading(
     yield from flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
     if view.reason:
         yield from folded(Text.assemble(" " * _INDENT, (one_line(view.reason), style)), width, 2 * _INDENT)
+    for words, of_alarm in alarm_of(view.overdue, moments.span[1], zone):
+        yield from folded(Text.assemble(" " * _INDENT, (words, of_alarm)), width, 2 * _INDENT)
     remarks = []
     if _is_disputed(view):
         remarks.append(f"the engine reports the run as {view.verdict}")

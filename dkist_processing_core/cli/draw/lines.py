@@ -23,6 +23,7 @@ from dkist_processing_core.events import (
     TaskSkipped,
     WorkflowFailed,
     WorkflowFinished,
+    WorkflowOverdue,
     WorkflowStarted,
 )
 from dkist_processing_core.identity.short_ids import SHORT, ShortIds
@@ -32,6 +33,7 @@ _STYLES: dict[type[Event], str] = {
     WorkflowStarted: "bold",
     WorkflowFinished: "bold green",
     WorkflowFailed: "bold red",
+    WorkflowOverdue: ATTENTION,
     TaskProgressed: "dim",
     TaskSampled: "dim",
     TaskFinished: "green",
@@ -97,7 +99,7 @@ class EventLines:
         text_style = "dim" if isinstance(event, TaskProgressed | TaskSampled) else ""
         task = event.task_name if isinstance(event, TaskEvent) else ""
         run, words = one_line(self._short_ids.of(event.run_id)), facts(event)
-        if not (self._with_runs or task):
+        if run and not (self._with_runs or task):
             words = f"{words}, run {run}" if words else f"run {run}"
         columns = [(self._time(event), "dim")]
         if self._with_runs:

@@ -14,6 +14,7 @@ from dkist_processing_core.cli.draw.facts import measured
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
 from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.stack import authors_lines
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
@@ -70,7 +71,7 @@ def draw_run(
     }
     lines: list[Line] = []
     for task in view.tasks:
-        lines += _lines(task, moments, hosts, glyphs, zone)
+        lines += _lines(task, moments, hosts, glyphs, now, zone)
     if not wide:
         lines = [Line(line.mark, line.cells[:-1], line.below) for line in lines]
     yield from draw_table(columns, lines, width=width, glyphs=glyphs)
@@ -81,6 +82,7 @@ def _lines(
     moments: Moments,
     hosts: dict[tuple[str, int | None], str],
     glyphs: Glyphs,
+    now: datetime,
     zone: tzinfo | None,
 ) -> Iterator[Line]:
     labels = labels_of(task)
@@ -101,7 +103,7 @@ def _lines(
             (hosts.get((task.name, attempt.number), ""), "dim"),
             (parts_of_attempt({} if attempt.end is None else attempt.end.phases, attempt.preparation_seconds), "dim"),
         ]
-        below = [*details_of(attempt, style)]
+        below = [*alarm_of(attempt.overdue, now, zone), *details_of(attempt, style)]
         if attempt is task.attempts[-1]:
             below += [*last_frames_of(attempt), *_frames(attempt), *disputes_of(task)]
         yield Line((mark, style), cells, below)

@@ -16,6 +16,7 @@ from dkist_processing_core.cli.draw.facts import measured
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import flow
 from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.sheet import INDENT, LABEL, Sheet
 from dkist_processing_core.cli.draw.stack import authors_lines
 from dkist_processing_core.cli.draw.usage import used
@@ -90,7 +91,8 @@ class _Attempts:
         about = [Text.assemble((f"{mark} ", style), (number, "bold")), Text(f"{attempt.state}{took}", style)]
         about += [Text(place, "dim") for place in self._places(attempt)]
         yield from flow(about, width=self.sheet.room, separator=self.glyphs.separator)
-        for words, of_detail in details_of(attempt, style):
+        alarm = alarm_of(attempt.overdue, self.now, self.zone)
+        for words, of_detail in (*alarm, *details_of(attempt, style)):
             yield from self.sheet.line(words, of_detail)
         yield from self.sheet.row("times", self._times(attempt))
         phases = parts_of_attempt({} if attempt.end is None else attempt.end.phases, attempt.preparation_seconds)

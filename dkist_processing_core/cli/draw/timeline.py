@@ -25,6 +25,7 @@ from dkist_processing_core.cli.draw.course import memory_of
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
 from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.words import broken, fitted
 from dkist_processing_core.identity.short_ids import ShortIds
@@ -61,7 +62,7 @@ def draw_timeline(
     width = min(width, MAX_WIDTH)
     glyphs = ASCII if ascii_only else UNICODE
     moments = Moments(view, now)
-    tasks = _Tasks(view, moments, width, glyphs)
+    tasks = _Tasks(view, moments, width, glyphs, now, zone)
     lines = [
         *heading(view, moments, short_id or ShortIds().of(view.run.run_id), width=width, glyphs=glyphs, zone=zone),
         Text(),
@@ -100,8 +101,12 @@ class _Columns:
 class _Tasks:
     """The rows of the tasks, and the axis below them."""
 
-    def __init__(self, view: RunView, moments: Moments, width: int, glyphs: Glyphs) -> None:
+    def __init__(
+        self, view: RunView, moments: Moments, width: int, glyphs: Glyphs, now: datetime, zone: tzinfo | None
+    ) -> None:
         self._view = view
+        self._now = now
+        self._zone = zone
         self._moments = moments
         self._width = width
         self._glyphs = glyphs
@@ -144,7 +149,8 @@ class _Tasks:
             for name, attempt in zip(labels_of(task), task.attempts, strict=False):
                 mark, style = mark_of(attempt, task, self._glyphs)
                 yield self._row(task, attempt, name, mark, style)
-                for words, detail_style in (*details_of(attempt, style), *last_frames_of(attempt)):
+                details = (*details_of(attempt, style), *last_frames_of(attempt))
+                for words, detail_style in (*alarm_of(attempt.overdue, self._now, self._zone), *details):
                     yield from self._detail(words, detail_style)
             for words, detail_style in disputes_of(task):
                 yield from self._detail(words, detail_style)

@@ -16,17 +16,17 @@ from dkist_processing_core.cli.since import since_option
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
-def _event_names(incomplete: str) -> list[tuple[str, str]]:
+def _event_names(incomplete: str) -> list[str]:
     from dkist_processing_core.cli.events.show import event_names
 
-    return [(name, mark) for name, mark in event_names().items() if name.startswith(incomplete)]
+    return [name for name in event_names() if name.startswith(incomplete)]
 
 
 def _checked_types(names: list[str]) -> list[str]:
     if names:
-        from dkist_processing_core.cli.events.show import checked_types
+        from dkist_processing_core.cli.events.show import check_types
 
-        checked_types(names)
+        check_types(names)
     return names
 
 
@@ -35,8 +35,7 @@ Types = Annotated[
     typer.Option(
         "--type",
         metavar="EVENT",
-        help="Show only events of this type, for example task.failed; may be given more than once. "
-        "task.overdue is reserved: no process publishes it yet.",
+        help="Show only events of this type, for example task.failed; may be given more than once.",
         callback=_checked_types,
         autocompletion=_event_names,
     ),

@@ -28,8 +28,6 @@ from dkist_processing_core.text.terminal import interrupt_ends, write_json_line,
 ON_A_TERMINAL = 100
 """How many events a list on a terminal has by default."""
 
-_RESERVED = "reserved: no process publishes it yet"
-
 
 @dataclass(frozen=True, slots=True)
 class Filters:
@@ -121,22 +119,17 @@ def _remark_lost_runs(journal: Path, named: str | None) -> None:
             print_remark(f"run {lost.run.run_id} has no end yet, {end_of(lost).reason}")
 
 
-def checked_types(names: Sequence[str]) -> Sequence[str]:
-    """Return a user's names of events; raise an error for a name that no event has."""
+def check_types(names: Sequence[str]) -> None:
+    """Raise an error for a user's name of an event that no event has."""
     known = event_names()
     for name in names:
         if name not in known:
-            published = ", ".join(each for each, mark in known.items() if not mark)
-            reserved = ", ".join(each for each, mark in known.items() if mark)
-            raise typer.BadParameter(f"there is no event {name!r}; expected one of {published}; reserved: {reserved}")
-        if known[name]:
-            print_remark(f"{name} is {known[name]}")
-    return names
+            raise typer.BadParameter(f"there is no event {name!r}; expected one of {', '.join(known)}")
 
 
-def event_names() -> dict[str, str]:
-    """Return the names of all events, each with a mark for one that is reserved, otherwise with an empty text."""
-    return {each.name: _RESERVED if each.is_reserved else "" for each in EVENT_CLASSES}
+def event_names() -> list[str]:
+    """Return the names of all events."""
+    return [each.name for each in EVENT_CLASSES]
 
 
 def _shower(*, as_json: bool, dated: bool, several_runs: bool) -> Callable[[Event], None]:
