@@ -96,6 +96,8 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     dkist_core_state_dir: Path | None = _declared("dkist_core_state_dir")
     dkist_core_log_format: Literal["text", "json"] = _declared("dkist_core_log_format")
     dkist_core_inbox: str | None = _declared("dkist_core_inbox", repr=False)
+    dkist_core_expect: Path | None = _declared("dkist_core_expect")
+    dkist_core_notify: Path | None = _declared("dkist_core_notify")
     retry_config: Annotated[RetryConfig, NoDecode, BeforeValidator(json_object)] = _declared(
         "retry_config", RetryConfig.model_construct()
     )

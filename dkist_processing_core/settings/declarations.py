@@ -160,6 +160,18 @@ DECLARATIONS = {
         "journals.",
         expected="a URL as postgresql://user@host/database or sqlite:////folder/inbox.db",
     ),
+    "dkist_core_expect": Declaration(
+        None,
+        kinds.path,
+        "The file of the starts of runs that the watcher expects.",
+        expected="the path of a file in TOML, as config/expect.example.toml",
+    ),
+    "dkist_core_notify": Declaration(
+        None,
+        kinds.path,
+        "The file of the routes by which the watcher notifies people.",
+        expected="the path of a file in TOML, as config/notify.example.toml",
+    ),
     "retry_config": Declaration(
         None,
         kinds.never,

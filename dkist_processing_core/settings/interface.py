@@ -41,6 +41,8 @@ class Settings(Protocol):
     dkist_core_sample_seconds: float
     dkist_core_state_dir: Path | None
     dkist_core_inbox: str | None
+    dkist_core_expect: Path | None
+    dkist_core_notify: Path | None
     pip_timeout: int
     pip_retries: int
     dkist_core_environments_max_days: float
