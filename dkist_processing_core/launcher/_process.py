@@ -124,6 +124,11 @@ class TaskProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
+    @property
+    def notifies(self) -> bool:
+        """Whether the kernel ends a wait for this process at its end."""
+        return self._descriptor is not None
+
     def has_ended(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for the end, and read reports that arrive; return True if it has ended."""
         ready = {descriptor for descriptor, _ in self._waiting.poll(timeout * 1000)}

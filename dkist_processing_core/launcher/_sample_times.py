@@ -18,6 +18,10 @@ class SampleTimes:
         self._interval = seconds
         self._due = seconds
 
+    def left(self, age: float) -> float:
+        """Return the time until the next sample is due, at an age of the attempt, in seconds; at least 0."""
+        return max(0.0, self._due - age)
+
     def take(self, age: float) -> float | None:
         """
         Return the time until the next sample if one is due now; None if it is not due yet.
