@@ -157,10 +157,11 @@ are rejected. The minimum and the maximum of the rounds are in brackets.
     "recorder": """\
 ## What the recorder costs a task
 
-The process is that of a task as its launcher starts it, to its end, with and without a
+The process is that of a task as its launcher starts it, with and without a
 [recorder](explanation/ends.md#the-recorder), in pairs. One task computes in Python alone, the other one writes a file
-to the disk and reads it from there: each for some seconds. The *added* figures are the medians of the
-differences within the pairs; on a busy machine they scatter by more than the limits.
+to the disk and reads it from there. Each does its work in *slices* of about a second, in turns with and without the
+thread that takes the stacks. The no-op task has a process for each figure. The *added* figures are the medians of the
+differences within the pairs.
 
 The *launcher* follows a task whose ten processes wait. Its processor time is counted without the first ten seconds,
 for the half minute in which it reports one sign of life. The minimum and the maximum of the rounds are in brackets.

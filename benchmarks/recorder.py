@@ -4,6 +4,7 @@ Cost of the recorder for a task that computes, one that reads and writes, the pr
 With and without a recorder, the process is the one that a launcher starts, without the launcher. Not here: telemetry.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from benchmarks.ground import ROOT, Ground, environment
 from benchmarks.plan import Plan
 from benchmarks.sides.launched_process import RECORDED
 from benchmarks.sides.no_op import FIGURES
-from benchmarks.sides.work import COUNT, PROCESSES, READY
+from benchmarks.sides.work import PAIRS, PROCESSES, READY, SLICES
 from benchmarks.telemetry import figures_of
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.launcher.bootstrap import MODULE
@@ -25,10 +26,9 @@ PERCENT = 0.5
 ADDED, ADDED_MS = "added to a no-op task's process by its recorder", 3.0
 LAUNCHER = f"launcher of a task with {PROCESSES} processes, share of one processor"
 LAUNCHER_PERCENT = 0.5
-# For some seconds each.
-_STEPS = {"Computes": 2400, "ReadsAndWrites": 600}
 _WORK = "benchmarks.sides.work"
-_PAIRS, _PAIRS_OF_NO_OP = 3, 10
+# Slices of about a second, and processes of a tenth of one.
+_PAIRS, _PAIRS_OF_NO_OP = 12, 10
 # A multiple of the time between two signs of life, after the more frequent samples of a young task.
 _YOUNG_SECONDS, _WATCHED_SECONDS = 10.0, 30.0
 
@@ -37,13 +37,12 @@ def measure(ground: Ground, plan: Plan) -> Findings:
     """Return the cost for each kind of task, and for the launcher."""
     findings = Findings()
     for task, name in WORK.items():
-        count = plan.count(_STEPS[task])
-        found = _pairs(ground, plan.count(plan.rounds * _PAIRS, least=2), [_WORK, task], {COUNT: str(count)})
-        for figure, unit in (("wall", "s"), ("cpu", "s")):
-            findings.add(f"{name}, {figure}", unit, found[True, figure], found[False, figure], OFF, shows_spread=True)
-        added = [100 * (on / off - 1) for on, off in zip(found[True, "wall"], found[False, "wall"], strict=True)]
+        slices = _slices(ground, task, plan.count(plan.rounds * _PAIRS, least=2))
+        on, off = ([pair[place] for pair in slices] for place in (0, 1))
+        findings.add(f"{name}, a slice", "s", on, off, OFF, shows_spread=True)
+        added = [100 * (with_it / without - 1) for with_it, without in slices]
         findings.add(added_name(name), "%", added, [PERCENT] * len(added), LIMIT, shows_spread=True)
-    found = _pairs(ground, plan.count(plan.rounds * _PAIRS_OF_NO_OP, least=2), [], {})
+    found = _pairs(ground, plan.count(plan.rounds * _PAIRS_OF_NO_OP, least=2))
     for figure in ("wall", "cpu"):
         added = [1000 * (on - off) for on, off in zip(found[True, figure], found[False, figure], strict=True)]
         findings.add(f"{ADDED}, {figure}", "ms", added, [ADDED_MS] * len(added), LIMIT, shows_spread=True)
@@ -57,16 +56,23 @@ def added_name(name: str) -> str:
     return f"wall time added to a {name} by its recorder"
 
 
-def _pairs(
-    ground: Ground, pairs: int, named: list[str], settings: dict[str, str]
-) -> dict[tuple[bool, str], list[float]]:
-    """Return wall time and processor time of a task's process, each with and without a recorder, in pairs."""
+def _slices(ground: Ground, task: str, pairs: int) -> list[tuple[float, float]]:
+    """Return the seconds of slices of a task's work, each with and without the recorder's thread, in pairs."""
+    with ground.state_dir() as folder:
+        file = folder / "slices"
+        settings = {PAIRS: str(pairs), SLICES: str(file)}
+        figures_of(["-m", "benchmarks.sides.launched_process", _WORK, task, RECORDED], settings, folder)
+        return [tuple(pair) for pair in json.loads(file.read_text(encoding="ascii"))]
+
+
+def _pairs(ground: Ground, pairs: int) -> dict[tuple[bool, str], list[float]]:
+    """Return wall time and processor time of a no-op task's process, each with and without a recorder, in pairs."""
     found = defaultdict(list)
     with ground.state_dir() as folder:
-        command = ["-m", "benchmarks.sides.launched_process", *named]
+        command = ["-m", "benchmarks.sides.launched_process"]
         for number in range(-1, pairs):
             for is_on in (True, False) if number % 2 else (False, True):
-                figures = figures_of([*command, RECORDED] if is_on else command, settings, folder)
+                figures = figures_of([*command, RECORDED] if is_on else command, {}, folder)
                 # The first pair fills the caches.
                 for figure in figures if number >= 0 else ():
                     found[is_on, figure].append(figures[figure])

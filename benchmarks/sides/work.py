@@ -1,18 +1,48 @@
-"""Tasks that compute, that read and write, and that wait with nine other processes."""
+"""
+Tasks that compute or read and write, with and without a recorder in turns, and one that waits with nine processes.
+"""
 
+import json
 import mmap
 import os
 import signal
 import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 from dkist_processing_core import TaskBase
+from dkist_processing_core.recorder import writing
 
-COUNT = "BENCH_COUNT"
-"""The variable with the number of steps of the first two, each of which takes a moment."""
+PAIRS, SLICES = "BENCH_PAIRS", "BENCH_SLICES"
+"""The variables with the number of pairs of slices, and with the file for their seconds: `[[with, without], …]`."""
 READY = "ready"
 """The line that the waiting task prints when all its processes run."""
 PROCESSES = 10
 _BLOCKS, _BLOCK = 64, b"x" * 65_536
+
+
+def _measure(step: Callable[[], object], steps: int) -> None:
+    """
+    Write the seconds of each slice of work, with and without the thread of the recorder in turns.
+
+    A whole process beside another one would show what else the machine did meanwhile.
+    """
+    recorder = writing._recorder  # noqa: SLF001 - the recorder of this process, which has no public name
+    assert recorder is not None, "the process was started with one"
+    sampler, found = recorder._sampler, []  # noqa: SLF001 - as above
+    for number in range(int(os.environ[PAIRS])):
+        seconds = {}
+        for is_on in (True, False) if number % 2 else (False, True):
+            sampler.stop()
+            if is_on:
+                sampler.start()
+            began = time.perf_counter()
+            for _ in range(steps):
+                step()
+            seconds[is_on] = time.perf_counter() - began
+        found.append([seconds[True], seconds[False]])
+    Path(os.environ[SLICES]).write_text(json.dumps(found), encoding="ascii")
 
 
 class Computes(TaskBase):
@@ -20,8 +50,7 @@ class Computes(TaskBase):
 
     def run(self) -> None:
         """Sum numbers."""
-        for _ in range(int(os.environ[COUNT])):
-            sum(number * number for number in range(50_000))
+        _measure(lambda: sum(number * number for number in range(50_000)), 300)
 
 
 class ReadsAndWrites(TaskBase):
@@ -34,7 +63,8 @@ class ReadsAndWrites(TaskBase):
         A file in the kernel's cache would show what any second thread costs each system call: a tenth of a microsecond.
         """
         with tempfile.TemporaryFile(buffering=0, dir=os.environ["DKIST_CORE_STATE_DIR"]) as file:
-            for _ in range(int(os.environ[COUNT])):
+
+            def step() -> None:
                 for _ in range(_BLOCKS):
                     file.write(_BLOCK)
                 os.fsync(file.fileno())
@@ -43,6 +73,8 @@ class ReadsAndWrites(TaskBase):
                 while file.read(len(_BLOCK)):
                     pass
                 file.seek(0)
+
+            _measure(step, 200)
 
 
 class Waits(TaskBase):
