@@ -78,8 +78,9 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
             yield store
         return
     postgres = request.getfixturevalue("postgres")
-    postgres.create_database("store")
-    with closing(Database.open(postgres.url("store", driver="psycopg"), read_settings())) as database:
+    name = request.module.__name__.rpartition(".")[2]
+    postgres.create_database(name)
+    with closing(Database.open(postgres.url(name, driver="psycopg"), read_settings())) as database:
         yield database.engine
 
 

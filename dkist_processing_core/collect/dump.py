@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, select
 
 from dkist_processing_core.collect.folding import event_in
-from dkist_processing_core.collect.tables import REPORTS, RUNS
+from dkist_processing_core.collect.tables import MISSED_STARTS, REPORTS, RUNS
+from dkist_processing_core.collect.watched import all_missed_starts
 from dkist_processing_core.events import encode
 from dkist_processing_core.runs import kept_reports, run_view
 from dkist_processing_core.runs.as_json import run_json
@@ -23,7 +24,8 @@ def dump(connection: Connection) -> Iterator[str]:
     """
     Yield the lines of a JSON object with all runs: each run is one line, with its state and the reports on it.
 
-    Runs are in the order of their workflow's name and version, and their id. The text is ASCII.
+    Runs are in the order of their workflow's name and version, and their id. The starts that were missed follow, one in
+    a line. The text is ASCII.
     """
     identity = (RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id)
     # Each database sorts text by different rules.
@@ -31,6 +33,10 @@ def dump(connection: Connection) -> Iterator[str]:
     yield '{"runs":['
     for place, (*_, number) in enumerate(runs, 1):
         yield _run(connection, number) + ("," if place < len(runs) else "")
+    yield '],"missedStarts":['
+    missed = all_missed_starts(connection.scalars(select(MISSED_STARTS.c.body)).all())
+    for place, start in enumerate(missed, 1):
+        yield _encode(json.loads(encode(start))) + ("," if place < len(missed) else "")
     yield "]}"
 
 

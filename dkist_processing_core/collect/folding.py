@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
@@ -21,19 +22,41 @@ from dkist_processing_core import semconv
 from dkist_processing_core.collect import totals
 from dkist_processing_core.collect.counting import Increment, counted
 from dkist_processing_core.collect.rows import RowsOfRun, rows_of
-from dkist_processing_core.collect.tables import ATTEMPTS, BUSES, IS_NEW, IS_SETTLING, REPORTS, RUNS, TASKS
+from dkist_processing_core.collect.signs import Key, Signs, signs_of
+from dkist_processing_core.collect.tables import (
+    ATTEMPTS,
+    BUSES,
+    IS_NEW,
+    IS_SETTLING,
+    LISTENING,
+    MISSED_STARTS,
+    REPORTS,
+    RUNS,
+    TASKS,
+)
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import Event, WorkflowOverdue, decode, encode
 from dkist_processing_core.identity.short_ids import characters_of
 from dkist_processing_core.metrics.declarations import LAST_EVENT
-from dkist_processing_core.runs import kept_reports, run_view
+from dkist_processing_core.runs import Alarm, Window, kept_reports, run_view
 
 KEPT_SECONDS = 400 * 24 * 3600.0
 """How long a run is kept after its last report was received."""
+LISTENING_KEPT_SECONDS = 8 * 24 * 3600.0
+"""How long the spans are kept in which the store was complete: longer than the bus keeps events."""
 ENDING = 8
 _DIGEST_BYTES = 16
 _PART = 500
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    sign_received_at: float | None
+    signs: dict[Key, Signs]
+
+
+_OF_SIGNS = ("task_name", "number", "sign_at", "sign_received_at", "clock_difference")
 
 
 class Store:
@@ -45,9 +68,13 @@ class Store:
 
     def add(self, connection: Connection, report: Event) -> None:
         """Add a report, whose effect on the rows of its run follows by `fold`; a repeated report has no effect."""
-        if isinstance(report, WorkflowOverdue) and report.is_missed_start:
-            return
         body, now = encode(report), self._clock()
+        if isinstance(report, WorkflowOverdue) and report.is_missed_start:
+            if report.expected_at is not None:
+                missed = {"digest": digest_of(body), "expected_at": report.expected_at.timestamp()}
+                add_missed = _addition_of_missed_start(connection.dialect.name)
+                connection.execute(add_missed, missed | {"body": body, "received_at": now})
+            return
         characters = characters_of(report.run_id).lower()
         values = {
             "workflow_name": report.workflow_name,
@@ -97,12 +124,20 @@ class Store:
             view = run_view(reports, received_at=moment)
             times = {row.number: row.received_at for row in stored}
             received = [(event, times[each]) for each, event in by_number.items() if id(event) in kept]
+            everything = [(event, times[each]) for each, event in by_number.items()]
+            before = self._run_before(connection, number)
+            signs = signs_of(everything, Window.around(moment), before.signs)
+            last_sign = max((at for event, at in everything if not isinstance(event, Alarm)), default=None)
             found = counted(view, received, totals.marks_of(connection, identity), now)
             if found.is_changed:
                 totals.store_marks(connection, identity, found.marks, now)
             increments = found.increments
-            derived = {"received_at": received_at, "settles_at": found.next_at}
-            rows = rows_of(view, reports, moment)
+            derived = {
+                "received_at": received_at,
+                "settles_at": found.next_at,
+                "sign_received_at": max((at for at in (last_sign, before.sign_received_at) if at), default=None),
+            }
+            rows = rows_of(view, reports, moment, signs)
             self._write(connection, number, rows, derived)
             of_workflow = {semconv.PIPELINE_NAME: view.run.workflow_name}
             increments.append(Increment(LAST_EVENT, of_workflow, rows.run["last_sign_at"]))
@@ -111,6 +146,17 @@ class Store:
         for each in in_parts([row.number for row in stored if not row.is_folded]):
             connection.execute(update(REPORTS).where(REPORTS.c.number.in_(each)).values(is_folded=True))
         return increments
+
+    def _run_before(self, connection: Connection, number: int) -> "_Before":
+        """Return what the rows of a run know of reports that later ones have replaced."""
+        known = select(*(ATTEMPTS.c[name] for name in _OF_SIGNS)).where(
+            ATTEMPTS.c.run == number, ATTEMPTS.c.sign_received_at.is_not(None)
+        )
+        signs = {
+            (row.task_name, row.number): Signs(row.sign_at, row.sign_received_at, row.clock_difference)
+            for row in connection.execute(known)
+        }
+        return _Before(connection.scalar(select(RUNS.c.sign_received_at).where(RUNS.c.number == number)), signs)
 
     def _write(self, connection: Connection, number: int, rows: RowsOfRun, derived: dict[str, Any]) -> None:
         of_run = update(RUNS).where(RUNS.c.number == number)
@@ -128,11 +174,13 @@ class Store:
             connection.execute(delete(table).where(table.c.run.in_(numbers)))
         connection.execute(delete(RUNS).where(RUNS.c.number.in_(numbers)))
         totals.prune_marks(connection, self._clock() - KEPT_SECONDS, limit)
+        connection.execute(delete(MISSED_STARTS).where(MISSED_STARTS.c.received_at < self._clock() - KEPT_SECONDS))
+        connection.execute(delete(LISTENING).where(LISTENING.c.until < self._clock() - LISTENING_KEPT_SECONDS))
         return len(numbers)
 
     def clear(self, connection: Connection) -> None:
         """Delete everything but the totals, and what was counted of each run: a counter does not fall."""
-        for table in (TASKS, ATTEMPTS, REPORTS, RUNS, BUSES):
+        for table in (TASKS, ATTEMPTS, REPORTS, RUNS, BUSES, MISSED_STARTS, LISTENING):
             connection.execute(delete(table))
 
     def note_complete(self, connection: Connection, bus: str) -> None:
@@ -182,6 +230,13 @@ def _additions(dialect: str) -> tuple[Any, Any]:
         insert(RUNS).values({name: bindparam(name) for name in _OF_RUN}).on_conflict_do_nothing(),
         insert(REPORTS).values(of_report).on_conflict_do_nothing(),
     )
+
+
+@cache
+def _addition_of_missed_start(dialect: str) -> Any:
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    names = ("digest", "body", "expected_at", "received_at")
+    return insert(MISSED_STARTS).values({name: bindparam(name) for name in names}).on_conflict_do_nothing()
 
 
 def in_parts(values: list[_T]) -> Iterable[list[_T]]:

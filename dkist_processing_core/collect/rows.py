@@ -5,24 +5,34 @@ A pure function: the order and the repetition of the reports do not change the r
 writing the rows (folding).
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
+from dkist_processing_core.collect.counting import task_without_index
+from dkist_processing_core.collect.signs import Key, Signs
 from dkist_processing_core.collect.use import has_died, used_by
 from dkist_processing_core.events import (
     Event,
+    Reporter,
     TaskDispatched,
     TaskEvent,
     TaskFailed,
+    TaskOverdue,
     TaskSampled,
     TaskStarted,
+    WorkflowOverdue,
+    encode,
     family_by,
 )
-from dkist_processing_core.runs import AttemptView, RunView, State
+from dkist_processing_core.runs import Alarm, AttemptView, RunView, State, latest_alarms
 
 _Row = dict[str, Any]
+_DIGEST_BYTES = 16
 _OPEN = (State.DISPATCHED, State.RUNNING)
 
 
@@ -35,7 +45,9 @@ class RowsOfRun:
     attempts: list[_Row]
 
 
-def rows_of(view: RunView, kept: Sequence[Event], received_at: datetime) -> RowsOfRun:
+def rows_of(
+    view: RunView, kept: Sequence[Event], received_at: datetime, signs: Mapping[Key, Signs] = MappingProxyType({})
+) -> RowsOfRun:
     """
     Return the rows of a run.
 
@@ -43,8 +55,10 @@ def rows_of(view: RunView, kept: Sequence[Event], received_at: datetime) -> Rows
         view: The run, as `run_view` derives it.
         kept: The reports on the run, as `kept_reports` returns them.
         received_at: When the last of them was received, by which their times are judged.
+        signs: The signs of life of the attempts.
     """
-    signs = [event.time for event in kept if event not in view.implausible]
+    times = [event.time for event in kept if not isinstance(event, Alarm) and event not in view.implausible]
+    alarms = latest_alarms(event for event in kept if isinstance(event, WorkflowOverdue))
     run = {
         "recipe_run_id": view.run.recipe_run_id,
         "state": view.state.value,
@@ -54,7 +68,8 @@ def rows_of(view: RunView, kept: Sequence[Event], received_at: datetime) -> Rows
         "is_start_known": view.is_start_known,
         "ended_at": _seconds(view.ended_at or _last_end(view)),
         # Without a plausible time, the run is as old as its last report.
-        "last_sign_at": _seconds(max(signs, default=received_at)),
+        "last_sign_at": _seconds(max(times, default=received_at)),
+        **_alarm_columns(alarms, "alarm", "has_alarm"),
     }
     tasks = [
         {"place": place, "name": task.name, "state": task.state.value, "engine_state": task.engine_state}
@@ -63,6 +78,8 @@ def rows_of(view: RunView, kept: Sequence[Event], received_at: datetime) -> Rows
     known = _Known(kept, view.implausible, received_at)
     attempts = [
         known.row(task.name, attempt, is_last=attempt is task.attempts[-1])
+        | _watched(view.run.workflow_name, task.name, attempt, signs.get((task.name, attempt.number)))
+        | _alarm_columns(known.alarms_of(task.name, attempt), "alarms", "is_alarmed")
         for task in view.tasks
         for attempt in task.attempts
     ]
@@ -86,10 +103,14 @@ class _Known:
         self._queues: dict[tuple[str, int | None], str] = {}
         self._most: dict[tuple[str, int | None], int] = {}
         self._signs: dict[tuple[str, int | None], datetime] = {}
+        self._alarms: dict[tuple[str, int | None], list[TaskOverdue]] = {}
         for event in reports:
             if not isinstance(event, TaskEvent):
                 continue
             key = (event.task_name, event.attempt)
+            if isinstance(event, TaskOverdue):
+                self._alarms.setdefault(key, []).append(event)
+                continue
             if event.max_attempts is not None:
                 self._most[key] = max(self._most.get(key, 0), event.max_attempts)
             if isinstance(event, TaskStarted | TaskSampled) and event.host is not None:
@@ -98,6 +119,10 @@ class _Known:
                 self._queues[key] = max(self._queues.get(key, ""), event.queue)
             if event not in implausible:
                 self._signs[key] = max(self._signs.get(key, event.time), event.time)
+
+    def alarms_of(self, task_name: str, attempt: AttemptView) -> list[TaskOverdue]:
+        """Return the latest alarm of each kind about an attempt."""
+        return latest_alarms(self._alarms.get((task_name, attempt.number), ()))
 
     def row(self, task_name: str, attempt: AttemptView, *, is_last: bool) -> _Row:
         key, progress = (task_name, attempt.number), attempt.progress
@@ -124,6 +149,32 @@ class _Known:
             **used_by(attempt),
             **_failure(task_name, attempt, attempt.ended_at or sign or self._received_at),
         }
+
+
+def _watched(workflow_name: str, task_name: str, attempt: AttemptView, signs: Signs | None) -> _Row:
+    """Return the columns by which a watcher judges an attempt."""
+    sample, end = attempt.sample, attempt.end
+    is_measured = end is not None and end.reported_by in (Reporter.LAUNCHER, Reporter.TASK)
+    return {
+        "sign_at": None if signs is None else signs.at,
+        "sign_received_at": None if signs is None else signs.received_at,
+        "clock_difference": None if signs is None else signs.clock_difference,
+        "sample_interval": attempt.sample_seconds if sample is None else sample.interval_seconds,
+        "overdue_after": attempt.overdue_after_seconds,
+        "measured_seconds": attempt.duration_seconds if is_measured else None,
+        "task_key": task_key(workflow_name, task_name),
+    }
+
+
+def task_key(workflow_name: str, task_name: str) -> bytes:
+    """Return the digest of a task in its workflow, which is the same for all instances of a mapped task."""
+    names = json.dumps((workflow_name, task_without_index(task_name)))
+    return hashlib.sha256(names.encode()).digest()[:_DIGEST_BYTES]
+
+
+def _alarm_columns(alarms: Sequence[TaskOverdue | WorkflowOverdue], name: str, whether: str) -> _Row:
+    bodies = b"\n".join(map(encode, alarms))
+    return {name: bodies or None, whether: any(not alarm.withdrawn for alarm in alarms)}
 
 
 def _failure(task_name: str, attempt: AttemptView, failed_at: datetime) -> _Row:

@@ -57,6 +57,11 @@ RUNS = Table(
     Column("identity", LargeBinary, nullable=False),
     # When an end is counted that waits for a better report; it is derived again then.
     Column("settles_at", Double),
+    # When the last report was received that is not an alarm of a watcher.
+    Column("sign_received_at", Double),
+    # The latest alarm, or its withdrawal, and whether it stands.
+    Column("alarm", LargeBinary),
+    Column("has_alarm", Boolean),
     UniqueConstraint("identity", name="dkist_core_run_identity"),
 )
 
@@ -107,6 +112,21 @@ ATTEMPTS = Table(
     # From and to storage.
     Column("bytes_read", BigInteger),
     Column("bytes_written", BigInteger),
+    # The last report of its launcher or its task: its time by their clock, and when the last one was received.
+    Column("sign_at", Double),
+    Column("sign_received_at", Double),
+    # The smallest difference of reception and time of these reports, in seconds.
+    Column("clock_difference", Double),
+    # What it has announced: the time between two samples, and the author's limit of its duration, in seconds.
+    Column("sample_interval", Double),
+    Column("overdue_after", Double),
+    # Its duration as its launcher or its task reported it at the end.
+    Column("measured_seconds", Double),
+    # The digest of workflow and task, without the index of a mapped task's instance.
+    Column("task_key", LargeBinary),
+    # The latest alarm of each kind, or its withdrawal, one in a line, and whether one stands.
+    Column("alarms", LargeBinary),
+    Column("is_alarmed", Boolean),
 )
 
 REPORTS = Table(
@@ -120,6 +140,27 @@ REPORTS = Table(
     Column("received_at", Double, nullable=False),
     # Whether the rows of its run are derived from it.
     Column("is_folded", Boolean, nullable=False),
+)
+
+# The starts that were expected and missed, as each watcher has reported them.
+MISSED_STARTS = Table(
+    "dkist_core_missed_start",
+    METADATA,
+    # Of the body.
+    Column("digest", LargeBinary, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("expected_at", Double, nullable=False, index=True),
+    Column("received_at", Double, nullable=False, index=True),
+)
+
+# The spans of time in which the store is known to have been complete, with all reports that were on the bus.
+LISTENING = Table(
+    "dkist_core_listening",
+    METADATA,
+    Column("number", ROW_NUMBER, primary_key=True),
+    Column("bus", Text, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("until", Double, nullable=False, index=True),
 )
 
 # The two tables below are no part of the store's content: they remain when runs are deleted and derived again.
@@ -146,9 +187,14 @@ COUNTED = Table(
 
 IS_OPEN, IS_NEW, HAS_FAILED = text("is_open"), text("NOT is_folded"), text("family IS NOT NULL")
 IS_RUNNING, IS_SETTLING = text("state = 'running'"), text("settles_at IS NOT NULL")
+IS_ALARMED, HAS_ALARM = text("is_alarmed"), text("has_alarm")
+WAS_MEASURED = text("measured_seconds IS NOT NULL AND state = 'finished'")
 """The conditions of partial indexes, for queries that use them."""
 partial_index("dkist_core_attempt_family", ATTEMPTS.c.family, ATTEMPTS.c.failed_at, where=HAS_FAILED)
 partial_index("dkist_core_attempt_open", ATTEMPTS.c.run, where=IS_OPEN)
+partial_index("dkist_core_attempt_alarmed", ATTEMPTS.c.run, where=IS_ALARMED)
+partial_index("dkist_core_attempt_measured", ATTEMPTS.c.task_key, ATTEMPTS.c.ended_at, where=WAS_MEASURED)
+partial_index("dkist_core_run_alarmed", RUNS.c.number, where=HAS_ALARM)
 partial_index("dkist_core_report_new", REPORTS.c.run, where=IS_NEW)
 partial_index("dkist_core_run_running", RUNS.c.number, where=IS_RUNNING)
 partial_index("dkist_core_run_settling", RUNS.c.settles_at, where=IS_SETTLING)

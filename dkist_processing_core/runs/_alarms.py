@@ -29,12 +29,17 @@ def kind_of(alarm: Alarm) -> _Kind:
     return alarm.exceeded if isinstance(alarm, TaskOverdue) else None
 
 
-def standing(alarms: Iterable[_AlarmT]) -> _AlarmT | None:
-    """Return the alarm about one subject that stands: the latest of its kind, unless it withdraws the one before."""
+def latest_alarms(alarms: Iterable[_AlarmT]) -> list[_AlarmT]:
+    """Return the latest alarm of each kind about one subject, which may withdraw the one before."""
     latest: dict[_Kind, _AlarmT] = {}
     for each in sorted((alarm for alarm in alarms if alarm.sequence is not None), key=_order):
         latest[kind_of(each)] = each
-    return max((alarm for alarm in latest.values() if not alarm.withdrawn), key=_order, default=None)
+    return sorted(latest.values(), key=_order)
+
+
+def standing(alarms: Iterable[_AlarmT]) -> _AlarmT | None:
+    """Return the alarm about one subject that stands; of several kinds, the latest."""
+    return next((alarm for alarm in reversed(latest_alarms(alarms)) if not alarm.withdrawn), None)
 
 
 def _order(alarm: Alarm) -> tuple[int, tuple[bool, int, bytes]]:

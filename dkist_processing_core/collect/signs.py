@@ -1,0 +1,56 @@
+"""
+The signs of life of attempts: the reports of their launchers and their tasks, with the times of their reception.
+
+A sign that a later one has replaced in the store still counts. Not here: the rows (rows).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dkist_processing_core.events import Event, Reporter, TaskEvent, TaskOverdue
+from dkist_processing_core.runs import Window
+
+Key = tuple[str, int | None]
+"""The name of a task, and the number of the attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What is known of the signs of life of one attempt; times are seconds since 1970."""
+
+    at: float | None
+    """The time of the last one, by the clock of its host; None if none has a plausible time."""
+    received_at: float
+    """When the last one was received, by the clock of the store."""
+    clock_difference: float | None
+    """The smallest difference of reception and time, in seconds: at least that of both clocks."""
+
+    def joined(self, other: "Signs") -> "Signs":
+        """Return what both know."""
+        ats = [at for at in (self.at, other.at) if at is not None]
+        differences = [each for each in (self.clock_difference, other.clock_difference) if each is not None]
+        return Signs(max(ats, default=None), max(self.received_at, other.received_at), min(differences, default=None))
+
+
+def signs_of(
+    received: Iterable[tuple[Event, float]], plausible: Window, before: Mapping[Key, Signs]
+) -> dict[Key, Signs]:
+    """
+    Return the signs of life of each attempt.
+
+    Args:
+        received: Reports on a run, with the times of their reception.
+        plausible: The range of times that are not wrong by days.
+        before: What was known of them without these reports.
+    """
+    signs = dict(before)
+    for event, received_at in received:
+        if not isinstance(event, TaskEvent) or isinstance(event, TaskOverdue):
+            continue
+        if event.reported_by not in (Reporter.LAUNCHER, Reporter.TASK):
+            continue
+        at = event.time.timestamp() if event.time in plausible else None
+        sign = Signs(at, received_at, None if at is None else received_at - at)
+        key = (event.task_name, event.attempt)
+        signs[key] = signs[key].joined(sign) if key in signs else sign
+    return signs

@@ -1,0 +1,191 @@
+"""
+What a watcher asks the store: attempts and runs with their signs of life and alarms, durations, and missed starts.
+
+Each question reads an index of the rows that it is about, since it is asked every second. Not here: the questions of
+people (questions), and what follows from the answers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, exists, or_, select
+
+from dkist_processing_core.collect.folding import event_in
+from dkist_processing_core.collect.rows import task_key
+from dkist_processing_core.collect.tables import (
+    ATTEMPTS,
+    HAS_ALARM,
+    IS_ALARMED,
+    IS_OPEN,
+    IS_RUNNING,
+    MISSED_STARTS,
+    RUNS,
+    WAS_MEASURED,
+)
+from dkist_processing_core.events import TaskOverdue, WorkflowOverdue
+from dkist_processing_core.identity import Run
+from dkist_processing_core.runs import State, kept_reports
+
+LATEST_DURATIONS = 200
+"""Of how many attempts of a task the durations are returned: the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedAttempt:
+    """An attempt without an end, or about which an alarm stands; times are seconds since 1970."""
+
+    run: Run
+    task_name: str
+    number: int | None
+    max_attempts: int | None
+    is_open: bool
+    """False for an attempt that has ended, or whose run has ended."""
+    started_at: float | None
+    """The start of its process, by the clock of its host."""
+    last_sign_at: float | None
+    """The time of the last report of its launcher or its task, by the clock of their host."""
+    last_received_at: float | None
+    """When the last of these reports was received, by the clock of the store."""
+    clock_difference: float | None
+    """The smallest difference of reception and time of these reports, in seconds: at least that of both clocks."""
+    sample_interval: float | None
+    """The time between two samples as the attempt has announced it last, in seconds; None if it announces none."""
+    overdue_after_seconds: float | None
+    """The author's limit of its duration."""
+    duration_seconds: float | None
+    """Its duration as its launcher or its task reported it at the end."""
+    alarms: tuple[TaskOverdue, ...]
+    """The latest alarm of each kind, or its withdrawal."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedRun:
+    """A run without an end of which no attempt runs, or about which an alarm stands; times are seconds since 1970."""
+
+    run: Run
+    is_idle: bool
+    """Whether it has neither an end nor an open attempt."""
+    last_sign_at: float
+    """The time of the last report on it except alarms, by the clock of the reporter."""
+    last_received_at: float | None
+    """When the last of these reports was received, by the clock of the store."""
+    alarm: WorkflowOverdue | None
+    """The latest alarm, or its withdrawal."""
+
+
+def watched_attempts(connection: Connection, *, ended_since: float) -> list[WatchedAttempt]:
+    """
+    Return the attempts without an end, and those about which an alarm stands.
+
+    Args:
+        connection: The connection to the store.
+        ended_since: Of those that are not open, only those of runs with a report that was received since then.
+    """
+    found = {}
+    for condition in (IS_OPEN, IS_ALARMED):
+        query = select(ATTEMPTS, *_OF_RUN).join_from(ATTEMPTS, RUNS).where(condition)
+        for row in connection.execute(query):
+            is_open = row.is_open and row.run_state == State.RUNNING
+            if is_open or (row.is_alarmed and row.run_received_at >= ended_since):
+                found[row.run, row.place] = _attempt(row, is_open=is_open)
+    return [found[key] for key in sorted(found)]
+
+
+def watched_runs(connection: Connection, *, silent_since: float, ended_since: float) -> list[WatchedRun]:
+    """
+    Return the runs without an end of which no attempt runs, and those about which an alarm stands.
+
+    Args:
+        connection: The connection to the store.
+        silent_since: Of those without an alarm, only those of which no report was received since then.
+        ended_since: Of those that are not idle, only those with a report that was received since then.
+    """
+    is_open = exists(select(ATTEMPTS.c.run).where(ATTEMPTS.c.run == RUNS.c.number, IS_OPEN))
+    received_at = RUNS.c.sign_received_at
+    silent = select(RUNS, is_open.label("has_open")).where(
+        IS_RUNNING, ~is_open, or_(received_at.is_(None), received_at < silent_since)
+    )
+    alarmed = select(RUNS, is_open.label("has_open")).where(HAS_ALARM)
+    found = {}
+    for query in (silent, alarmed):
+        for row in connection.execute(query):
+            is_idle = row.state == State.RUNNING and not row.has_open
+            if is_idle or row.received_at >= ended_since:
+                found[row.number] = _run(row, is_idle=is_idle)
+    return [found[number] for number in sorted(found)]
+
+
+def durations(connection: Connection, workflow_name: str, task_name: str, limit: int = LATEST_DURATIONS) -> list[float]:
+    """Return the durations of the latest successful attempts of a task of any version, in seconds, the latest first."""
+    of_task = (ATTEMPTS.c.task_key == task_key(workflow_name, task_name), WAS_MEASURED)
+    query = select(ATTEMPTS.c.measured_seconds).where(*of_task).order_by(ATTEMPTS.c.ended_at.desc()).limit(limit)
+    return list(connection.scalars(query))
+
+
+def missed_starts(connection: Connection, since: datetime) -> list[WorkflowOverdue]:
+    """Return the starts that were expected since a time, and missed, in the order of their times."""
+    query = select(MISSED_STARTS.c.body).where(MISSED_STARTS.c.expected_at >= since.timestamp())
+    return list(all_missed_starts(connection.scalars(query)))
+
+
+def all_missed_starts(bodies: Iterator[bytes] | Sequence[bytes]) -> list[WorkflowOverdue]:
+    """Return the missed starts in stored bodies, one for each, in an order that depends on their content alone."""
+    events = [event for body in bodies if isinstance(event := event_in(body), WorkflowOverdue)]
+    by_id: dict[str, list[WorkflowOverdue]] = {}
+    for event in events:
+        by_id.setdefault(event.id, []).append(event)
+    chosen = [event for each in by_id.values() for event in kept_reports(each) if isinstance(event, WorkflowOverdue)]
+    return sorted(chosen, key=lambda event: (event.expected_at or _EPOCH, event.id, event.reported_by))
+
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_OF_RUN = (
+    RUNS.c.workflow_name,
+    RUNS.c.workflow_version,
+    RUNS.c.run_id,
+    RUNS.c.recipe_run_id,
+    RUNS.c.state.label("run_state"),
+    RUNS.c.received_at.label("run_received_at"),
+)
+
+
+def _attempt(row: Row[Any], *, is_open: bool) -> WatchedAttempt:
+    return WatchedAttempt(
+        run=_identity(row),
+        task_name=row.task_name,
+        number=row.number,
+        max_attempts=row.max_attempts,
+        is_open=is_open,
+        started_at=row.started_at,
+        last_sign_at=row.sign_at,
+        last_received_at=row.sign_received_at,
+        clock_difference=row.clock_difference,
+        sample_interval=row.sample_interval,
+        overdue_after_seconds=row.overdue_after,
+        duration_seconds=row.measured_seconds,
+        alarms=alarms_in(row.alarms),
+    )
+
+
+def _run(row: Row[Any], *, is_idle: bool) -> WatchedRun:
+    (body,) = (row.alarm or b"").split(b"\n")
+    alarm = event_in(body) if body else None
+    return WatchedRun(
+        run=_identity(row),
+        is_idle=is_idle,
+        last_sign_at=row.last_sign_at,
+        last_received_at=row.sign_received_at,
+        alarm=alarm if isinstance(alarm, WorkflowOverdue) else None,
+    )
+
+
+def alarms_in(bodies: bytes | None) -> tuple[TaskOverdue, ...]:
+    """Return the alarms about an attempt in its column."""
+    events = map(event_in, bodies.splitlines() if bodies else ())
+    return tuple(event for event in events if isinstance(event, TaskOverdue))
+
+
+def _identity(row: Row[Any]) -> Run:
+    return Run(row.workflow_name, row.workflow_version, row.run_id, row.recipe_run_id)
