@@ -19,6 +19,8 @@ Every exception that this package raises, as one tree.
     │   ├── JournalEmptyError     nothing was written to it yet
     │   ├── JournalFolderError    its folder cannot be created or used
     │   └── JournalAccessError    this user may not read and write it
+    ├── EngineApiError          Airflow's REST API did not perform a request
+    │   └── EngineUnreachableError  Airflow does not answer, or gives no token; a retry may succeed
     └── BusError                the bus did not perform a request
         ├── BusUnreachableError   the bus does not answer; a retry may succeed
         │   └── ConnectionFailedHereError  this process could not open the connection, or has lost it
@@ -155,6 +157,14 @@ class ConnectionFailedHereError(BusUnreachableError):
 
 class BusRefusedError(BusError):
     """The bus answers and refuses: an operator must correct credentials, permissions, virtual host or topology."""
+
+
+class EngineApiError(DKISTProcessingCoreError):
+    """Airflow's REST API did not perform a request; the message is written for an operator, without any secret."""
+
+
+class EngineUnreachableError(EngineApiError):
+    """Airflow does not answer at its address, or accepts no login: no other request can succeed now."""
 
 
 class InboxError(DKISTProcessingCoreError):

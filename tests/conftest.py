@@ -83,6 +83,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_own_errors",
         "test_past_events",
         "test_pipeline_file",
+        "test_reconcile",
         "test_run_ids",
         "test_run_memory",
         "test_runs",

@@ -26,7 +26,7 @@ LAYERS = (
     {"__init__"},  # provides the public names, resolved at their first use
     {"pytest_plugin"},
     {"cli", "testing"},
-    {"build_utils", "dashboard", "failure_callback", "notebook_utils", "notify", "watch"},
+    {"build_utils", "dashboard", "failure_callback", "notebook_utils", "notify", "reconcile", "watch"},
     {"airflow", "workflow"},
     {"local", "node"},
     {"author_checks", "export", "launcher"},

@@ -61,6 +61,7 @@ WRONG = {
     "OTEL_TRACES_EXPORTER": ["zipkin", "otlp,zipkin", "otlp,none", ","],
     "OTEL_METRICS_EXPORTER": ["prometheus"],
     "OTEL_LOGS_EXPORTER": ["file"],
+    "DKIST_CORE_AIRFLOW_URL": ["airflow.example", "ftp://airflow", "http://", "http://[::1", "http://airflow/?a=b"],
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["ftp://collector:4317", "http://", "http://[::1"],
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ["tcp://collector:4317"],
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": ["://collector"],
@@ -119,6 +120,9 @@ ANY_TEXT = [
     "ISB_TLS_CERT",
     "ISB_TLS_KEY",
     "ISB_TLS_SERVER_NAME",
+    "DKIST_CORE_AIRFLOW_USERNAME",
+    "DKIST_CORE_AIRFLOW_PASSWORD",
+    "DKIST_CORE_AIRFLOW_TOKEN_FILE",
     "DKIST_CORE_ENVIRONMENTS_DIR",
     "DKIST_CORE_EXPECT",
     "DKIST_CORE_INBOX",
@@ -989,6 +993,7 @@ environment holds one of those:
 | `ISB_TLS_CA` or `ISB_TLS_SERVER_NAME` | the same variables, since the file would decide which broker is trusted |
 | a collector | `OTEL_EXPORTER_OTLP_HEADERS` or `OTEL_EXPORTER_OTLP_CLIENT_KEY`, which would be used there |
 | `DKIST_CORE_INBOX` | `PGPASSWORD`, `PGPASSFILE` |
+| `DKIST_CORE_AIRFLOW_URL` | `DKIST_CORE_AIRFLOW_PASSWORD`, `DKIST_CORE_AIRFLOW_TOKEN_FILE` |
 | `DKIST_CORE_ENVIRONMENTS_DIR` | any secret, since the programs in that folder would be run with it |
 
 Put both in the same place, or set `DKIST_CORE_TRUST_DOTENV=1` in the environment. `dkist-core doctor` names the

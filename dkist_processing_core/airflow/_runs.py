@@ -6,6 +6,7 @@ Airflow calls this in the DAG processor, where no task waits for it. Not here: a
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -15,58 +16,40 @@ from dkist_processing_core.airflow import _traces
 from dkist_processing_core.airflow._attempts import start_facts
 from dkist_processing_core.airflow._context import clears_of, instance_of, moment, run_of, seconds_between
 from dkist_processing_core.airflow._publishing import publishing, reporter_of_run
-from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
+from dkist_processing_core.airflow._states import dag_id_of, task_states
 from dkist_processing_core.airflow._unreported import unreported_failures
 from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.airflow._workflow import ExportedWorkflow
-from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.airflow.run_end import RunEnd, report_end, report_failures, without_known_successes
 from dkist_processing_core.delivery.reporter import errors_logged
-from dkist_processing_core.events import (
-    Cause,
-    RecipeRunFailureMessage,
-    TaskFailed,
-    WorkflowFailed,
-    WorkflowFinished,
-    WorkflowStarted,
-)
-from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.events import RecipeRunFailureMessage, WorkflowStarted
+from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
-from dkist_processing_core.journal.notes import SUCCEEDED
 from dkist_processing_core.settings.reading import read_leniently
 from dkist_processing_core.tracing import open_telemetry
-
-_MOST_ATTEMPTS = 20
 
 
 def ended(workflow: ExportedWorkflow, context: Mapping[str, Any], *, succeeded: bool) -> None:
     """Publish the end of a run, and the missing reports and messages about its failed tasks."""
     ti, dag_run, run = instance_of(context), context.get("dag_run"), run_of(workflow, context)
     began, over = moment(dag_run, "start_date"), moment(dag_run, "end_date")
-    states = _states(workflow, context, run)
-    facts: dict[str, Any] = {
-        "ended_at": over,
-        "duration_seconds": seconds_between(began, over or datetime.now(UTC)),
-        "tasks": states,
-    }
-    # If Airflow does not report the states, each task without a success on the bus counts as failed with the run.
-    failed = [name for name, state in states.items() if state == FAILED] if states or succeeded else None
+    end = RunEnd(
+        succeeded,
+        began,
+        over,
+        seconds_between(began, over or datetime.now(UTC)),
+        _states(workflow, context, run),
+        None if (reason := context.get("reason")) is None else str(reason),
+    )
     # A process that had too little time on a busy host has left a mark. Perhaps no other process follows on this host.
     with publishing(delivers=True, heeds_mark=False, allowance=budget.RUN_CALLBACK) as publisher:
         reporter = reporter_of_run(ti, run, dag_run, publisher)
         # If no root task was executed, the start is unreported; otherwise this repeats the same occurrence.
         reporter.report(WorkflowStarted, **start_facts(workflow, dag_run))
-        if succeeded:
-            reporter.report(WorkflowFinished, **facts)
-        else:
-            reason = context.get("reason")
-            reporter.report(WorkflowFailed, **facts, reason=None if reason is None else str(reason))
-        missing = unreported_failures(run, failed, since=_first_moment(dag_run))
-        for name in missing.without_end:
-            reporter.report(TaskFailed, over, **_lost(name, None))
-        for name, attempt in missing.unannounced:
-            if not _is_known_to_have_succeeded(publisher, run, name, dag_run):
-                lost = reporter.event(TaskFailed, over, **_lost(name, attempt))
-                reporter.announce(_message(run, name, dag_run, ti), lost)
+        report_end(reporter, end)
+        missing = unreported_failures(run, end.failed_tasks, since=_first_moment(dag_run))
+        missing = without_known_successes(missing, run, clears_of(dag_run), publisher.remembers)
+        report_failures(reporter, missing, over, partial(_message, run, dag_run, ti))
     if _traces.engines_parent(ti) is None:
         _export_span(run, _traces.root_span_id(run, dag_run), began, over, succeeded=succeeded)
 
@@ -81,30 +64,12 @@ def _states(workflow: ExportedWorkflow, context: Mapping[str, Any], run: Run) ->
     return {}
 
 
-def _lost(task_name: str, attempt: int | None) -> dict[str, Any]:
-    """Return a failure from Airflow's records, which count no attempts; no number means the last attempt."""
-    return {
-        "task_name": task_name,
-        "attempt": attempt,
-        "cause": Cause.LOST,
-        "provisional": True,
-        "final": True,
-        "message": "the engine reports it as failed at the end of the run",
-    }
-
-
-def _is_known_to_have_succeeded(publisher: Publisher, run: Run, task_name: str, dag_run: object) -> bool:
-    """Return True if a launcher on this host saw the task succeed and the run has no clears."""
-    attempts = [] if clears_of(dag_run) else [Attempt(run, task_name, n, n) for n in range(1, _MOST_ATTEMPTS)]
-    return any(publisher.remembers(SUCCEEDED + attempt.key) for attempt in attempts)
-
-
 def _first_moment(dag_run: object) -> datetime | None:
     """Return when the run was requested: a cleared run begins again, but its earlier failures remain."""
     return min(filter(None, (moment(dag_run, "run_after"), moment(dag_run, "start_date"))), default=None)
 
 
-def _message(run: Run, task_name: str, dag_run: object, ti: object) -> RecipeRunFailureMessage:
+def _message(run: Run, dag_run: object, ti: object, task_name: str) -> RecipeRunFailureMessage:
     is_its = getattr(ti, "task_id", None) == task_name
     log_url = getattr(ti, "log_url", None) if is_its else None
     return RecipeRunFailureMessage.about(run, task_name, log_url=log_url, clears=clears_of(dag_run))

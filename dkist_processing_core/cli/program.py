@@ -24,6 +24,7 @@ from dkist_processing_core.cli.doctor.commands import doctor
 from dkist_processing_core.cli.environments.commands import environments_app
 from dkist_processing_core.cli.events.commands import events_app
 from dkist_processing_core.cli.outbox.commands import outbox_app
+from dkist_processing_core.cli.reconcile.commands import reconcile
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.runs.commands import run, stack, timeline
 from dkist_processing_core.cli.store.commands import collect, failures, runs_app, top, usage
@@ -198,6 +199,7 @@ app.command("top")(top)
 app.command("failures")(failures)
 app.command("usage")(usage)
 app.command("collect")(collect)
+app.command("reconcile")(reconcile)
 app.command("doctor")(doctor)
 app.add_typer(events_app, name="events", help="Follow new events on the bus, or list past events.")
 app.add_typer(topology_app, name="topology", help="Check, create or export exchanges and queues of RabbitMQ.")

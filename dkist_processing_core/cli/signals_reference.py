@@ -44,6 +44,7 @@ _SERVED_BY = (
     ("`collect`, from its store of runs", declarations.OF_ATTEMPTS),
     ("consumers: `consume` and `collect`", declarations.OF_CONSUMERS),
     ("`outbox relay`, for its outbox and the journal of telemetry that it delivers", declarations.OF_RELAY),
+    ("`watch`, where `DKIST_CORE_AIRFLOW_URL` is set", declarations.OF_RECONCILIATION),
 )
 _COUNTED = ", ".join(f"`{name}`" for name in (*IDENTITY, *NOMAD))
 _OF_TASKS = f"""

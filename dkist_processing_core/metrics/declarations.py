@@ -250,3 +250,30 @@ OF_RELAY = (
     TELEMETRY_DROPPED,
 )
 """What `outbox relay` serves, of its outbox and of the journal of telemetry that it delivers."""
+
+RECONCILE_CONNECTED = Metric(
+    "dkist.core.reconcile.connected",
+    Kind.GAUGE,
+    "",
+    "1 if Airflow's REST API has answered the last round of requests, 0 if not.",
+)
+RECONCILE_FAILED = Metric(
+    "dkist.core.reconcile.failed",
+    Kind.COUNTER,
+    "{round}",
+    "Rounds of requests that Airflow's REST API did not answer.",
+)
+RECONCILE_ENDS = Metric(
+    "dkist.core.reconcile.ends",
+    Kind.COUNTER,
+    _RUN,
+    "Ends of runs that no callback of Airflow had reported, and that this process has published.",
+)
+RECONCILE_WAITING = Metric(
+    "dkist.core.reconcile.waiting",
+    Kind.UP_DOWN_COUNTER,
+    _RUN,
+    "Runs of an engine without an end, as of the last round.",
+)
+OF_RECONCILIATION = (RECONCILE_CONNECTED, RECONCILE_FAILED, RECONCILE_ENDS, RECONCILE_WAITING)
+"""What `watch` serves where the settings name an Airflow."""

@@ -28,7 +28,7 @@ from dkist_processing_core.settings import for_talus
 from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.credentials import OPT_IN, objection
 from dkist_processing_core.settings.declarations import DECLARATIONS
-from dkist_processing_core.settings.kinds import endpoint, exporters, in_lower_case, is_true, json_object
+from dkist_processing_core.settings.kinds import endpoint, exporters, in_lower_case, is_true, json_object, web_address
 from dkist_processing_core.settings.origin import Origin
 from dkist_processing_core.settings.retries import RetryConfig
 from dkist_processing_core.settings.services import UNKNOWN_SERVICE, MeshService, mesh
@@ -52,6 +52,7 @@ def _declared(name: str, default: Any = None, **options: Any) -> Any:
 
 
 Endpoint = Annotated[str | None, AfterValidator(endpoint)]
+WebAddress = Annotated[str | None, AfterValidator(web_address)]
 Exporter = Annotated[str | None, AfterValidator(exporters)]
 Protocol = Annotated[Literal["grpc", "http/protobuf"] | None, BeforeValidator(in_lower_case)]
 
@@ -98,6 +99,10 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     dkist_core_inbox: str | None = _declared("dkist_core_inbox", repr=False)
     dkist_core_expect: Path | None = _declared("dkist_core_expect")
     dkist_core_notify: Path | None = _declared("dkist_core_notify")
+    dkist_core_airflow_url: WebAddress = _declared("dkist_core_airflow_url")
+    dkist_core_airflow_username: str | None = _declared("dkist_core_airflow_username")
+    dkist_core_airflow_password: str | None = _declared("dkist_core_airflow_password", repr=False)
+    dkist_core_airflow_token_file: Path | None = _declared("dkist_core_airflow_token_file")
     retry_config: Annotated[RetryConfig, NoDecode, BeforeValidator(json_object)] = _declared(
         "retry_config", RetryConfig.model_construct()
     )

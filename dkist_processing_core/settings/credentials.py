@@ -20,6 +20,8 @@ _AUTHENTICATES_BROKER = ("isb_tls_ca", "isb_tls_server_name")
 _ENVIRONMENTS = "dkist_core_environments_dir"
 _INBOX = "dkist_core_inbox"
 _OF_DATABASE = ("pgpassword", "pgpassfile")
+_AIRFLOW = "dkist_core_airflow_url"
+_OF_AIRFLOW = ("dkist_core_airflow_password", "dkist_core_airflow_token_file")
 # The fingerprint of the key that signs Python's releases; every official Docker image for Python sets it.
 _PUBLIC = frozenset({"gpg_key"})
 _ENDPOINT = r"otel_exporter_otlp_(?:\w+_)?endpoint"
@@ -69,6 +71,8 @@ def _found(decided: Mapping[str, str | None], variables: Collection[str]) -> Ite
         yield from ((_ENVIRONMENTS, name) for name in sorted(credentials) if name not in _PUBLIC)
     if _INBOX in decided:
         yield from ((_INBOX, name) for name in _OF_DATABASE if name in variables)
+    if _AIRFLOW in decided:
+        yield from ((_AIRFLOW, name) for name in _OF_AIRFLOW if name in variables)
     collectors = [name for name in decided if re.fullmatch(_ENDPOINT, name)]
     collectors += ["mesh_config"] if any(name.startswith("otlp-") for name in mesh) else []
     for collector in collectors:

@@ -62,8 +62,9 @@ DECLARATIONS = {
         "Whether secrets of the environment may be sent to addresses in the file `.env`: ISB_USERNAME, ISB_PASSWORD "
         "and ISB_TLS_KEY to a broker that the file names or trusts (ISB_TLS_CA, ISB_TLS_SERVER_NAME), "
         "OTEL_EXPORTER_OTLP_HEADERS and OTEL_EXPORTER_OTLP_CLIENT_KEY to a collector that it names, PGPASSWORD and "
-        "PGPASSFILE to a database that it names (DKIST_CORE_INBOX), and any secret to the programs in a folder that it "
-        "names as DKIST_CORE_ENVIRONMENTS_DIR. Counts in the environment only.",
+        "PGPASSFILE to a database that it names (DKIST_CORE_INBOX), DKIST_CORE_AIRFLOW_PASSWORD and "
+        "DKIST_CORE_AIRFLOW_TOKEN_FILE to an Airflow that it names (DKIST_CORE_AIRFLOW_URL), and any secret to the "
+        "programs in a folder that it names as DKIST_CORE_ENVIRONMENTS_DIR. Counts in the environment only.",
         expected="true or false",
     ),
     "isb_vhost": Declaration(
@@ -171,6 +172,32 @@ DECLARATIONS = {
         kinds.path,
         "The file of the routes by which the watcher notifies people.",
         expected="the path of a file in TOML, as config/notify.example.toml",
+    ),
+    "dkist_core_airflow_url": Declaration(
+        None,
+        kinds.web_address,
+        "The address of Airflow's API server, by which the ends of runs are found that no callback reported.",
+        expected="an http or https URL as https://airflow.example, without a user and without /api/v2",
+    ),
+    "dkist_core_airflow_username": Declaration(
+        None,
+        kinds.text,
+        "The user at Airflow's API server, who may read DAGs, runs and task instances. Without a user and without "
+        "DKIST_CORE_AIRFLOW_TOKEN_FILE a token is requested without a login, as Airflow allows where all users are "
+        "admins.",
+        expected="a user name",
+    ),
+    "dkist_core_airflow_password": Declaration(
+        None,
+        kinds.text,
+        "The password of this user.",
+        expected="a password",
+    ),
+    "dkist_core_airflow_token_file": Declaration(
+        None,
+        kinds.path,
+        "A file with a token for Airflow's REST API, in place of a user; it is read again for each round of requests.",
+        expected="the path of a file",
     ),
     "retry_config": Declaration(
         None,

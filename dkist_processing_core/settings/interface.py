@@ -43,6 +43,10 @@ class Settings(Protocol):
     dkist_core_inbox: str | None
     dkist_core_expect: Path | None
     dkist_core_notify: Path | None
+    dkist_core_airflow_url: str | None
+    dkist_core_airflow_username: str | None
+    dkist_core_airflow_password: str | None
+    dkist_core_airflow_token_file: Path | None
     pip_timeout: int
     pip_retries: int
     dkist_core_environments_max_days: float

@@ -64,6 +64,25 @@ def endpoint(value: str | None) -> str | None:
     return value
 
 
+def web_address(value: str | None) -> str | None:
+    """Check the URL of a web service, in which a path may follow the host; an empty one is None."""
+    if not value:
+        return None
+    parts = urlsplit(value)
+    # Credentials in a URL would be shown wherever the address is.
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+    ):
+        msg = "not the URL of a web service"
+        raise ValueError(msg)
+    _ = parts.port
+    return text(value).rstrip("/")
+
+
 def exporters(value: str | None) -> str | None:
     """Check a list of exporters, and return it in its plain form."""
     if value is None:

@@ -1,0 +1,1 @@
+"""The command about runs whose end no callback reported."""

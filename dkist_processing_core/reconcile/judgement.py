@@ -1,0 +1,162 @@
+"""
+What follows from Airflow's answer about a run whose end is missing: an end to publish, or the reason for none.
+
+Pure functions, without a clock. Not here: the answers (airflow_api), and publishing (reconciler).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from dkist_processing_core.airflow.run_end import RunEnd
+from dkist_processing_core.events import (
+    Event,
+    Reporter,
+    TaskSampled,
+    TaskStarted,
+    WorkflowEnd,
+    WorkflowFailed,
+    WorkflowStarted,
+)
+from dkist_processing_core.reconcile.airflow_api import NO_STATE, EngineRun
+from dkist_processing_core.runs import RunView, State, run_view
+
+GRACE = timedelta(seconds=60)
+"""How long a callback of Airflow has for its own report, which may state another time of the end."""
+_MISSED_SAMPLES = 3
+# Airflow computes a duration from the same two times, rounded to microseconds.
+_SAME_START = timedelta(seconds=1)
+_STATES = {
+    State.FINISHED: "success",
+    State.FAILED: "failed",
+    State.SKIPPED: "skipped",
+    # The attempt that runs cannot end well any more: Airflow ends a task whose run it does not know.
+    State.DISPATCHED: "failed",
+    State.RUNNING: "failed",
+}
+_FOUND = "found by Airflow's REST API, since no callback reported it"
+_BACKUP = "deleted, or lost when an older backup of Airflow's database was restored"
+
+
+class Outcome(StrEnum):
+    """What a round found about a run."""
+
+    ENDED = "ended"
+    """It has ended; its end was published, or would have been in a dry run."""
+    RUNNING = "running"
+    """Airflow still runs it."""
+    RECENT = "recent"
+    """It has ended, or was deleted, so recently that a callback of Airflow may still report its end."""
+    SENT = "sent"
+    """This process has published its end before, and the store does not have it yet."""
+    REPORTED = "reported"
+    """The bus has the end of this start; that the run goes on is shown by reports that Airflow does not know about."""
+    ALIVE = "alive"
+    """Airflow does not know it, but one of its attempts still reports."""
+    UNPROVEN = "unproven"
+    """Airflow knows neither it nor its DAG, and nothing shows that this is the Airflow that ran it."""
+    REFUSED = "refused"
+    """Airflow did not answer the question about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What follows for one run."""
+
+    outcome: Outcome
+    end: RunEnd | None = None
+    """The end to publish; None for every other outcome than `ENDED`."""
+
+
+def judge_known(
+    reports: Sequence[Event], found: EngineRun, states: dict[str, str], *, as_of: datetime, grace: timedelta
+) -> Judgement:
+    """
+    Return what follows for a run that Airflow knows, and regards as over.
+
+    Args:
+        reports: The reports on the run in the store.
+        found: The run as Airflow knows it.
+        states: The states of its tasks in Airflow.
+        as_of: The time up to which the store has all reports of the bus.
+        grace: How long a callback of Airflow has for its own report.
+    """
+    if any(_is_of(end, found) for end in reports if isinstance(end, WorkflowEnd)):
+        return Judgement(Outcome.REPORTED)
+    if as_of - (found.over or _last_receipt(reports)) < grace:
+        return Judgement(Outcome.RECENT)
+    began, over = found.began, found.over
+    seconds = None if began is None or over is None else max(0.0, (over - began).total_seconds())
+    reason = None if found.succeeded else _FOUND
+    return Judgement(Outcome.ENDED, RunEnd(found.succeeded, began, over, seconds, states, reason))
+
+
+def _is_of(end: WorkflowEnd, found: EngineRun) -> bool:
+    """Return True if an end on the bus is that of the start that Airflow knows: a cleared run has another start."""
+    began, over = found.began, found.over
+    if over is not None and end.ended_at == over:
+        return True
+    if began is None:
+        return False
+    if end.ended_at is None or end.duration_seconds is None:
+        # The DAG processor of Airflow 3.0 knows no times.
+        return (end.ended_at or end.time) >= began
+    return abs(end.ended_at - timedelta(seconds=end.duration_seconds) - began) <= _SAME_START
+
+
+def judge_unknown(reports: Sequence[Event], *, has_dag: bool, as_of: datetime, grace: timedelta) -> Judgement:
+    """
+    Return what follows for a run that Airflow does not know.
+
+    Args:
+        reports: The reports on the run in the store.
+        has_dag: Whether Airflow knows the DAG of the run.
+        as_of: The time up to which the store has all reports of the bus.
+        grace: How long the run must have been silent.
+    """
+    last = _last_receipt(reports)
+    view = run_view(reports, received_at=last)
+    if not has_dag and not any(each.reported_by is Reporter.ENGINE for each in reports):
+        # It may be a run of another publisher.
+        return Judgement(Outcome.UNPROVEN)
+    silence = as_of - last
+    if silence < grace:
+        return Judgement(Outcome.RECENT)
+    if silence < _MISSED_SAMPLES * _longest_interval(reports, view):
+        return Judgement(Outcome.ALIVE)
+    what = "this run" if has_dag else "this run and its DAG"
+    # Nothing states when it ended.
+    reason = f"{WorkflowFailed.lost} Airflow does not know {what}, {_BACKUP}"
+    states = {task.name: _STATES.get(task.state, NO_STATE) for task in view.tasks}
+    return Judgement(Outcome.ENDED, RunEnd(succeeded=False, states=states, reason=reason))
+
+
+def _last_receipt(reports: Iterable[Event]) -> datetime:
+    return max(each.received_at or each.time for each in reports)
+
+
+def _longest_interval(reports: Iterable[Event], view: RunView) -> timedelta:
+    """Return the longest time between two samples that an attempt without an end has announced."""
+    is_open = {
+        (task.name, attempt.number) for task in view.tasks for attempt in task.attempts if not attempt.state.is_end
+    }
+    seconds = [0.0]
+    for each in reports:
+        if isinstance(each, TaskSampled | TaskStarted) and (each.task_name, each.attempt) in is_open:
+            interval = each.interval_seconds if isinstance(each, TaskSampled) else each.sample_seconds
+            seconds.append(interval or 0.0)
+    return timedelta(seconds=max(seconds))
+
+
+def start_of(reports: Iterable[Event], began: datetime | None) -> WorkflowStarted | None:
+    """Return the report of the start at a time, or else of the latest start; None if there is none."""
+    starts = sorted((each for each in reports if isinstance(each, WorkflowStarted)), key=lambda each: each.time)
+    same = [each for each in starts if each.started_at is not None and each.started_at == began]
+    return next(reversed(same or starts), None)
+
+
+def clears_in(reports: Iterable[Event]) -> int:
+    """Return how often the run was started again, as far as the bus knows: Airflow's REST API does not count clears."""
+    starts = {each.started_at for each in reports if isinstance(each, WorkflowStarted)}
+    return max(0, len(starts) - 1)
