@@ -132,13 +132,14 @@ def reconciler(**options: Any) -> Iterator[tuple[Collector, Reconciler]]:
             opened.close()
 
 
-def reconcile(minutes: float = 5, **options: Any) -> Round:
+def reconcile(minutes: float = 5, *, as_of: datetime | None = None, **options: Any) -> Round:
     """
-    Run one round with a store that is up to date some minutes from now.
+    Run one round with a store that has everything until a time, or until some minutes after it has taken in the bus.
     """
     with reconciler() as (collector, opened), Publisher.open(read_settings()) as publisher:
         take_in(collector)
-        return opened.reconcile(publisher, as_of=NOW + timedelta(minutes=minutes), **options)
+        as_of = as_of or datetime.now(UTC) + timedelta(minutes=minutes)
+        return opened.reconcile(publisher, as_of=as_of, **options)
 
 
 def outcomes(found: Round) -> dict[str, Outcome]:
@@ -216,7 +217,7 @@ def test_an_end_within_the_grace_is_left_to_the_callback(airflow: FakeAirflow) -
     publish(*begun())
     airflow.add(DAG, RUN, "success", began=BEGAN, over=NOW - timedelta(seconds=59))
 
-    early, due = reconcile(minutes=0), reconcile(minutes=0.02)
+    early, due = reconcile(as_of=NOW), reconcile(as_of=NOW + timedelta(seconds=1))
 
     assert (outcomes(early), outcomes(due)) == ({RUN: Outcome.RECENT}, {RUN: Outcome.ENDED})
 

@@ -1,7 +1,8 @@
 """
 What a round of reconciliation found, as a table, and one line about all runs.
 
-Runs that go on in Airflow are in the line alone. Not here: the round (reconcile.rounds), and the table's widths (draw.table).
+Runs that go on in Airflow are in the line alone. Not here: the round (reconcile.rounds), and the widths of the table
+(draw.table).
 """
 
 from collections.abc import Callable, Iterator
