@@ -92,6 +92,10 @@ class Receiver(Protocol):
     def is_connected(self) -> bool:
         """Whether messages can arrive now; a receiver whose connection is lost connects again, and logs that."""
 
+    @property
+    def connections(self) -> int:
+        """How often it has connected."""
+
     def backlog(self) -> int | None:
         """Return how many messages the bus has for the subscription and has not delivered; None if it is not known."""
 

@@ -18,11 +18,13 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect.answers import Choice, Family
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.folding import Store, digest_of
+from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
+from dkist_processing_core.consumer.caught_up import Moment, OnCaughtUp
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.consumer.member import Member
 from dkist_processing_core.consumer.replay import replayed
@@ -30,6 +32,7 @@ from dkist_processing_core.errors import BusError, DKISTProcessingCoreError, Inb
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.identity import Run
 from dkist_processing_core.inbox import Database
+from dkist_processing_core.inbox.faults import explained
 from dkist_processing_core.inbox.locks import named_lock
 from dkist_processing_core.inbox.tables import consumers, inbox
 from dkist_processing_core.metrics.measurement import Measurement
@@ -102,6 +105,7 @@ class Collector:
         def prune() -> None:
             self._prune()
 
+        consumer.on_caught_up = self._listening()
         consumer.shared_metrics.append(self.measurements)
         # Of several processes that share a store, one sends the metrics of the store to a collector.
         consumer.sends_shared_metrics = lambda: is_service
@@ -109,6 +113,17 @@ class Collector:
             yield Member(consumer, self._since())
         finally:
             self._service.release()
+
+    def _listening(self) -> OnCaughtUp:
+        """Return what extends the time in which the store is known to be complete."""
+        settling = SETTLING_SECONDS if self.bus.is_remote else 0.0
+        listening = Listening(NAME, archive_of(self.bus), settling=settling)
+
+        def extend(complete_at: Moment, disturbed_at: float) -> None:
+            with explained(self._database.where), self._database.transaction() as transaction:
+                listening.extend(transaction, complete_at, disturbed_at)
+
+        return extend
 
     def catch_up(self) -> BusError | None:
         """

@@ -16,6 +16,7 @@ from dkist_processing_core.text import counted
 
 COMPARE_SECONDS = 60.0
 """How often the archive is compared."""
+_RECENT_SECONDS = 600.0 - COMPARE_SECONDS
 _BATCH = 500
 # Of so many messages, and up to twice as many, it is remembered that they are stored.
 _REMEMBERED = 100_000
@@ -76,6 +77,11 @@ class Completeness:
     def is_done(self) -> bool:
         """Whether no comparison is going on or due."""
         return self._end is None and time.monotonic() < self._next_at
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether the last comparison ended at most ten minutes ago, or none is possible."""
+        return time.monotonic() < self._next_at + _RECENT_SECONDS
 
     @property
     def is_reading(self) -> bool:

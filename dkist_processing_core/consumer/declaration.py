@@ -20,6 +20,7 @@ from dkist_processing_core.text import show
 from dkist_processing_core.text.exception_text import class_name
 
 if TYPE_CHECKING:
+    from dkist_processing_core.consumer.caught_up import OnCaughtUp
     from dkist_processing_core.metrics.snapshot import Source
 
 # Python 3.12 has a syntax for this.
@@ -125,6 +126,8 @@ class Declaration:
         """Whether its process is the one of them that sends these to a collector."""
         self.has_spans = True
         """Whether each call of a handler is a span, whose log records name the run; not if all calls are alike."""
+        self.on_caught_up: OnCaughtUp | None = None
+        """Called with each proof that the inbox has everything that was on the bus; None for no proofs."""
         self._provisional = provisional
         self._is_provisional: dict[str, tuple[bool, str]] = {}
 

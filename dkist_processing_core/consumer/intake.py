@@ -13,6 +13,7 @@ from datetime import datetime
 
 from dkist_processing_core.bus import Bus, ReceivedMessage, Receiver
 from dkist_processing_core.consumer._subscription import event_of
+from dkist_processing_core.consumer.caught_up import CaughtUp, OnCaughtUp
 from dkist_processing_core.consumer.completeness import Completeness
 from dkist_processing_core.consumer.measures import Measures
 from dkist_processing_core.consumer.outage import Outage
@@ -33,6 +34,7 @@ from dkist_processing_core.text import redact
 RECEIVE_SECONDS = 0.25
 """How long one step waits for a message."""
 _FEWEST, _MOST = 20, 500
+_LARGE_BATCH_BYTES = 1024 * 1024
 # The size of a batch follows the time that the database takes for one.
 _FAST_SECONDS, _SLOW_SECONDS = 0.1, 0.5
 _ELSEWHERE_SECONDS = 0.5
@@ -62,6 +64,7 @@ class Intake:
         secrets: Sequence[str] = (),
         is_ending: Callable[[], bool] = lambda: False,
         measures: Measures | None = None,
+        on_caught_up: OnCaughtUp | None = None,
     ) -> None:
         """
         Store the parts. Nothing is opened yet.
@@ -78,8 +81,10 @@ class Intake:
             secrets: What the reason of a dead letter may not show.
             is_ending: Whether the consumer is to end, so that it reads no further.
             measures: Counts what is received, if metrics are served.
+            on_caught_up: It is called with each proof that the inbox has everything that was on the bus.
         """
         self._bus = bus
+        self._caught_up = None if on_caught_up is None else CaughtUp(on_caught_up, is_remote=bus.is_remote)
         self._inbox = inbox
         self._patterns = tuple(patterns)
         self._wants = wants
@@ -147,6 +152,8 @@ class Intake:
             self._measure()
             if not self._inbox.become_intake():
                 # Its messages will be delivered to the process that receives now.
+                if self._caught_up is not None:
+                    self._caught_up.pause()
                 self._close_receivers()
                 self._broker.end()
                 self._remark_past()
@@ -165,8 +172,22 @@ class Intake:
             if isinstance(error, _FINAL):
                 raise
             self.quiet_at = None
+            self._note_disturbance()
             return self._pause_after(error)
         return 0.0
+
+    def _note_disturbance(self) -> None:
+        if self._caught_up is not None:
+            self._caught_up.note_disturbance()
+
+    def _note_stored(self, batch: Sequence[ReceivedMessage], size: int) -> None:
+        """Note for the proof that a batch, of at most `size` messages, is stored, unless past events are still read."""
+        if self._caught_up is None or self._receiver is None or not self.has_caught_up:
+            return
+        is_whole = self._completeness.is_recent and not self._completeness.is_reading
+        # A batch of large messages has fewer, even if more have arrived.
+        is_drained = len(batch) < size and sum(len(each.message.body) for each in batch) < _LARGE_BATCH_BYTES
+        self._caught_up.note_stored(self._receiver, is_drained=is_whole and is_drained)
 
     def _remark_past(self) -> None:
         """Log once that past events are left: among those that another process stores, they would be out of order."""
@@ -238,6 +259,7 @@ class Intake:
             self._steps("received")
             if not self._batch:
                 self._go_on(source, self._silent_since)
+                self._note_stored((), self._size)
                 return
             self._silent_since = None
             self._note_success()
@@ -248,6 +270,7 @@ class Intake:
         self.store(self._batch if self._past is None else self._past.unhandled(self._batch))
         self._steps("stored")
         batch, self._batch = self._batch, ()
+        size = self._size
         self._adapt(len(batch), time.monotonic() - began)
         batch[-1].acknowledge(with_earlier=True)
         self._steps("acknowledged")
@@ -256,6 +279,7 @@ class Intake:
                 # The queue has it as well, and all later ones.
                 self._end_past()
             return
+        self._note_stored(batch, size)
         self._repeatable -= len(batch)
         if self._completeness.is_due(len(batch)):
             self._completeness.compare()

@@ -116,6 +116,7 @@ class ConsumerService:
                 secrets=database.secrets,
                 is_ending=self._is_ending,
                 measures=measures,
+                on_caught_up=consumer.on_caught_up,
             )
             if consumer.handlers
             else None

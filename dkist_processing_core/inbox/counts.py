@@ -50,6 +50,25 @@ def oldest_due(connection: Connection, consumer: str, now: float) -> float | Non
     return min((each for each in found if each is not None), default=None)
 
 
+_FIRST = (
+    text(
+        "SELECT seq FROM dkist_core_inbox WHERE consumer = :consumer AND state = 'waiting' AND claim IS NULL"
+        " ORDER BY due_at, seq LIMIT 1"
+    ),
+    text(
+        "SELECT min(seq) FROM dkist_core_inbox WHERE consumer = :consumer AND state = 'waiting' AND claim IS NULL"
+        " AND due_at > 0"
+    ),
+    text("SELECT min(seq) FROM dkist_core_inbox WHERE consumer = :consumer AND claim IS NOT NULL"),
+)
+
+
+def first_unhandled(connection: Connection, consumer: str) -> int | None:
+    """Return the number of the first row that waits, also for a further try, or is claimed; None if there is none."""
+    found = [connection.execute(query, {"consumer": consumer}).scalar() for query in _FIRST]
+    return min((each for each in found if each is not None), default=None)
+
+
 def count(connection: Connection, consumer: str) -> Counts:
     """Return the numbers of a consumer's unfinished rows."""
     values = {"consumer": consumer}

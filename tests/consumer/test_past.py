@@ -166,6 +166,7 @@ class Unread:
     """
 
     is_connected = True
+    connections = 1
 
     def __init__(self, receiver: Receiver, is_asked: threading.Event) -> None:
         """

@@ -90,6 +90,7 @@ class ConsumerThread:
         self._requests: queue.SimpleQueue[Callable[[AmqpLink | None], None]] = queue.SimpleQueue()
         # A flag without a lock, because the garbage collector may close this in any thread, at any instruction.
         self.is_closing = False
+        self.connections = 0
         self._link: AmqpLink | None = self._connect()
         self._thread = threading.Thread(target=self._own_connection, name="dkist-core-consumer", daemon=True)
         try:
@@ -120,6 +121,7 @@ class ConsumerThread:
 
     def _connect(self) -> "AmqpLink":
         link = self._bus.connect()
+        self.connections += 1
         link.keeps_excerpts = self._in_batches
         try:
             self.source.attach(link)

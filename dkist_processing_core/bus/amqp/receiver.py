@@ -43,6 +43,11 @@ class AmqpReceiver:
         """Whether the thread has a connection."""
         return self._thread.is_connected
 
+    @property
+    def connections(self) -> int:
+        """How often the thread has connected."""
+        return self._thread.connections
+
     def backlog(self) -> int | None:
         """Return how many messages are ready in the queue; None for a stream, or without a quick answer."""
         answer: queue.SimpleQueue[int | None] = queue.SimpleQueue()

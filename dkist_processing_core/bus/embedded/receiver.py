@@ -26,6 +26,7 @@ class JournalReceiver(ABC):
 
     is_connected = True
     """A file needs no connection."""
+    connections = 1
 
     def __init__(self, exchange: str, patterns: tuple[str, ...]) -> None:
         """Store the exchange and the patterns of the requested events; the position is the beginning of the file."""

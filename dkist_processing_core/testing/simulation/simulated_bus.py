@@ -119,6 +119,7 @@ class _Receiver(ABC):
 
     missed = 0
     is_connected = True
+    connections = 1
 
     def __init__(self, bus: SimulatedBus) -> None:
         self.bus = bus
