@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, create_engine, inspect, select
 from sqlalchemy.pool import StaticPool
 
-from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.answers import Choice, FirstFailure
 from dkist_processing_core.collect.dump import dump
+from dkist_processing_core.collect.families import first_failure
 from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions
@@ -322,6 +323,39 @@ def test_silent_attempts_are_found(connection: Connection) -> None:
     silent = Questions(connection).open_attempts(Choice(), silent_since=NOW - timedelta(hours=1))
 
     assert [each.task_name for each in silent] == ["Gather"]
+
+
+def test_a_family_has_its_first_bad_version_and_the_last_good_one_before(connection: Connection) -> None:
+    """The version in which it occurred first, though a later one has it too, and the one that ran the task before."""
+    facts: dict[str, Any] = {"workflow_name": "L", "recipe_run_id": 5, "duration_seconds": 1.0}
+
+    def at(minute: int, version: str, **more: Any) -> dict[str, Any]:
+        time = NOON + timedelta(minutes=minute)
+        return facts | {"run_id": f"r{minute}", "workflow_version": version, "time": time} | more
+
+    fill(
+        connection,
+        [
+            [
+                finished("A[1]", **at(1, "1.0")),
+                finished("A", **at(2, "1.1")),
+                finished("B", **at(3, "1.2")),
+                finished("A", **at(4, "2.0")),
+                failed("A", **at(5, "2.0", fingerprint="f" * 16)),
+                failed("A", **at(6, "2.1", fingerprint="f" * 16, recipe_run_id=6)),
+                finished("A", **at(7, "2.2")),
+            ]
+        ],
+    )
+    (family,) = Questions(connection).families(Choice(family="f" * 16))
+    (other, *_) = Questions(connection).families(Choice(workflow="l0_to_l1_visp"))
+
+    first = FirstFailure((NOON + timedelta(minutes=5)).timestamp(), "L", "2.0", "A", "1.1")
+    assert family.first == first_failure(connection, "f" * 16) == first
+    assert (family.runs, family.recipe_runs, dict(family.workflows)) == (2, 2, {"L": ["2.0", "2.1"]})
+    assert other.first is not None
+    assert (other.first.version, other.first.last_good_version) == ("1.2.2", None)
+    assert first_failure(connection, "none") is None
 
 
 def test_failures_are_counted_by_family(connection: Connection) -> None:

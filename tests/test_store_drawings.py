@@ -3,10 +3,11 @@ The tables of `dkist-core runs`, `top` and `failures` in narrow and wide termina
 """
 
 import re
-from collections.abc import Callable, Iterable
-from datetime import UTC, timedelta
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,13 +28,14 @@ from dkist_processing_core.cli.draw.usage_table import draw_usage
 from dkist_processing_core.cli.store.next_steps import next_steps
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.events import Event, TaskOverdue, WorkflowOverdue
 from dkist_processing_core.recorder.reading import Recording
 from dkist_processing_core.runs import State, kept_reports, run_view
 from dkist_processing_core.testing import run_that_succeeds, run_with_killed_attempt
-from tests.facts import NOON, finished
+from tests.facts import NOON, finished, make
 from tests.generated import generated_by
 from tests.running import ROOT
-from tests.stored import ENDED, ended_run, running_run
+from tests.stored import ENDED, RUNNING, ended_run, running_run
 from tests.test_store import NOW, YESTERDAY, empty, fill
 
 _Draw = Callable[..., Iterable[Text]]
@@ -50,6 +52,32 @@ _CALIBRATE = Recording(
     progress="4/12 frame",
     progress_age=2.1,
 )
+
+
+def alarms() -> Iterator[Event]:
+    """
+    Yield alarms about two attempts of the run that goes on, and about the run.
+    """
+    identity = {"workflow_name": "l1_to_l2_dlnirsp", "workflow_version": "dev", "run_id": RUNNING}
+    of_alarm: dict[str, Any] = identity | {"recipe_run_id": 42, "reported_by": "watcher", "time": NOW}
+    started_at = NOW - timedelta(seconds=95)
+    silent, idle = NOW - timedelta(seconds=8040), NOW - timedelta(seconds=4500)
+    yield make(TaskOverdue, "Gather", sequence=_number(silent), limit_seconds=90.0, exceeded="silence", **of_alarm)
+    yield make(
+        TaskOverdue,
+        "Invert",
+        attempt=2,
+        max_attempts=3,
+        sequence=_number(started_at),
+        limit_seconds=60.0,
+        exceeded="duration",
+        **of_alarm,
+    )
+    yield make(WorkflowOverdue, sequence=_number(idle), limit_seconds=3600.0, **of_alarm)
+
+
+def _number(moment: datetime) -> int:
+    return 2 * int(moment.timestamp() * 1000)
 
 
 @cache
@@ -74,6 +102,12 @@ def drawings() -> dict[str, _Draw]:
         killed = run_with_killed_attempt()
         fill(connection, [[*run_that_succeeds(run_id="1").events, *killed.events]])
         usage = Questions(connection).usages(Choice())
+    with empty() as store, store.begin() as connection:
+        overdue_events = [*running_run(now=NOW), *alarms()]
+        fill(connection, [overdue_events])
+        questions = Questions(connection)
+        overdue_runs, overdue = questions.runs(Choice()), questions.open_attempts(Choice())
+    of_overdue = run_view(kept_reports(overdue_events))
     of_killed = run_view(killed.events)
     view = run_view(kept_reports(reports))
     return {
@@ -93,6 +127,13 @@ def drawings() -> dict[str, _Draw]:
         ),
         "timeline": partial(draw_timeline, of_killed, short_id="20261122T090000", now=killed.clock.now, zone=UTC),
         "usage": partial(draw_usage, *usage),
+        "overdue": partial(draw_attempts, overdue, short_id=short_id, now=NOW, zone=UTC),
+        "overdue list": partial(draw_runs, overdue_runs, short_id=short_id, now=NOW, zone=UTC),
+        "overdue show": partial(draw_run, of_overdue, overdue_events, short_id="8bf54b12", now=NOW, zone=UTC),
+        "overdue task": partial(
+            draw_task, of_overdue, of_overdue.tasks[0], overdue_events, short_id="8bf54b12", now=NOW, zone=UTC
+        ),
+        "overdue timeline": partial(draw_timeline, of_overdue, short_id="8bf54b12", now=NOW, zone=UTC),
         "stack": partial(draw_recording, _CALIBRATE, short_id="20261122T090000"),
         "family": lambda **form: draw_family(
             limb, steps=next_steps(limb.family, short_id(ENDED)), short_id=short_id, zone=UTC, **form
@@ -123,6 +164,60 @@ TOP_80 = """\
 ● 8bf54b12  l1_to_l2_dlnirsp  Invert   2/3      1 min 35 s       2.0 s  45 %
 ○ 8bf54b12  l1_to_l2_dlnirsp  Publish  1/1           0.4 s       0.4 s"""
 
+RUNS_80_OVERDUE = """\
+  run       workflow          version  recipe  began              took  tasks
+● 8bf54b12  l1_to_l2_dlnirsp  dev          42  11-22 09:50  2 h 15 min  0/4
+    ! overdue since 11:50:00: no attempt and no report for 1 h 15 min, limit 1 h
+    00 min"""
+
+TOP_80_OVERDUE = """\
+  run       workflow          task     attempt         age      silent  progress
+● 8bf54b12  l1_to_l2_dlnirsp  Gather   1/1      2 h 14 min  2 h 14 min
+    ! overdue since 09:52:30: silent for 2 h 14 min, limit 1 min 30 s
+● 8bf54b12  l1_to_l2_dlnirsp  Invert   2/3      1 min 35 s       2.0 s  45 %
+    ! overdue since 12:04:25: running for 1 min 35 s, limit 1 min 00 s
+○ 8bf54b12  l1_to_l2_dlnirsp  Publish  1/1           0.4 s       0.4 s"""
+
+SHOW_80_OVERDUE = """\
+● l1_to_l2_dlnirsp dev · running for 2 h 15 min
+  4 tasks: 1 waiting, 1 dispatched, 2 running
+  recipe run 42 · began 2026-11-22 09:50:00 · run 8bf54b12
+  id local__42__20261122T115000Z__8bf54b12
+  ! overdue since 11:50:00: no attempt and no report for 1 h 15 min, limit 1 h
+    00 min
+
+  task       state       began           took  host
+● Gather     running     09:51:00  2 h 14 min  node1
+    ! overdue since 09:52:30: silent for 2 h 14 min, limit 1 min 30 s
+● Invert     running     12:03:25  1 min 35 s  node2
+    ! overdue since 12:04:25: running for 1 min 35 s, limit 1 min 00 s
+    at 45/100 profile (tile 3 of 8)
+○ Publish    dispatched  12:04:59
+· Summarize  waiting"""
+
+TASK_200_OVERDUE = """\
+> Gather running, l1_to_l2_dlnirsp dev, recipe run 42, run 8bf54b12
+
+> attempt 1, running for 2 h 14 min, on node1
+  ! overdue since 09:52:30: silent for 2 h 14 min, limit 1 min 30 s
+  times           started 09:51:00"""
+
+TIMELINE_200_OVERDUE = """\
+> l1_to_l2_dlnirsp dev, running for 2 h 15 min, 4 tasks: 1 waiting, 1 dispatched, 2 running
+  recipe run 42, began 2026-11-22 09:50:00, run 8bf54b12, id local__42__20261122T115000Z__8bf54b12
+  ! overdue since 11:50:00: no attempt and no report for 1 h 15 min, limit 1 h 00 min
+
+> Gather    .======================================================================================================================================== 2 h 14 min
+    ! overdue since 09:52:30: silent for 2 h 14 min, limit 1 min 30 s
+> Invert    .......................................................................................................................................== 1 min 35 s
+    ! overdue since 12:04:25: running for 1 min 35 s, limit 1 min 00 s
+    at 45/100 profile (tile 3 of 8)
+o Publish   .........................................................................................................................................
+. Summarize waiting
+            +---------+---------+---------+----------+---------+---------+---------+---------+---------+---------+----------+---------+---------+----
+            0         10        20        30         40        50        60        70        80        90       100        110       120       130 min
+            .. waiting   -- preparing   == running (the duration)"""  # noqa: E501 - the width is what is tested
+
 TOP_200_ASCII = """\
   run       workflow          version  recipe  task     attempt  state       host          age      silent  progress
 > 8bf54b12  l1_to_l2_dlnirsp  dev          42  Gather   1/1      running     node1  2 h 14 min  2 h 14 min
@@ -147,13 +242,19 @@ FAILURES_80 = """\
         ("top", 80, False, TOP_80),
         ("top", 200, True, TOP_200_ASCII),
         ("failures", 80, False, FAILURES_80),
+        ("overdue", 80, False, TOP_80_OVERDUE),
+        ("overdue list", 80, False, RUNS_80_OVERDUE),
+        ("overdue show", 80, False, SHOW_80_OVERDUE),
+        ("overdue task", 200, True, TASK_200_OVERDUE),
+        ("overdue timeline", 200, True, TIMELINE_200_OVERDUE),
     ],
 )
 def test_a_table_is_drawn_as_intended(name: str, width: int, ascii_only: bool, expected: str) -> None:  # noqa: FBT001
     """The lines are these, character by character."""
     drawn = text_of(drawings()[name](width=width, ascii_only=ascii_only))
 
-    assert drawn == expected
+    # The column of the durations is as wide on a line that has none.
+    assert [line.rstrip() for line in drawn.splitlines()] == expected.splitlines()
 
 
 def test_a_run_is_shown_with_its_retry_its_failure_its_skipped_branch_and_its_killed_attempt() -> None:
@@ -243,7 +344,7 @@ def test_any_text_fits_the_width(texts: list[tuple[str, str]], width: int) -> No
     assert max(line.cell_len for line in draw_table(columns, lines, width=width, glyphs=UNICODE)) <= width
 
 
-PAGES = {ROOT / "docs" / "how-to" / "operate.md": 6, ROOT / "docs" / "how-to" / "attempts.md": 4}
+PAGES = {ROOT / "docs" / "how-to" / "operate.md": 7, ROOT / "docs" / "how-to" / "attempts.md": 4}
 """The pages with drawings, and how many each has."""
 _DRAWN = re.compile(r"(<!-- drawn: (\w+) -->\n```console\n\$ [^\n]*\n)(.*?)(```)", re.DOTALL)
 
@@ -253,7 +354,11 @@ def page(text: str) -> str:
     Return a page for operators with the drawings of this release, as wide as the page shows them.
     """
     below = {"list": f"{summary({State.RUNNING: 1, State.FAILED: 2}, 3, since=NOW - timedelta(days=7), zone=UTC)}\n"}
-    above = {"top": "3 attempts of 1 run  12:05:00\n", "silent": "1 attempt of 1 run  12:05:00\n"}
+    above = {
+        "top": "3 attempts of 1 run  12:05:00\n",
+        "overdue": "3 attempts of 1 run  12:05:00\n",
+        "silent": "1 attempt of 1 run  12:05:00\n",
+    }
 
     def drawn(found: re.Match[str]) -> str:
         name = found[2]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event
 
 from dkist_processing_core.collect.dump import dump
+from dkist_processing_core.collect.families import first_failure
 from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
 from dkist_processing_core.collect.watched import (
     WatchedAttempt,
@@ -258,16 +259,18 @@ def plans(engine: Engine) -> Iterator[dict[str, str]]:
 
 def test_no_question_of_a_watcher_reads_a_whole_table(engine: Engine) -> None:
     """They are asked every second, and the store has the runs of 400 days."""
+    failure = failed("A", run_id="f", fingerprint="f" * 16)
     with rolled_back(engine) as connection:
-        fill(connection, [(0.0, launched(0)), (1.0, missed(0)), (2.0, alarm(2)), (3.0, run_alarm(2))])
+        fill(connection, [(0.0, launched(0)), (1.0, missed(0)), (2.0, alarm(2)), (3.0, run_alarm(2)), (4.0, failure)])
         with plans(engine) as found:
             watched_attempts(connection, ended_since=0.0)
             watched_runs(connection, silent_since=0.0, ended_since=0.0)
             durations(connection, "W", "A")
             missed_starts(connection, datetime.now(UTC))
+            first_failure(connection, "f" * 16)
 
     whole = re.compile(r"Seq Scan|SCAN \w+$|TEMP B-TREE", flags=re.MULTILINE)
-    assert len(found) == 6
+    assert len(found) == 8
     assert {text: plan for text, plan in found.items() if whole.search(plan)} == {}
 
 

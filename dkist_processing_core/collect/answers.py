@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from dkist_processing_core.events import TaskOverdue, WorkflowOverdue
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import State
 
@@ -49,6 +50,8 @@ class StoredRun:
     is_start_known: bool
     ended_at: datetime | None
     last_sign_at: datetime
+    overdue: WorkflowOverdue | None
+    """The alarm of a watcher that stands."""
     tasks: dict[State, int]
     """The number of its tasks in each state."""
     failures: tuple["StoredAttempt", ...]
@@ -81,11 +84,27 @@ class StoredAttempt:
     summary: str | None
     log_url: str | None
     failed_at: datetime | None
+    overdue: TaskOverdue | None
+    """The alarm of a watcher that stands."""
 
     @property
     def began_at(self) -> datetime | None:
         """When it reached a worker, or else began to run."""
         return self.dispatched_at or self.started_at
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFailure:
+    """The first failure of a family, of those in the store."""
+
+    at: float
+    """When it failed, in seconds since 1970."""
+    workflow_name: str
+    version: str
+    """The first bad version: that of the workflow in which the family occurred first."""
+    task_name: str
+    last_good_version: str | None
+    """The last version before, of the same workflow, that ran the task with success; None if there is none."""
 
 
 @dataclass(slots=True)
@@ -104,6 +123,9 @@ class Family:
     final: int = 0
     """The number of attempts in the choice that were the last ones of their tasks."""
     runs: int = 0
+    recipe_runs: int = 0
+    first: FirstFailure | None = None
+    """Its first occurrence in any workflow, whatever the choice."""
     workflows: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The workflows in which it occurred, with their versions."""
     tasks: list[str] = field(default_factory=list)

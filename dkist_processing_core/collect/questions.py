@@ -9,17 +9,19 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, func, or_, select
 
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
+from dkist_processing_core.collect.families import Condition, first_failure, recipe_runs
 from dkist_processing_core.collect.folding import event_in, in_parts
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, REPORTS, RUNS, TASKS
 from dkist_processing_core.collect.usage import usages
+from dkist_processing_core.collect.watched import alarm_in, alarms_in
 from dkist_processing_core.consumer import matches
 from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.short_ids import ShortIds, characters_of, one_named_run
-from dkist_processing_core.runs import State
+from dkist_processing_core.runs import State, standing
 
 
 class Questions:
@@ -108,9 +110,11 @@ class Questions:
             found[family] = Family(family, int(count), total, _moment(first_at), _moment(last_at), attempt)
         for part in in_parts(list(found)):
             self._complete(found, [*chosen, is_recent, ATTEMPTS.c.family.in_(part)])
+        for name, each in found.items():
+            each.first = first_failure(self._connection, name)
         return list(found.values())
 
-    def _complete(self, found: dict[str, Family], chosen: list[ColumnElement[bool] | TextClause]) -> None:
+    def _complete(self, found: dict[str, Family], chosen: list[Condition]) -> None:
         """Add where the failures of families occurred."""
         columns = (ATTEMPTS.c.family, RUNS.c.workflow_name, RUNS.c.workflow_version, ATTEMPTS.c.task_name)
         final = func.sum(case((_IS_FINAL, 1), else_=0))
@@ -125,6 +129,8 @@ class Questions:
                 each.workflows[workflow].append(version)
             if task not in each.tasks:
                 each.tasks.append(task)
+        for family, count in recipe_runs(self._connection, chosen).items():
+            found[family].recipe_runs = count
 
     def usages(self, choice: Choice) -> tuple[list[Usage], list[Usage]]:
         """Return what each task of a choice, and each queue of these tasks, has used."""
@@ -205,8 +211,8 @@ class Questions:
             conditions.append(exists(has_cause))
         return conditions
 
-    def _of_failures(self, choice: Choice) -> list[ColumnElement[bool] | TextClause]:
-        conditions: list[ColumnElement[bool] | TextClause] = [*self._of_identity(choice), HAS_FAILED]
+    def _of_failures(self, choice: Choice) -> list[Condition]:
+        conditions: list[Condition] = [*self._of_identity(choice), HAS_FAILED]
         if choice.cause is not None:
             conditions.append(ATTEMPTS.c.cause == choice.cause)
         if choice.family is not None:
@@ -264,7 +270,8 @@ def _attempt(row: Row[Any]) -> StoredAttempt:
     values = row._mapping  # noqa: SLF001 - this is how SQLAlchemy names it, since a column could have any name
     facts: dict[str, Any] = {name: values[name] for name in (*_PLAIN, *_OF_FAILURE)}
     facts |= {name: None if values[name] is None else _moment(values[name]) for name in _TIMES}
-    return StoredAttempt(run=_identity(row), state=State(row.state), **facts)
+    overdue = standing(alarms_in(row.alarms)) if row.is_open else None
+    return StoredAttempt(run=_identity(row), state=State(row.state), overdue=overdue, **facts)
 
 
 def _run(row: Row[Any], tasks: dict[State, int], failures: Sequence[StoredAttempt]) -> StoredRun:
@@ -279,6 +286,7 @@ def _run(row: Row[Any], tasks: dict[State, int], failures: Sequence[StoredAttemp
         is_start_known=row.is_start_known is not False,
         ended_at=None if row.ended_at is None else _moment(row.ended_at),
         last_sign_at=_moment(row.last_sign_at),
+        overdue=standing(filter(None, [alarm_in(row.alarm)])) if row.state == State.RUNNING else None,
         tasks={state: tasks[state] for state in State if state in tasks},
         failures=tuple(failures),
     )

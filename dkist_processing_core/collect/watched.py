@@ -170,15 +170,19 @@ def _attempt(row: Row[Any], *, is_open: bool) -> WatchedAttempt:
 
 
 def _run(row: Row[Any], *, is_idle: bool) -> WatchedRun:
-    (body,) = (row.alarm or b"").split(b"\n")
-    alarm = event_in(body) if body else None
     return WatchedRun(
         run=_identity(row),
         is_idle=is_idle,
         last_sign_at=row.last_sign_at,
         last_received_at=row.sign_received_at,
-        alarm=alarm if isinstance(alarm, WorkflowOverdue) else None,
+        alarm=alarm_in(row.alarm),
     )
+
+
+def alarm_in(body: bytes | None) -> WorkflowOverdue | None:
+    """Return the alarm about a run in its column."""
+    alarm = None if body is None else event_in(body)
+    return alarm if isinstance(alarm, WorkflowOverdue) else None
 
 
 def alarms_in(bodies: bytes | None) -> tuple[TaskOverdue, ...]:

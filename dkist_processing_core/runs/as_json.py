@@ -23,13 +23,13 @@ def run_json(view: RunView) -> dict[str, Any]:
         "state": view.state.value,
         "verdict": None if view.verdict is None else view.verdict.value,
         "reason": view.reason,
-        "overdue": None if view.overdue is None else _report(view.overdue),
+        "overdue": None if view.overdue is None else report_json(view.overdue),
         "startedAt": time_json(view.started_at) if view.is_start_known else None,
         "startedBefore": None if view.is_start_known else time_json(view.started_at),
         "endedAt": time_json(view.ended_at),
         "graph": None if view.graph is None else msgspec.to_builtins(view.graph),
         "tasks": [task_json(task) for task in view.tasks],
-        "implausible": [_report(event) for event in view.implausible],
+        "implausible": [report_json(event) for event in view.implausible],
     }
 
 
@@ -69,17 +69,18 @@ def _attempt(attempt: AttemptView) -> dict[str, Any]:
         "environmentSeconds": attempt.preparation_seconds,
         "durationSeconds": attempt.duration_seconds,
         "end": None if attempt.end is None else _facts(attempt.end),
-        "contradictions": [_report(end) for end in attempt.contradictions],
-        "progress": None if attempt.progress is None else _report(attempt.progress),
-        "sample": None if attempt.sample is None else _report(attempt.sample),
+        "contradictions": [report_json(end) for end in attempt.contradictions],
+        "progress": None if attempt.progress is None else report_json(attempt.progress),
+        "sample": None if attempt.sample is None else report_json(attempt.sample),
         "sampleSeconds": attempt.sample_seconds,
         "overdueAfterSeconds": attempt.overdue_after_seconds,
-        "overdue": None if attempt.overdue is None else _report(attempt.overdue),
+        "overdue": None if attempt.overdue is None else report_json(attempt.overdue),
         "reporters": [reporter.value for reporter in attempt.reporters],
     }
 
 
-def _report(event: Event) -> dict[str, Any]:
+def report_json(event: Event) -> dict[str, Any]:
+    """Return a report with its own facts, without those that name its subject."""
     return {"type": event.type, "time": time_json(event.time), "reportedBy": event.reported_by.value, **_facts(event)}
 
 

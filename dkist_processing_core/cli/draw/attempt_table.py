@@ -6,11 +6,12 @@ Not here: the choice of the attempts (collect.questions), and the widths of the 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
+from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.collect.answers import StoredAttempt, StoredRun
 from dkist_processing_core.identity import Run
@@ -33,6 +34,7 @@ def draw_attempts(
     now: datetime,
     width: int | None,
     ascii_only: bool = False,
+    zone: tzinfo | None = None,
 ) -> Iterator[Text]:
     """
     Yield the lines of a table of attempts without an end, and of runs that have none.
@@ -44,6 +46,7 @@ def draw_attempts(
         now: The time until which they last.
         width: The width of the terminal; without a terminal nothing is cut or folded.
         ascii_only: Whether the terminal has only the characters of ASCII.
+        zone: The time zone of the times, by default the local one.
     """
     glyphs, wide = ASCII if ascii_only else UNICODE, is_wide(width)
     columns = [
@@ -69,7 +72,7 @@ def draw_attempts(
             *_times(each, now, style),
             (progress(each, with_amount=width is None or width >= _WITH_AMOUNT, with_note=wide), ""),
         ]
-        lines.append(Line((glyphs.marks[each.state], style), cells))
+        lines.append(Line((glyphs.marks[each.state], style), cells, list(alarm_of(each.overdue, now, zone))))
     for run in idle_runs:
         over = sum(count for state, count in run.tasks.items() if state.is_end)
         tasks = f"{over}/{sum(run.tasks.values())} tasks" if run.tasks else ""
@@ -80,7 +83,8 @@ def draw_attempts(
             *_times(run, now, ""),
             (tasks, ""),
         ]
-        lines.append(Line((glyphs.marks[State.WAITING], STYLES[State.WAITING]), cells))
+        alarm = list(alarm_of(run.overdue, now, zone))
+        lines.append(Line((glyphs.marks[State.WAITING], STYLES[State.WAITING]), cells, alarm))
     return draw_table(columns, lines, width=width, glyphs=glyphs)
 
 

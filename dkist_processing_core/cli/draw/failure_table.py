@@ -10,7 +10,7 @@ from datetime import tzinfo
 
 from rich.text import Text
 
-from dkist_processing_core.cli.draw.family_sheet import family_mark
+from dkist_processing_core.cli.draw.family_sheet import family_mark, first_bad_version
 from dkist_processing_core.cli.draw.glyphs import ASCII, UNICODE
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
@@ -62,7 +62,10 @@ def draw_failures(
         ]
         log = f": {each.last.log_url}" if each.last.log_url else ""
         last = f"family {each.family[:_SHORT_FAMILY]}, last in run {short_id(each.last.run.run_id)}{log}"
-        lines.append(Line(mark, cells, [(each.last.summary or "", style), (last, "dim")]))
+        below: list[Cell] = [(each.last.summary or "", style), (last, "dim")]
+        if each.first is not None and each.first.last_good_version is not None:
+            below.append((first_bad_version(each.first), "dim"))
+        lines.append(Line(mark, cells, below))
     return draw_table(columns, lines, width=width, glyphs=glyphs)
 
 

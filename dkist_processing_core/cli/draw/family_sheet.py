@@ -15,7 +15,7 @@ from dkist_processing_core.cli.draw.heading import flow
 from dkist_processing_core.cli.draw.stack import authors_lines
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
-from dkist_processing_core.collect.answers import Family, StoredAttempt, WholeFamily
+from dkist_processing_core.collect.answers import Family, FirstFailure, StoredAttempt, WholeFamily
 from dkist_processing_core.runs import State
 from dkist_processing_core.text import counted, duration
 from dkist_processing_core.text.console import folded
@@ -52,13 +52,15 @@ def draw_family(
     yield from folded(Text.assemble((f"{mark} {visible(family.last.summary or '')}", style)), room, 2 * _INDENT)
     of_tasks = "the task" if len(family.tasks) == 1 else "its tasks"
     finished = counted(whole.finished_since, "attempt") if whole.finished_since else "no attempt"
+    of_recipe_runs = f" of {counted(family.recipe_runs, 'recipe run')}" if family.recipe_runs else ""
     about = [
-        f"  {counted(family.count, 'failed attempt')} in {counted(family.runs, 'run')}",
+        f"  {counted(family.count, 'failed attempt')} in {counted(family.runs, 'run')}{of_recipe_runs}",
         f"{family.final:,} final",
         f"family {family.family}",
         f"first {local_time(family.first_at, _FORM, zone)}",
         f"last {local_time(family.last_at, _FORM, zone)}",
         f"since then {finished} of {of_tasks} finished",
+        *([] if family.first is None else [first_bad_version(family.first)]),
     ]
     yield from flow([Text.assemble((part, "dim")) for part in about], width=room, separator=glyphs.separator)
     yield Text()
@@ -70,6 +72,12 @@ def draw_family(
             "the last one was raised here", ((line, "", "") for line in authors_lines(whole.stack)), width
         )
     yield from _block("what to do next", (("  ", step, f": {reason}") for step, reason in steps), width)
+
+
+def first_bad_version(first: FirstFailure) -> str:
+    """Return in which version a family occurred first, and the last version before that ran the task without it."""
+    good = "" if first.last_good_version is None else f", not in {first.last_good_version}"
+    return f"first in version {first.version} of {first.workflow_name}{good}"
 
 
 def family_mark(family: Family, glyphs: Glyphs) -> tuple[str, str]:

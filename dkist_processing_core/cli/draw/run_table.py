@@ -10,6 +10,7 @@ from datetime import datetime, tzinfo
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
+from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time, restriction
 from dkist_processing_core.collect.answers import StoredRun
@@ -66,7 +67,7 @@ def draw_runs(
         ]
         if wide:
             cells.append((f"{_age(each.last_sign_at, now)} ago", "dim"))
-        below += [(text, style) for text in _failures(each)]
+        below += [*alarm_of(each.overdue, now, zone), *((text, style) for text in _failures(each))]
         lines.append(Line((glyphs.marks[each.state], style), cells, below))
     return draw_table(columns, lines, width=width, glyphs=glyphs)
 

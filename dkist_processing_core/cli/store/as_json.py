@@ -4,10 +4,11 @@ Runs, attempts, failures and usage of the store as JSON, with the terms and the 
 Not here: a run with all its attempts (runs.as_json).
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
-from dkist_processing_core.collect.answers import Family, StoredAttempt, StoredRun, Usage
-from dkist_processing_core.runs.as_json import identity_json, time_json
+from dkist_processing_core.collect.answers import Family, FirstFailure, StoredAttempt, StoredRun, Usage
+from dkist_processing_core.runs.as_json import identity_json, report_json, time_json
 
 
 def attempt_json(attempt: StoredAttempt, *, with_run: bool) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def attempt_json(attempt: StoredAttempt, *, with_run: bool) -> dict[str, Any]:
         "family": attempt.family,
         "summary": attempt.summary,
         "logUrl": attempt.log_url,
+        "overdue": None if attempt.overdue is None else report_json(attempt.overdue),
     }
 
 
@@ -46,6 +48,7 @@ def listed_run_json(run: StoredRun) -> dict[str, Any]:
         "startedBefore": None if run.is_start_known else time_json(run.began_at),
         "endedAt": time_json(run.ended_at),
         "lastReportAt": time_json(run.last_sign_at),
+        "overdue": None if run.overdue is None else report_json(run.overdue),
         "tasks": {state.value: count for state, count in run.tasks.items()},
         "failures": [attempt_json(attempt, with_run=False) for attempt in run.failures],
     }
@@ -60,9 +63,22 @@ def family_json(family: Family) -> dict[str, Any]:
         "total": family.total,
         "firstAt": time_json(family.first_at),
         "lastAt": time_json(family.last_at),
+        "firstFailure": None if family.first is None else _first_json(family.first),
+        "runs": family.runs,
+        "recipeRuns": family.recipe_runs,
         "workflows": dict(family.workflows),
         "tasks": family.tasks,
         "last": attempt_json(family.last, with_run=True),
+    }
+
+
+def _first_json(first: FirstFailure) -> dict[str, Any]:
+    return {
+        "at": time_json(datetime.fromtimestamp(first.at, UTC)),
+        "workflowName": first.workflow_name,
+        "workflowVersion": first.version,
+        "taskName": first.task_name,
+        "lastGoodVersion": first.last_good_version,
     }
 
 
