@@ -189,3 +189,20 @@ class InboxVersionError(InboxError):
 
 class ClaimLostError(InboxError):
     """A row is no longer claimed by this process: the transaction of its effect was rolled back."""
+
+
+class GiveUpError(DKISTProcessingCoreError):
+    """A handler raises it for an event that no further try can handle: the event is a dead letter at once."""
+
+
+class NotDeliveredError(DKISTProcessingCoreError):
+    """A notice was not delivered; a later try may succeed. The message has no address, which may be a secret."""
+
+
+class RetryLaterError(DKISTProcessingCoreError):
+    """A handler raises it for an event that is to be tried again, and not before `seconds` have passed."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        """Store the message and the pause, which the consumer limits to its longest one."""
+        super().__init__(message)
+        self.seconds = seconds

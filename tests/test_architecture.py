@@ -67,7 +67,11 @@ OPTIONAL_LIBRARIES = {
     "uvicorn",
 }
 # The packages that are about an optional library, and are imported only when they are used.
-ROOMS_OF_LIBRARIES = {"collect": {"sqlalchemy"}, "inbox": {"alembic", "psycopg", "sqlalchemy"}}
+ROOMS_OF_LIBRARIES = {
+    "collect": {"sqlalchemy"},
+    "inbox": {"alembic", "psycopg", "sqlalchemy"},
+    "notify": {"sqlalchemy"},
+}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dkist_processing_core.cli.dead_letters.commands import dead_letters_app
 from dkist_processing_core.cli.doctor.commands import doctor
 from dkist_processing_core.cli.environments.commands import environments_app
 from dkist_processing_core.cli.events.commands import events_app
+from dkist_processing_core.cli.notify.commands import notify_app
 from dkist_processing_core.cli.outbox.commands import outbox_app
 from dkist_processing_core.cli.reconcile.commands import reconcile
 from dkist_processing_core.cli.redaction import without_secrets
@@ -201,6 +202,7 @@ app.command("usage")(usage)
 app.command("collect")(collect)
 app.command("reconcile")(reconcile)
 app.command("doctor")(doctor)
+app.add_typer(notify_app, name="notify", help="Check and try the routes of notices, or mute failures.")
 app.add_typer(events_app, name="events", help="Follow new events on the bus, or list past events.")
 app.add_typer(topology_app, name="topology", help="Check, create or export exchanges and queues of RabbitMQ.")
 app.add_typer(environments_app, name="environments", help="List, build or remove the environments in which tasks run.")

@@ -128,6 +128,8 @@ class Declaration:
         """Whether each call of a handler is a span, whose log records name the run; not if all calls are alike."""
         self.on_caught_up: OnCaughtUp | None = None
         """Called with each proof that the inbox has everything that was on the bus; None for no proofs."""
+        self.receives = True
+        """Whether it receives from the bus; if not, it handles the rows that other code stores in its name."""
         self._provisional = provisional
         self._is_provisional: dict[str, tuple[bool, str]] = {}
 

@@ -118,7 +118,7 @@ class ConsumerService:
                 measures=measures,
                 on_caught_up=consumer.on_caught_up,
             )
-            if consumer.handlers
+            if consumer.handlers and consumer.receives
             else None
         )
         self.workers = [

@@ -49,10 +49,11 @@ class _Envelope(msgspec.Struct, kw_only=True, gc=False):
     tracestate: str | None = None
 
 
-class _WireForm:
+class WireForm:
     """How events of one class are written and read."""
 
     def __init__(self, event_class: type[Event]) -> None:
+        """Derive the form from the declarations of the class."""
         form = form_of(event_class)
         self.names = [name for name in form.types if name not in ENVELOPE_FIELDS]
         self.wire_names = [form.wire_names[name] for name in self.names]
@@ -93,7 +94,7 @@ class _WireForm:
         return event
 
 
-_wire_form_of = cache(_WireForm)
+wire_form_of = cache(WireForm)
 
 
 class _TypeOnly(msgspec.Struct, gc=False):
@@ -110,7 +111,7 @@ def data_of(event: Event) -> dict[str, Any]:
 
 
 def _data_of(event: Event) -> dict[str, Any]:
-    form = _wire_form_of(type(event))
+    form = wire_form_of(type(event))
     values = zip(form.wire_names, form.values_of(event), strict=True)
     data = {name: value for name, value in values if value is not None}
     for name in form.times:
@@ -197,7 +198,7 @@ def _decode_quickly(body: bytes) -> Event | None:
         event_class = _BY_TYPE.get(_type_of(body).type)
         if event_class is None:
             return None
-        form = _wire_form_of(event_class)
+        form = wire_form_of(event_class)
         message = form.decode(body)
         event = form.event_of(message, is_clean=_has_clean_texts(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, RowMapping, func, or_, select, text, update
 
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import Event, decode
+from dkist_processing_core.events.notice import NoticeIssued, decode_notice
 from dkist_processing_core.inbox.order import first_of_their_runs
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.inbox.tables import inbox
@@ -156,4 +157,6 @@ def event_of(row: RowMapping | Mapping[str, Any]) -> Event:
     if row["body"] is None:
         msg = "the message is no longer stored"
         raise DecodeError(msg)
+    if row["name"] == NoticeIssued.name:
+        return decode_notice(row["body"])
     return decode(row["body"], row["content_type"], _from_json(row["headers"]) if row["headers"] else None)

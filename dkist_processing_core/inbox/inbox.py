@@ -343,8 +343,8 @@ class Inbox:
     def fail(self, row: Row, error: BaseException) -> Failed:
         """Record that a handler failed: the row is tried again after a pause, or is dead after `max_tries`."""
         tries, now = row.tries + 1, self._clock()
-        due_at = None if tries >= self.rules.max_tries else now + self.rules.pause(tries, self._random)
-        reason = None if due_at is not None else f"its handler failed {counted(tries, 'time')}"
+        pause, reason = self.rules.after_failure(error, tries, self._random)
+        due_at = None if pause is None else now + pause
         with explained(self._database.where), self._database.transaction() as connection:
             is_ours = self._recorded(
                 lambda number: outcomes.mark_failed(

@@ -7,6 +7,9 @@ Not here: their application (claims, outcomes).
 from dataclasses import dataclass
 from random import Random
 
+from dkist_processing_core.errors import GiveUpError, RetryLaterError
+from dkist_processing_core.text import counted
+
 _GROWTH = 4.0
 
 
@@ -32,6 +35,15 @@ class Rules:
     """The limit of these pauses."""
     kept_seconds: float = 7 * 24 * 3600.0
     """How long the key of a handled row is kept, to recognise its repetitions: the age of the bus's archive."""
+
+    def after_failure(self, error: BaseException, tries: int, random: Random) -> tuple[float | None, str | None]:
+        """Return the pause until the next try; or None, and the reason why the row is dead."""
+        if isinstance(error, GiveUpError):
+            return None, "its handler gave it up"
+        if tries >= self.max_tries:
+            return None, f"its handler failed {counted(tries, 'time')}"
+        least = min(error.seconds, self.longest_pause) if isinstance(error, RetryLaterError) else 0.0
+        return max(least, self.pause(tries, random)), None
 
     def pause(self, tries: int, random: Random) -> float:
         """Return the pause after a number of failures, less up to half of it, so that rows do not return together."""

@@ -34,7 +34,7 @@ def show_family(named: str, choice: Choice, *, limit: int | None, as_json: bool)
         DKISTProcessingCoreError: There is no such family, or there are several.
     """
     with store_to_read() as questions:
-        chosen = replace(choice, family=_named(questions, named))
+        chosen = replace(choice, family=family_named(questions, named))
         found = questions.family(chosen, limit)
         if as_json:
             write_json({"failures": [] if found is None else [_whole_json(found)]})
@@ -66,8 +66,13 @@ def _whole_json(found: WholeFamily) -> dict[str, Any]:
     }
 
 
-def _named(questions: "Questions", named: str) -> str:
-    """Return the id of the family that a text begins."""
+def family_named(questions: "Questions", named: str) -> str:
+    """
+    Return the id of the family that a text begins.
+
+    Raises:
+        DKISTProcessingCoreError: There is no such family, or there are several.
+    """
     families = questions.families_named(named) if len(named) >= _LEAST_TYPED else []
     if len(families) == 1:
         return families[0]

@@ -1,0 +1,48 @@
+"""
+The consumer of each route that delivers its notices, which are rows of the inbox in its name.
+
+It holds no transaction while it sends. Each route has its own consumer, so that one that cannot be reached holds up
+neither the others nor the counting. Not here: the kinds of receivers (webhook, mail, command).
+"""
+
+from dkist_processing_core.consumer import Consumer
+from dkist_processing_core.events import Event
+from dkist_processing_core.events.notice import NoticeIssued
+from dkist_processing_core.notify import command, mail, webhook
+from dkist_processing_core.notify.routes import Route
+from dkist_processing_core.settings.interface import Settings
+
+PREFIX = "dkist-core.notify."
+"""What the names of these consumers begin with; the name of the route follows."""
+# About twelve hours: a receiver may be down for a night.
+_MOST_TRIES = 50
+
+
+def send(route: Route, notice: NoticeIssued) -> str:
+    """
+    Send a notice to the receiver of a route, and return the answer as a text.
+
+    Raises:
+        NotDeliveredError, RetryLaterError, ConfigurationError: It was not delivered; a later try may succeed.
+        GiveUpError: No later try will succeed.
+    """
+    if route.webhook is not None:
+        return webhook.send(route.webhook, notice)
+    if route.email is not None:
+        return mail.send(route.email, notice)
+    assert route.command is not None
+    return command.send(route.command, notice)
+
+
+def delivery(settings: Settings, name: str, route: Route) -> Consumer:
+    """Return the consumer that delivers the notices of a route."""
+    consumer = Consumer(f"{PREFIX}{name}", max_tries=_MOST_TRIES, settings=settings)
+    consumer.has_spans = False
+    consumer.receives = False
+
+    @consumer.on()
+    def deliver(notice: Event) -> None:
+        assert isinstance(notice, NoticeIssued)
+        send(route, notice)
+
+    return consumer

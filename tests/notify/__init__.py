@@ -1,0 +1,3 @@
+"""
+Tests of notices to people.
+"""

@@ -1,0 +1,284 @@
+"""
+The counting in its database: each event once, with what the store of runs knows.
+
+Not here: a storm (test_storm), and the rules of the groups (test_grouping).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.errors import GiveUpError, RetryLaterError
+from dkist_processing_core.events import (
+    MAX_ENCODED_BYTES,
+    Event,
+    TaskOverdue,
+    WorkflowFailed,
+    WorkflowOverdue,
+    WorkflowStarted,
+    encode,
+)
+from dkist_processing_core.events.notice import NoticeIssued, decode_notice
+from dkist_processing_core.inbox import Database, DeadLetters, Inbox, Rules
+from dkist_processing_core.inbox.tables import inbox
+from dkist_processing_core.notify.counting import Counting
+from dkist_processing_core.notify.mutes import mute, mutes_at, unmute
+from dkist_processing_core.notify.occurrences import COUNTED, occurrence_of
+from dkist_processing_core.notify.routes import Route
+from dkist_processing_core.settings.reading import read_settings
+from tests.facts import NOON, failed, finished, make, started
+from tests.inbox.parts import Clock
+from tests.notify.samples import HOSTILE
+
+COMMAND = {"argv": ["true"]}
+
+
+class Counted:
+    """
+    The counting of routes, and the notices that they have issued.
+    """
+
+    def __init__(self, database: Database, **routes: dict[str, Any]) -> None:
+        """
+        Open it, with a clock that the test moves.
+        """
+        self.clock, self.database = Clock(), database
+        # The store takes no event for later than its receipt.
+        self.clock.now = NOON.timestamp() + 7200
+        checked = {name: Route.model_validate({"command": COMMAND} | facts) for name, facts in routes.items()}
+        self.counting = Counting(read_settings(), checked, clock=self.clock)
+        self._store = Store(clock=self.clock)
+
+    def after(self, seconds: float, *events: Event, stored: Sequence[Event] = ()) -> list[NoticeIssued]:
+        """
+        Return the notices that are issued when events arrive after a time; some are in the store of runs.
+        """
+        self.clock.now += seconds
+        before = self._newest
+        with self.database.transaction() as transaction:
+            for event in stored:
+                self._store.add(transaction, event)
+            self._store.fold(transaction, 100)
+        with self.database.transaction() as transaction:
+            for event in events:
+                self.counting.add(transaction, event)
+        with self.database.transaction() as transaction:
+            self.counting.fold(transaction)
+        with self.database.reading() as connection:
+            query = select(inbox.c.body).where(inbox.c.seq > before).order_by(inbox.c.seq)
+            return [decode_notice(body) for body in connection.scalars(query)]
+
+    @property
+    def _newest(self) -> int:
+        with self.database.reading() as connection:
+            return connection.scalar(select(inbox.c.seq).order_by(inbox.c.seq.desc()).limit(1)) or 0
+
+
+@pytest.fixture
+def database(database: Database) -> Database:
+    """
+    A database without runs.
+    """
+    with database.transaction() as transaction:
+        Store().clear(transaction)
+    return database
+
+
+def test_a_notice_names_the_first_bad_version_and_the_hosts_of_the_store(database: Database) -> None:
+    """
+    The first failure of the family is another one than the first that was counted.
+    """
+    old = [failed("T", fingerprint="f" * 16, workflow_version="1", run_id="old")]
+    new = failed("T", fingerprint="f" * 16, workflow_version="2", run_id="new", time=NOON.replace(hour=13))
+    begun = started("T", workflow_version="2", run_id="new", host="node-7", time=NOON.replace(hour=13))
+
+    (notice,) = Counted(database, ops={}).after(1, new, stored=[*old, begun, new])
+
+    (group,) = notice.groups
+    assert (group.first_seen_at, group.first_bad_version) == (NOON, "1")
+    assert group.hosts == ("node-7",)
+    assert (group.workflows, group.tasks, group.run_ids) == ({"W": ("2",)}, ("T",), ("new",))
+    assert (notice.kind, notice.count, group.family) == ("first", 1, "f" * 16)
+
+
+def test_without_a_run_in_the_store_the_first_that_was_counted_is_the_first(database: Database) -> None:
+    """
+    The store may lag behind.
+    """
+    (notice,) = Counted(database, ops={}).after(1, failed("T", workflow_version="9"))
+
+    assert (notice.groups[0].first_seen_at, notice.groups[0].first_bad_version) == (NOON, "9")
+
+
+def test_each_route_counts_what_it_wants(database: Database) -> None:
+    """
+    By event, workflow, task, cause, and whether another attempt follows.
+    """
+    counted = Counted(
+        database,
+        all={},
+        runs={"events": ["workflow.failed"]},
+        visp={"workflows": ["l0_*_visp"]},
+        parse={"tasks": ["Parse*"]},
+        memory={"causes": ["out_of_memory"]},
+        final={"final_only": True},
+    )
+    events = [
+        failed("ParseL0", final=False),
+        failed("Fit", cause="out_of_memory", workflow_name="l0_to_l1_visp"),
+        make(WorkflowFailed, reported_by="engine"),
+        finished("ParseL0"),
+    ]
+
+    notices = counted.after(1, *events)
+
+    found: dict[str, set[str]] = {}
+    for notice in notices:
+        group = notice.groups[0]
+        found.setdefault(notice.route, set()).add(group.tasks[0] if group.tasks else group.event)
+    assert found == {
+        "all": {"ParseL0", "Fit", "workflow.failed"},
+        "runs": {"workflow.failed"},
+        "visp": {"Fit"},
+        "parse": {"ParseL0"},
+        "memory": {"Fit"},
+        "final": {"Fit", "workflow.failed"},
+    }
+
+
+def overdue(sequence: int, **facts: Any) -> TaskOverdue:
+    """
+    Return an alarm about the attempt of a task.
+    """
+    return make(
+        TaskOverdue, "T", reported_by="watcher", sequence=sequence, limit_seconds=90.0, exceeded="silence", **facts
+    )
+
+
+@pytest.mark.parametrize("is_withdrawn", [True, False])
+def test_what_is_overdue_is_clear_when_it_is_withdrawn_or_has_ended(database: Database, is_withdrawn: bool) -> None:  # noqa: FBT001
+    """
+    Its end comes from the store of runs.
+    """
+    counted = Counted(database, ops={})
+    first = counted.after(1, overdue(2000), stored=[started("T"), overdue(2000)])
+    still = counted.after(10_000)
+    end = [overdue(2001, withdrawn=True)] if is_withdrawn else []
+    clear = counted.after(1, *end, stored=[] if is_withdrawn else [finished("T")])
+
+    assert [notice.kind for notice in (*first, *still, *clear)] == ["first", "all_clear"]
+    assert first[0].groups[0].summary == "no sign of life within 1 min 30 s"
+    assert clear[0].groups[0].is_over
+
+
+def test_a_missed_start_is_clear_when_a_run_has_begun(database: Database) -> None:
+    """
+    Later than it was expected.
+    """
+    counted = Counted(database, ops={})
+    missed = make(
+        WorkflowOverdue, run_id="", workflow_version="", reported_by="watcher", expected_at=NOON, grace_seconds=600.0
+    )
+    first = counted.after(1, missed, stored=[make(WorkflowStarted, time=NOON.replace(hour=11))])
+    still = counted.after(10_000)
+    clear = counted.after(1, stored=[make(WorkflowStarted, run_id="late", time=NOON.replace(hour=13))])
+
+    assert [notice.kind for notice in (*first, *still, *clear)] == ["first", "all_clear"]
+    assert (
+        first[0].groups[0].summary
+        == "no run has started that was expected at 2026-11-22 12:00 UTC, and 10 min 00 s later"
+    )
+
+
+def test_a_run_that_is_stuck_is_clear_when_it_has_ended(database: Database) -> None:
+    """
+    As an attempt is.
+    """
+    counted = Counted(database, ops={})
+    stuck = make(WorkflowOverdue, reported_by="watcher", sequence=2000, limit_seconds=3600.0, last_sign_at=NOON)
+    first = counted.after(1, stuck, stored=[make(WorkflowStarted)])
+    clear = counted.after(1, stored=[make(WorkflowFailed, reported_by="engine")])
+
+    assert [notice.kind for notice in (*first, *clear)] == ["first", "all_clear"]
+
+
+def test_a_mute_lasts_until_its_time(database: Database) -> None:
+    """
+    Its occurrences are in the next summary.
+    """
+    counted = Counted(database, ops={})
+    with database.transaction() as transaction:
+        mute(transaction, "workflow", "W", counted.clock.now + 5)
+        mute(transaction, "workflow", "W", counted.clock.now + 60)
+        mute(transaction, "family", "f", counted.clock.now + 60)
+        assert unmute(transaction, "family", "f")
+        assert not unmute(transaction, "family", "f")
+
+    during = counted.after(50, failed("T"), failed("T", run_id="r2"))
+    (notice,) = counted.after(50)
+
+    assert during == []
+    assert (notice.kind, notice.count, notice.groups[0].muted) == ("summary", 2, 2)
+    with database.reading() as connection:
+        assert mutes_at(connection, counted.clock.now) == []
+
+
+def test_hostile_names_give_a_notice_of_limited_size(database: Database) -> None:
+    """
+    Of any number of groups, each with any number of names.
+    """
+    counted = Counted(database, ops={"most_at_once": 1})
+    failures = [
+        failed(
+            f"{HOSTILE * 20}{number % 25}",
+            workflow_name=f"{HOSTILE * 5}{number % 21}",
+            workflow_version=f"{HOSTILE * 5}{number % 22}",
+            fingerprint=f"{number % 23}",
+            message="x" * 30_000,
+            log_url=f"https://{HOSTILE * 10}",
+            run_id=HOSTILE * 20,
+        )
+        for number in range(2500)
+    ]
+
+    _, summary = counted.after(1, *failures)
+
+    assert len(encode(summary)) <= MAX_ENCODED_BYTES
+    assert summary.more_groups + len(summary.groups) == 22
+    assert summary.count == sum(number % 23 != 0 for number in range(2500))
+
+
+def test_a_dead_notice_is_a_dead_letter_like_an_event(database: Database) -> None:
+    """
+    An answer that no try can change makes it one at once; a pause that the receiver names is kept.
+    """
+    counted = Counted(database, ops={})
+    counted.after(1, failed("T"), failed("U"))
+    opened = Inbox(database, Rules("dkist-core.notify.ops", first_pause=1.0), clock=counted.clock)
+    dead, later = opened.claim(1)[0], opened.claim(1)[0]
+    opened.fail(dead, GiveUpError("the webhook answered HTTP 404"))
+    failure = opened.fail(later, RetryLaterError("the webhook answered HTTP 429", 500.0))
+    (letter,) = DeadLetters(database).list()
+    DeadLetters(database).retry(letter.seq)
+    (again,) = opened.claim(5)
+    opened.close()
+
+    assert (letter.reason, letter.error_message) == ("its handler gave it up", "the webhook answered HTTP 404")
+    assert isinstance(letter.event, NoticeIssued)
+    assert again.event == letter.event == dead.event
+    assert again.event.id == letter.event.id
+    assert failure.due_at == counted.clock.now + 500.0
+
+
+@pytest.mark.parametrize("event", [failed("T"), finished("T"), make(WorkflowFailed), overdue(0)])
+def test_only_events_about_absence_and_failure_are_counted(event: Event) -> None:
+    """
+    The others are not even stored.
+    """
+    found = occurrence_of(event)
+
+    assert (found is not None) == (event.name in COUNTED)
+    assert found is None or (found.event, found.workflow) == (event.name, event.workflow_name)
