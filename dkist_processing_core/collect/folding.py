@@ -124,10 +124,10 @@ class Store:
             view = run_view(reports, received_at=moment)
             times = {row.number: row.received_at for row in stored}
             received = [(event, times[each]) for each, event in by_number.items() if id(event) in kept]
-            everything = [(event, times[each]) for each, event in by_number.items()]
             before = self._run_before(connection, number)
-            signs = signs_of(everything, Window.around(moment), before.signs)
-            last_sign = max((at for event, at in everything if not isinstance(event, Alarm)), default=None)
+            # A late repetition of a replaced sample is no sign.
+            signs = signs_of(received, Window.around(moment), before.signs)
+            last_sign = max((at for event, at in received if not isinstance(event, Alarm)), default=None)
             found = counted(view, received, totals.marks_of(connection, identity), now)
             if found.is_changed:
                 totals.store_marks(connection, identity, found.marks, now)

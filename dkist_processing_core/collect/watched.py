@@ -66,7 +66,11 @@ class WatchedRun:
 
     run: Run
     is_idle: bool
-    """Whether it has neither an end nor an open attempt."""
+    """
+    Whether it has no end, and no attempt of which the process has begun.
+
+    An attempt that was dispatched waits for its environment; if its launcher dies then, nothing follows.
+    """
     last_sign_at: float
     """The time of the last report on it except alarms, by the clock of the reporter."""
     last_received_at: float | None
@@ -102,16 +106,17 @@ def watched_runs(connection: Connection, *, silent_since: float, ended_since: fl
         silent_since: Of those without an alarm, only those of which no report was received since then.
         ended_since: Of those that are not idle, only those with a report that was received since then.
     """
-    is_open = exists(select(ATTEMPTS.c.run).where(ATTEMPTS.c.run == RUNS.c.number, IS_OPEN))
+    of_run = (ATTEMPTS.c.run == RUNS.c.number, IS_OPEN, ATTEMPTS.c.state == State.RUNNING)
+    runs_one = exists(select(ATTEMPTS.c.run).where(*of_run))
     received_at = RUNS.c.sign_received_at
-    silent = select(RUNS, is_open.label("has_open")).where(
-        IS_RUNNING, ~is_open, or_(received_at.is_(None), received_at < silent_since)
+    silent = select(RUNS, runs_one.label("runs_one")).where(
+        IS_RUNNING, ~runs_one, or_(received_at.is_(None), received_at < silent_since)
     )
-    alarmed = select(RUNS, is_open.label("has_open")).where(HAS_ALARM)
+    alarmed = select(RUNS, runs_one.label("runs_one")).where(HAS_ALARM)
     found = {}
     for query in (silent, alarmed):
         for row in connection.execute(query):
-            is_idle = row.state == State.RUNNING and not row.has_open
+            is_idle = row.state == State.RUNNING and not row.runs_one
             if is_idle or row.received_at >= ended_since:
                 found[row.number] = _run(row, is_idle=is_idle)
     return [found[number] for number in sorted(found)]

@@ -1,0 +1,64 @@
+"""
+The facts by which attempts and runs are judged, read from the store.
+
+Not here: the queries (collect.watched), and the judge (judging).
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.collect.counting import task_without_index
+from dkist_processing_core.collect.listening import spans
+from dkist_processing_core.collect.watched import WatchedAttempt, durations, watched_attempts, watched_runs
+from dkist_processing_core.watch.facts import Facts
+from dkist_processing_core.watch.limits import LATEST, learnt_limit
+from dkist_processing_core.watch.listening import Listening
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_LEARNT_AGAIN_SECONDS = 300.0
+# As long as the bus keeps events: a watcher that was away for longer no longer withdraws alarms about what has ended.
+_ENDED_SECONDS = 8 * 24 * 3600.0
+
+
+class FactsReader:
+    """Reads the facts; it keeps the learnt limits for five minutes, since each needs a query."""
+
+    def __init__(self, bus: str, *, idle_after: float) -> None:
+        """
+        Store what to read.
+
+        Args:
+            bus: The name of the bus, as the store has it.
+            idle_after: The time without a report after which a run that runs no attempt is overdue, in seconds.
+        """
+        self._bus = bus
+        self._idle_after = idle_after
+        self._limits: dict[tuple[str, str], tuple[float, float | None]] = {}
+
+    def read(self, connection: "Connection") -> Facts:
+        """Return the facts of one state of the store."""
+        listening = Listening(spans(connection, self._bus))
+        until = listening.until or 0.0
+        attempts = watched_attempts(connection, ended_since=until - _ENDED_SECONDS)
+        runs = watched_runs(connection, silent_since=until - self._idle_after, ended_since=until - _ENDED_SECONDS)
+        return Facts(attempts, runs, listening, self._learnt(connection, attempts, until))
+
+    def _learnt(
+        self, connection: "Connection", attempts: Iterable[WatchedAttempt], now: float
+    ) -> dict[tuple[str, str], float]:
+        """Return the learnt limits of the tasks that run without a limit of their author."""
+        names = {
+            (each.run.workflow_name, each.task_name): (each.run.workflow_name, task_without_index(each.task_name))
+            for each in attempts
+            if each.is_open and each.overdue_after_seconds is None
+        }
+        limits = {}
+        for task in set(names.values()):
+            learnt_at, limit = self._limits.get(task, (None, None))
+            if learnt_at is None or not 0 <= now - learnt_at < _LEARNT_AGAIN_SECONDS:
+                learnt_at, limit = now, learnt_limit(durations(connection, *task, LATEST))
+            limits[task] = learnt_at, limit
+        self._limits = limits
+        return {name: limit for name, task in names.items() if (limit := limits[task][1]) is not None}
