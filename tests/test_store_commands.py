@@ -30,11 +30,11 @@ from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.events import Event, format_time
+from dkist_processing_core.events import Event, WorkflowOverdue, format_time, identity_of
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.inbox.migrating import HEAD, VERSION_TABLE, upgrade
 from dkist_processing_core.settings.reading import read_settings
-from tests.facts import failed, finished, started
+from tests.facts import NOON, failed, finished, make, started
 from tests.running import ROOT, command, run_python
 from tests.services.broker import Broker
 from tests.services.postgres import PostgresServer
@@ -80,6 +80,33 @@ def past_and_present(now: datetime) -> list[Event]:
     Return the reports on a run that failed an hour ago, and on one that runs.
     """
     return [*ended_run(begin=now - timedelta(hours=1)), *running_run(now=now)]
+
+
+def missed_start() -> Event:
+    """
+    Return the report on a run that was expected and has not started.
+    """
+    return make(
+        WorkflowOverdue,
+        workflow_name="l0_to_l1_visp",
+        workflow_version="",
+        run_id="",
+        expected_at=NOON,
+        grace_seconds=60.0,
+        reported_by="watcher",
+    )
+
+
+def overdue(now: datetime) -> list[Event]:
+    """
+    Return an alarm of two watchers about the run that goes on.
+    """
+    of_run = {event.run_id: event for event in running_run(now=now)}[RUNNING]
+    alarm: dict[str, Any] = identity_of(of_run.run) | {"reported_by": "watcher", "limit_seconds": 3600.0}
+    return [
+        make(WorkflowOverdue, sequence=2 * int(now.timestamp() * 1000), time=now + timedelta(seconds=late), **alarm)
+        for late in (1, 2)
+    ]
 
 
 def test_an_operators_questions_are_answered_by_one_command_each(now: datetime) -> None:
@@ -448,21 +475,22 @@ def test_a_rebuild_refuses_to_lose_what_only_the_store_has(now: datetime) -> Non
     publish(*running_run(now=now))
     answer("runs", "list")
     with closing(Database.open(None, read_settings())) as database, database.transaction() as transaction:
-        for report in ended_run():
+        for report in (*ended_run(), missed_start()):
             Store().add(transaction, report)
     refused = CliRunner().invoke(app, ["collect", "--rebuild"])
     kept = in_json("runs", "list")["states"]
     answer("collect", "--rebuild", "--forget")
 
     assert refused.exit_code == 1
-    assert f"1 run would lose reports that the bus no longer has: {ENDED}; " in refused.stderr
+    expected = "the run of l0_to_l1_visp expected at 2026-11-22T12:00:00.000000Z"
+    assert f"2 runs would lose reports that the bus no longer has: {ENDED}, {expected}; " in refused.stderr
     assert kept == {"running": 1, "failed": 1}
     assert in_json("runs", "list")["states"] == {"running": 1}
 
 
 def test_the_dump_of_a_rebuilt_store_is_equal(now: datetime) -> None:
     """A store that is built again from the events on the bus has the same dump, byte for byte."""
-    reports = past_and_present(now)
+    reports = [*past_and_present(now), missed_start(), *overdue(now)]
     for first in range(0, len(reports), 7):
         publish(*reports[first : first + 7])
         answer("collect", "--until-idle")
@@ -471,6 +499,8 @@ def test_the_dump_of_a_rebuilt_store_is_equal(now: datetime) -> None:
 
     assert answer("collect", "--dump") == before
     assert [run["dagRunId"] for run in json.loads(before)["runs"]] == [ENDED, RUNNING]
+    assert [each["data"]["dagRunId"] for each in json.loads(before)["missedStarts"]] == [""]
+    assert json.loads(before)["runs"][1]["overdue"]["limitSeconds"] == 3600.0
 
 
 def test_a_shell_completes_the_ids_of_stored_runs(now: datetime) -> None:

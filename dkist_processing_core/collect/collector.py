@@ -17,12 +17,12 @@ from sqlalchemy import Connection, delete, func, select
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect.answers import Choice, Family
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.folding import Store, digest_of
+from dkist_processing_core.collect.folding import Store, digest_of, event_in
 from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
-from dkist_processing_core.collect.tables import REPORTS, RUNS
+from dkist_processing_core.collect.tables import MISSED_STARTS, REPORTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
 from dkist_processing_core.consumer.caught_up import Moment, OnCaughtUp
 from dkist_processing_core.consumer.completeness import archive_of
@@ -184,7 +184,7 @@ class Collector:
             return connection.scalar(select(func.count()).select_from(RUNS)) or 0
 
     def _only_here(self) -> list[str]:
-        """Return the ids of the runs with a report that the bus no longer has."""
+        """Return the ids of the runs with a report that the bus no longer has, and the runs that were expected."""
         on_the_bus = {digest_of(encode(event)) for event in replayed(self.settings, every_report=True)}
         lost: dict[str, None] = {}
         with self.connection() as connection:
@@ -192,6 +192,9 @@ class Collector:
             for run_id, digest in connection.execute(query):
                 if digest not in on_the_bus:
                     lost[run_id] = None
+            for body in connection.scalars(select(MISSED_STARTS.c.body).order_by(MISSED_STARTS.c.expected_at)):
+                if digest_of(body) not in on_the_bus and (missed := event_in(body)) is not None:
+                    lost[f"the run of {missed.workflow_name} expected at {missed.number}"] = None
         return list(lost)
 
     @contextmanager
