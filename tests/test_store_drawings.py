@@ -228,11 +228,11 @@ FAILURES_80 = """\
   count  final  first seen   last seen    workflow             task
 ✗     2      1  11-21 12:00  11-22 12:01  l0_to_l1_visp 1.2.3  Calibrate
     exception in run: LimbError: no limb in frame 3
-    family 5f0ac1d2, last in run 20261122T110000:
+    family 5f0ac1d2, in 1 run of 1 recipe run, last in run 20261122T110000:
     https://airflow.example/log?task=Calibrate&try=2
 ✗     1      1  11-21 12:00  11-22 12:00  l0_to_l1_visp 1.2.3  Polcal
     out of memory (SIGKILL) at 61 GB
-    family a078911c, last in run 20261122T110000"""
+    family a078911c, in 1 run of 1 recipe run, last in run 20261122T110000"""
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from datetime import tzinfo
 
 from rich.text import Text
 
-from dkist_processing_core.cli.draw.family_sheet import family_mark, first_bad_version
+from dkist_processing_core.cli.draw.family_sheet import affected, family_mark, first_bad_version
 from dkist_processing_core.cli.draw.glyphs import ASCII, UNICODE
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
@@ -61,7 +61,8 @@ def draw_failures(
             (_few(each.tasks), "bold"),
         ]
         log = f": {each.last.log_url}" if each.last.log_url else ""
-        last = f"family {each.family[:_SHORT_FAMILY]}, last in run {short_id(each.last.run.run_id)}{log}"
+        family = f"family {each.family[:_SHORT_FAMILY]}, in {affected(each)}"
+        last = f"{family}, last in run {short_id(each.last.run.run_id)}{log}"
         below: list[Cell] = [(each.last.summary or "", style), (last, "dim")]
         if each.first is not None and each.first.last_good_version is not None:
             below.append((first_bad_version(each.first), "dim"))

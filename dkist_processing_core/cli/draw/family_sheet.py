@@ -52,9 +52,8 @@ def draw_family(
     yield from folded(Text.assemble((f"{mark} {visible(family.last.summary or '')}", style)), room, 2 * _INDENT)
     of_tasks = "the task" if len(family.tasks) == 1 else "its tasks"
     finished = counted(whole.finished_since, "attempt") if whole.finished_since else "no attempt"
-    of_recipe_runs = f" of {counted(family.recipe_runs, 'recipe run')}" if family.recipe_runs else ""
     about = [
-        f"  {counted(family.count, 'failed attempt')} in {counted(family.runs, 'run')}{of_recipe_runs}",
+        f"  {counted(family.count, 'failed attempt')} in {affected(family)}",
         f"{family.final:,} final",
         f"family {family.family}",
         f"first {local_time(family.first_at, _FORM, zone)}",
@@ -72,6 +71,12 @@ def draw_family(
             "the last one was raised here", ((line, "", "") for line in authors_lines(whole.stack)), width
         )
     yield from _block("what to do next", (("  ", step, f": {reason}") for step, reason in steps), width)
+
+
+def affected(family: Family) -> str:
+    """Return how many runs a family affects, and of how many recipe runs, as far as these are known."""
+    of_recipe_runs = f" of {counted(family.recipe_runs, 'recipe run')}" if family.recipe_runs else ""
+    return f"{counted(family.runs, 'run')}{of_recipe_runs}"
 
 
 def first_bad_version(first: FirstFailure) -> str:
