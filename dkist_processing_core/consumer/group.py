@@ -4,9 +4,11 @@ Several consumers in one process: they begin and end together, and have one addr
 Not here: a consumer alone (_consumer, service).
 """
 
+import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from dkist_processing_core.consumer._consumer import opened
@@ -25,6 +27,11 @@ from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import warn_of_config_file
 
 _T = TypeVar("_T")
+# The connections of a process notice an outage within some seconds, and each connects again at another moment.
+_REPEATED_SECONDS = 30.0
+_LOGGERS = tuple(
+    logging.getLogger(f"dkist_processing_core.{name}") for name in ("consumer", "bus.amqp.consumer_thread")
+)
 
 
 class Group:
@@ -86,7 +93,7 @@ class Group:
             check_extra()
         is_measured = listen is not None or is_sent(self._settings)
         warn_of_config_file(self._settings)
-        with signals_raise(self._end), ExitStack() as stack:
+        with signals_raise(self._end), _repetitions_left_out(), ExitStack() as stack:
             for member in members():
                 service = opened(
                     member.consumer,
@@ -131,6 +138,33 @@ class Group:
     def _wait_for(self, thread: threading.Thread) -> None:
         self.stop()
         thread.join()
+
+
+class _Repetitions(logging.Filter):
+    """Leaves out a text that another consumer of the process has just logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for a repeated text."""
+        text, now = record.getMessage(), time.monotonic()
+        self._logged_at = {each: at for each, at in self._logged_at.items() if now - at < _REPEATED_SECONDS}
+        return self._logged_at.setdefault(text, now) == now
+
+
+@contextmanager
+def _repetitions_left_out() -> Iterator[None]:
+    """Have an outage of the broker in the log once, although the connections of all consumers notice it."""
+    repetitions = _Repetitions()
+    for each in _LOGGERS:
+        each.addFilter(repetitions)
+    try:
+        yield
+    finally:
+        for each in _LOGGERS:
+            each.removeFilter(repetitions)
 
 
 class _EndOfAll(SignalSafeFlag):
