@@ -113,6 +113,12 @@ ATTEMPT_STATE = _attribute("dkist.core.attempt.state", OWN, "`dispatched` or `ru
 INBOX_STATE = _attribute("dkist.core.inbox.state", OWN, "`waiting`, `claimed`, `parked`, `dead` or `archived`.")
 CONSUMER_PEER = _attribute("dkist.core.consumer.peer", OWN, "`bus` or `inbox`.")
 OUTBOX = _attribute("dkist.core.outbox", OWN, "The eight hexadecimal digits in the name of the file.")
+ALARM_KIND = _attribute(
+    "dkist.core.alarm.kind",
+    OWN,
+    "What is overdue: `silence` or `duration` of an attempt, `idle` for a run that neither runs an attempt nor ends.",
+)
+LISTENING_STATE = _attribute("dkist.core.watch.listening.state", OWN, "`complete` or `incomplete`.")
 SIGNAL = _attribute("dkist.core.signal", OWN, "`traces`, `metrics` or `logs`.")
 SERVER_ADDRESS = _attribute("server.address", _SERVER, "The host of the broker.")
 SERVER_PORT = _attribute("server.port", _SERVER, "The port of the broker.")

@@ -26,7 +26,8 @@ LAYERS = (
     {"__init__"},  # provides the public names, resolved at their first use
     {"pytest_plugin"},
     {"cli", "testing"},
-    {"build_utils", "dashboard", "failure_callback", "notebook_utils", "notify", "reconcile", "watch"},
+    {"watch"},
+    {"build_utils", "dashboard", "failure_callback", "notebook_utils", "notify", "reconcile"},
     {"airflow", "workflow"},
     {"local", "node"},
     {"author_checks", "export", "launcher"},

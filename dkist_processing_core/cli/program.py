@@ -30,6 +30,7 @@ from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.runs.commands import run, stack, timeline
 from dkist_processing_core.cli.store.commands import collect, failures, runs_app, top, usage
 from dkist_processing_core.cli.topology.commands import topology_app
+from dkist_processing_core.cli.watch.commands import watch
 from dkist_processing_core.cli.workflows.commands import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.logs.lines import formatter, is_json
@@ -200,6 +201,7 @@ app.command("top")(top)
 app.command("failures")(failures)
 app.command("usage")(usage)
 app.command("collect")(collect)
+app.command("watch")(watch)
 app.command("reconcile")(reconcile)
 app.command("doctor")(doctor)
 app.add_typer(notify_app, name="notify", help="Check and try the routes of notices, or mute failures.")

@@ -42,7 +42,8 @@ attribute that does not apply to a value is left out. No attribute identifies a 
 """
 _SERVED_BY = (
     ("`collect`, from its store of runs", declarations.OF_ATTEMPTS),
-    ("consumers: `consume` and `collect`", declarations.OF_CONSUMERS),
+    ("consumers: `consume`, `collect` and `watch`", declarations.OF_CONSUMERS),
+    ("`watch`, which serves those of `collect` as well", declarations.OF_WATCH),
     ("`outbox relay`, for its outbox and the journal of telemetry that it delivers", declarations.OF_RELAY),
     ("`watch`, where `DKIST_CORE_AIRFLOW_URL` is set", declarations.OF_RECONCILIATION),
 )

@@ -25,6 +25,12 @@ _NEXT = text("SELECT next_at FROM dkist_core_timer WHERE consumer = :consumer AN
 _MOVE = text("UPDATE dkist_core_timer SET next_at = :next_at WHERE consumer = :consumer AND name = :name")
 
 
+def next_time(connection: Connection, consumer: str, name: str) -> float | None:
+    """Return when a timer is due next, in seconds since 1970; None if no process has had it yet."""
+    found: float | None = connection.scalar(_NEXT, {"consumer": consumer, "name": name})
+    return found
+
+
 class Timers:
     """The timers of one consumer, each with a name and a period in seconds."""
 

@@ -2,8 +2,8 @@
 The metrics that long-running processes serve, each declared once: the reference page is generated from it.
 
 The names are those of OpenTelemetry's conventions where they have one (cicd: release candidate; messaging:
-development), and ours below `dkist.core.` otherwise. No attribute identifies a run. Not here: their values (collect,
-consumer, outbox).
+development), and ours below `dkist.core.` otherwise. No attribute identifies a run. It is long, since it is one table.
+Not here: their values (collect, consumer, outbox, reconcile, watch).
 """
 
 from dkist_processing_core import semconv
@@ -277,3 +277,66 @@ RECONCILE_WAITING = Metric(
 )
 OF_RECONCILIATION = (RECONCILE_CONNECTED, RECONCILE_FAILED, RECONCILE_ENDS, RECONCILE_WAITING)
 """What `watch` serves where the settings name an Airflow."""
+
+_ALARM, _START = "{alarm}", "{start}"
+_OF_ALARM = (semconv.PIPELINE_NAME, semconv.ALARM_KIND)
+ALARM_ACTIVE = Metric(
+    "dkist.core.alarm.active",
+    Kind.UP_DOWN_COUNTER,
+    _ALARM,
+    "Attempts and runs that are overdue.",
+    _OF_ALARM,
+)
+ALARM_RAISED = Metric(
+    "dkist.core.alarm.raised",
+    Kind.COUNTER,
+    _ALARM,
+    "Alarms about attempts and runs that this process has published.",
+    _OF_ALARM,
+)
+ALARM_WITHDRAWN = Metric(
+    "dkist.core.alarm.withdrawn",
+    Kind.COUNTER,
+    _ALARM,
+    "Withdrawals of such alarms that this process has published.",
+    _OF_ALARM,
+)
+START_MISSING = Metric(
+    "dkist.core.start.missing",
+    Kind.UP_DOWN_COUNTER,
+    _START,
+    "Entries of the file of expected starts of which the last start is late, and no run has begun since; 0 for a "
+    "workflow that is on time.",
+    (semconv.PIPELINE_NAME,),
+)
+START_MISSED = Metric(
+    "dkist.core.start.missed",
+    Kind.COUNTER,
+    _START,
+    "Expected starts that were missed, as this process has published them.",
+    (semconv.PIPELINE_NAME,),
+)
+JUDGED_TIME = Metric(
+    "dkist.core.watch.judged.time",
+    Kind.GAUGE,
+    "s",
+    "The time up to which all reports are known and judged, in seconds since 1970; before the first judgement, the "
+    "start of the process.",
+)
+LISTENING_TIME = Metric(
+    "dkist.core.watch.listening",
+    Kind.COUNTER,
+    "s",
+    "The time since the start of this process, by whether the store was complete: absence counts only then.",
+    (semconv.LISTENING_STATE,),
+)
+OF_WATCH = (
+    ALARM_ACTIVE,
+    ALARM_RAISED,
+    ALARM_WITHDRAWN,
+    START_MISSING,
+    START_MISSED,
+    JUDGED_TIME,
+    LISTENING_TIME,
+)
+"""What only `watch` serves."""

@@ -1,0 +1,1 @@
+"""`dkist-core watch`: the command line of the watcher."""
