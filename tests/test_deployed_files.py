@@ -32,7 +32,9 @@ COMPONENTS = read_yaml("collector/components.yaml")
 HOW_TO = ROOT / "docs" / "how-to" / "deploy-telemetry.md"
 KINDS = ("extensions", "receivers", "processors", "exporters")
 # Ports that a service of the compose file opens for the others only.
-INSIDE = {"rabbitmq": {15692}, "jaeger": {4317}, "collector": {8888, 8889, 13133}, "collect": {9464}}
+INSIDE = {"rabbitmq": {15692}, "jaeger": {4317}, "collector": {8888, 8889, 13133}, "collect": {9464}, "watch": {9467}}
+# The services that run `dkist-core`.
+OURS = ("collect", "watch", "relay")
 
 each_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 each_alert = pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
@@ -258,7 +260,12 @@ class TestDashboards:
 
         ours = {re.sub(r"_(bucket|count|sum)$", "", name) for name in read - {"up"} if not name.startswith("rabbitmq_")}
 
-        declared = (*declarations.OF_ATTEMPTS, *declarations.OF_CONSUMERS, *declarations.OF_RELAY)
+        declared = (
+            *declarations.OF_ATTEMPTS,
+            *declarations.OF_CONSUMERS,
+            *declarations.OF_RELAY,
+            *declarations.OF_WATCH,
+        )
         assert ours - {metric.series_name for metric in declared} == set()
         assert len(ours) > 15
 
@@ -305,7 +312,7 @@ class TestCompose:
         missing = [mount for mount in mounts if mount.startswith(".") and not (FOLDER / mount).exists()]
 
         assert missing == []
-        assert {mount for mount in mounts if not mount.startswith(".")} == set(COMPOSE["volumes"])
+        assert {mount for mount in mounts if not mount.startswith((".", "$"))} == set(COMPOSE["volumes"])
         assert (FOLDER / build["context"] / build["dockerfile"]).is_file()
 
     def test_it_has_the_services_of_the_documentation(self) -> None:
@@ -313,7 +320,7 @@ class TestCompose:
         services = COMPOSE["services"]
         lasting = {name for name, service in services.items() if "restart" in service}
 
-        assert lasting == {"rabbitmq", "postgres", "collector", "jaeger", "prometheus", "grafana", "collect"}
+        assert lasting == {"rabbitmq", "postgres", "collector", "jaeger", "prometheus", "grafana", *OURS}
         assert set(services) - lasting == {"collector-volume"}
         assert [name for name, each in services.items() if ":" not in each["image"] and "build" not in each] == []
 
@@ -334,7 +341,7 @@ class TestCompose:
         }
 
         assert found - ports == set()
-        assert {name for name, _ in found} >= {"rabbitmq", "collector", "jaeger", "prometheus", "collect"}
+        assert {name for name, _ in found} >= {"rabbitmq", "collector", "jaeger", "prometheus", "collect", "watch"}
 
     def test_the_collectors_ports_are_those_of_its_configuration(self) -> None:
         """Tasks find it at the usual ports, and Prometheus at two others."""
@@ -361,29 +368,32 @@ class TestCompose:
 
         assert set(named) == set(set_there)
         assert {name for name, kind in named.items() if kind == ":?"} == {
-            name for name, value in set_there.items() if not value
+            name for name in set_there if name.endswith("PASSWORD")
         }
-        assert all("PASSWORD" in name for name, value in set_there.items() if not value)
+        assert all(not value for name, value in set_there.items() if name.endswith("PASSWORD"))
 
-    def test_the_settings_of_the_store_are_settings(self) -> None:
+    @pytest.mark.parametrize("service", OURS)
+    def test_the_settings_of_our_services_are_settings(self, service: str) -> None:
         """The library reads each variable, and accepts its value."""
-        environment = COMPOSE["services"]["collect"]["environment"]
+        environment = COMPOSE["services"][service]["environment"]
         values = {
-            name: re.sub(r"\$\{\w+:-(\w+)\}|\$\{\w+:\?[^}]*\}", r"\1x", each) for name, each in environment.items()
+            name: re.sub(r"\$\{\w+:-([^}]*)\}|\$\{\w+:\?[^}]*\}", r"\1", each) for name, each in environment.items()
         }
         known = {name.upper() for name in DKISTProcessingCoreConfiguration.model_fields} | {"PGPASSWORD"}
 
         settings = DKISTProcessingCoreConfiguration.model_validate(
-            {name.lower(): value for name, value in values.items()}
+            {name.lower(): value for name, value in values.items() if value}
         )
 
         assert set(environment) - known == set()
-        assert settings.mesh_config["interservice-bus"].host in COMPOSE["services"]
+        # The relay is in the network of its host.
+        assert settings.mesh_config["interservice-bus"].host in {*COMPOSE["services"], "127.0.0.1"}
         assert settings.otel_metrics_exporter == "none"
 
-    def test_the_command_of_the_store_exists(self) -> None:
+    @pytest.mark.parametrize("service", OURS)
+    def test_the_command_of_our_services_exists(self, service: str) -> None:
         """The image starts `dkist-core` with it."""
-        command = COMPOSE["services"]["collect"]["command"]
+        command = COMPOSE["services"][service]["command"]
 
         assert list(unknown_words(" ".join(word for word in command if not word[0].isdigit()))) == []
 
