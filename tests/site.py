@@ -1,5 +1,5 @@
 """
-A site of a test: a broker behind a proxy, an OTLP receiver, `collect`, `outbox relay`, `consume`, and a Prometheus that
+A site of a test: a broker behind a proxy, an OTLP receiver, the lasting commands of `dkist-core`, and a Prometheus that
 scrapes them with the deployed jobs.
 
 Not here: the provoked faults, and what Prometheus must show (test_scraped).
@@ -56,6 +56,13 @@ def follow(progress):
     while os.path.exists("hold"):
         time.sleep(0.05)
 """
+# A start that is expected each minute.
+EXPECTED = """
+[[expect]]
+workflow = "site_expected"
+schedule = "* * * * *"
+grace = "1s"
+"""
 # The thresholds and windows of the alerts, for faults that last seconds.
 _SHORTER = {
     r"\boffset 1h\b": "offset 3s",
@@ -63,6 +70,7 @@ _SHORTER = {
     r"> (3600|600)$": "> 2",
     r"> 300$": "> 0.5",
     r"> (100|10000)\b": "> 10",
+    r"> 120$": "> 8",
 }
 
 
@@ -155,16 +163,19 @@ class Site:
         """
         Wait until an alert fires, of those with these labels.
         """
-        self.prometheus.wait_for(lambda server: server.query(_firing(alert, labels)), SECONDS)
+        self.prometheus.wait_for(lambda server: server.query(firing(alert, labels)), SECONDS)
 
     def ends(self, alert: str, labels: str = "") -> None:
         """
         Wait until an alert does not fire any more.
         """
-        self.prometheus.wait_for(lambda server: not server.query(_firing(alert, labels)), SECONDS)
+        self.prometheus.wait_for(lambda server: not server.query(firing(alert, labels)), SECONDS)
 
 
-def _firing(alert: str, labels: str) -> str:
+def firing(alert: str, labels: str) -> str:
+    """
+    Return the query for an alert that fires, of those with these labels.
+    """
     return f'ALERTS{{alertstate="firing", alertname="{alert}", {labels}}}'
 
 
@@ -191,9 +202,11 @@ def open_site(broker: Broker, folder: Path) -> Iterator[Site]:
             "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(ROOT / "examples")]),
         }
         environment = clean | broker.env | otlp.grpc_env | own
-        ports = dict(zip(("collect", "relay", "consume"), free_ports(3), strict=True))
+        (folder / "expect.toml").write_text(EXPECTED)
+        ports = dict(zip(("collect", "watch", "relay", "consume"), free_ports(4), strict=True))
         programs = {
             "collect": ["collect"],
+            "watch": ["watch", "--expect", str(folder / "expect.toml")],
             "relay": ["outbox", "relay"],
             "consume": ["consume", "site_programs:operators"],
         }
@@ -225,14 +238,15 @@ def _settings(folder: Path, ports: Mapping[str, int]) -> dict[str, Any]:
         rules = folder / f"sooner-{path.name}"
         rules.write_text(yaml.dump(sooner(path)))
         files.append(str(rules))
-    scraped = {job: ports.get(job.removeprefix("dkist-core-")) for job in jobs()}
+    scraped = {job: [ports[name]] for job in jobs() if (name := job.removeprefix("dkist-core-")) in ports}
+    # The deployed targets of `collect` include the watcher.
+    scraped["dkist-core-collect"].append(ports["watch"])
     return {
         "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
         "rule_files": files,
         "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": [f"{LOOPBACK}:{port}"]}]}
-            for job, port in scraped.items()
-            if port is not None
+            {"job_name": job, "static_configs": [{"targets": [f"{LOOPBACK}:{port}" for port in ports]}]}
+            for job, ports in scraped.items()
         ],
     }
 

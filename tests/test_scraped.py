@@ -20,7 +20,7 @@ from tests.otlp_requests import request_of
 from tests.services.broker import open_broker
 from tests.services.otlp import Answer
 from tests.services.rabbitmq import RabbitMQNode
-from tests.site import EXCHANGE, SECONDS, Site, open_site
+from tests.site import EXCHANGE, SECONDS, Site, firing, open_site
 
 # On a loaded machine the example takes minutes.
 pytestmark = [pytest.mark.prometheus, pytest.mark.rabbitmq, pytest.mark.timeout(400)]
@@ -145,6 +145,37 @@ class TestAlerts:
         site.report(finished("Gather", time=at + timedelta(seconds=3), **facts))
 
         site.ends(*silent)
+
+    def test_an_attempt_without_a_sign_of_life(self, site: Site) -> None:
+        """An attempt announces samples, and sends none; then its end arrives."""
+        at = datetime.now(UTC)
+        facts = {"workflow_name": "site_dead", "run_id": f"dead-{at:%H%M%S}"}
+        site.report(started("Gather", time=at, sample_seconds=1.0, reported_by="launcher", **facts))
+        overdue = ("DkistCoreNoSignOfLife", 'cicd_pipeline_name="site_dead"')
+        site.fires(*overdue)
+
+        site.report(finished("Gather", time=datetime.now(UTC), reported_by="launcher", **facts))
+
+        site.ends(*overdue)
+
+    def test_a_run_that_was_expected(self, site: Site) -> None:
+        """No run has begun when the minute is over; then one begins."""
+        site.prometheus.wait_for(lambda server: server.query(firing("DkistCoreStartMissed", "")), 60 + SECONDS)
+
+        now = datetime.now(UTC)
+        site.report(make(WorkflowStarted, workflow_name="site_expected", run_id=f"late-{now:%H%M%S}", time=now))
+
+        site.ends("DkistCoreStartMissed")
+
+    def test_a_watcher_that_does_not_know_what_happens(self, site: Site) -> None:
+        """The process that keeps the store stands still, so that the watcher cannot judge, until it goes on."""
+        site.processes["collect"].send_signal(signal.SIGSTOP)
+        try:
+            site.fires("DkistCoreNotJudged")
+        finally:
+            site.processes["collect"].send_signal(signal.SIGCONT)
+
+        site.ends("DkistCoreNotJudged")
 
     def test_a_broker_that_cannot_be_reached(self, site: Site) -> None:
         """Events wait and become more, and consumers have no connection, until the network is back."""
