@@ -301,6 +301,19 @@ def test_a_run_that_airflow_does_not_know_and_that_still_reports_gets_no_end(air
     assert (outcomes(alive), outcomes(silent)) == ({RUN: Outcome.ALIVE}, {RUN: Outcome.ENDED})
 
 
+def test_old_reports_in_a_new_store_are_old(airflow: FakeAirflow) -> None:
+    """
+    The store has received them a moment ago; their own times count, less what a clock may be behind.
+    """
+    silent, recent = begun(), [*begun("manual__2"), of(TaskFinished, "B", 5, "manual__2")]
+    publish(*silent, *recent)
+    airflow.dags.add(DAG)
+
+    found = reconcile(as_of=NOW)
+
+    assert outcomes(found) == {RUN: Outcome.ENDED, "manual__2": Outcome.RECENT}
+
+
 def test_an_airflow_that_may_be_the_wrong_one_ends_nothing(airflow: FakeAirflow) -> None:
     """
     It knows neither the DAG nor any other run of the store; a run that it knows, or an option, makes it the right one.

@@ -25,6 +25,8 @@ from dkist_processing_core.runs import RunView, State, run_view
 GRACE = timedelta(seconds=60)
 """How long a callback of Airflow has for its own report, which may state another time of the end."""
 _MISSED_SAMPLES = 3
+# By how much the clock of another host may be behind.
+_CLOCKS = timedelta(minutes=5)
 # Airflow computes a duration from the same two times, rounded to microseconds.
 _SAME_START = timedelta(seconds=1)
 _STATES = {
@@ -120,7 +122,8 @@ def judge_unknown(reports: Sequence[Event], *, has_dag: bool, as_of: datetime, g
     if not has_dag and not any(each.reported_by is Reporter.ENGINE for each in reports):
         # It may be a run of another publisher.
         return Judgement(Outcome.UNPROVEN)
-    silence = as_of - last
+    # A store that was just made has received old reports only now: then their own times count.
+    silence = max(as_of - last, as_of - max(each.time for each in reports) - _CLOCKS)
     if silence < grace:
         return Judgement(Outcome.RECENT)
     if silence < _MISSED_SAMPLES * _longest_interval(reports, view):
