@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from dkist_processing_core.cli import app
 from dkist_processing_core.collect.collector import Collector
+from dkist_processing_core.collect.tables import LISTENING
+from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import ConfigurationError
@@ -730,6 +732,27 @@ def test_the_command_fails_where_airflow_does_not_answer(airflow: FakeAirflow) -
     assert code == 1
     assert output.startswith("1 run without an end: 1 not asked about\n")
     assert f"error: Airflow at {airflow.url} does not answer: found 503" in output.replace("\n", " ")
+
+
+def test_the_command_judges_by_what_a_service_has_taken_in(airflow: FakeAirflow) -> None:
+    """
+    A service that lags may still have to take in the end that seems to be missing.
+    """
+    publish(*begun())
+    airflow.add(DAG, RUN, "success", began=BEGAN, over=OVER)
+    with Collector(read_settings()) as service:
+        take_in(service)
+        assert service._service.acquire()
+        unknown_code, unknown = run_command()
+        with service._database.transaction() as transaction:
+            until = (OVER + timedelta(seconds=30)).timestamp()
+            transaction.execute(LISTENING.insert().values(bus=archive_of(service.bus), since=until, until=until))
+        code, output = run_command()
+        service._service.release()
+
+    assert unknown_code == 1
+    assert "does not have all events yet; try again in a minute" in unknown.replace("\n", " ")
+    assert (code, output.splitlines()[-1]) == (0, "1 run without an end: 1 over since a moment")
 
 
 def test_only_chosen_workflows_are_asked_about(airflow: FakeAirflow) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 
 from sqlalchemy import Connection, delete, func, select
@@ -18,7 +18,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect.answers import Choice, Family
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.folding import Store, digest_of, event_in
-from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening
+from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening, spans
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
@@ -74,6 +74,8 @@ class Collector:
         self._store = Store()
         # Held by a service, and by a process that catches up.
         self._service = named_lock(self._database, f"{NAME} service")
+        self.complete_until: datetime | None = None
+        """Until when the store has all reports, by the last `catch_up`; None if that is not known."""
         self._catching_up = named_lock(self._database, f"{NAME} catching up")
 
     @property
@@ -132,8 +134,10 @@ class Collector:
         Returns:
             The error if the broker cannot be reached or refuses the consumer: the store is as it was.
         """
+        began = datetime.now(UTC)
         with self._turn() as is_ours:
             if not is_ours:
+                self.complete_until = self._proven_until()
                 return None
             try:
                 if self.bus.is_remote:
@@ -143,7 +147,13 @@ class Collector:
             except BusError as error:
                 self._fold()
                 return error
+        self.complete_until = began
         return None
+
+    def _proven_until(self) -> datetime | None:
+        with self.connection() as connection:
+            known = spans(connection, archive_of(self.bus))
+        return datetime.fromtimestamp(known[-1][1], UTC) if known else None
 
     def _take_in(self) -> None:
         _run_until_idle(self._consumer(), self._since())

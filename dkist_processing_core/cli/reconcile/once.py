@@ -4,7 +4,6 @@ One round of reconciliation with a store that is up to date, and its result as l
 Not here: the round (reconcile.reconciler), and its lines (draw.findings).
 """
 
-from datetime import UTC, datetime
 from functools import partial
 
 from rich.text import Text
@@ -14,7 +13,7 @@ from dkist_processing_core.cli.reconcile.as_json import round_json
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.store.reading import open_collector, out_of_date
 from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.errors import EngineUnreachableError
+from dkist_processing_core.errors import DKISTProcessingCoreError, EngineUnreachableError
 from dkist_processing_core.text.console import Terminal, print_remark
 from dkist_processing_core.text.terminal import write_json
 
@@ -28,6 +27,7 @@ def reconcile_once(workflow: str | None, *, dry_run: bool, all_gone: bool, as_js
 
     Raises:
         ConfigurationError: The settings name no Airflow.
+        DKISTProcessingCoreError: A service keeps the store, and does not have everything.
         BusError: The broker cannot be reached or used: it may have the ends that seem to be missing.
         EngineUnreachableError: Airflow did not answer; what was found before is printed.
     """
@@ -36,9 +36,13 @@ def reconcile_once(workflow: str | None, *, dry_run: bool, all_gone: bool, as_js
         from dkist_processing_core.reconcile.reconciler import Reconciler  # noqa: PLC0415
 
         reconciler = Reconciler(collector, most_requests=_MOST_REQUESTS, warns=False)
-        as_of = datetime.now(UTC)
         if (error := collector.catch_up()) is not None:
             raise out_of_date(error, collector.completed_at())
+        if (as_of := collector.complete_until) is None:
+            msg = (
+                f"the service that collects into {collector.where} does not have all events yet; try again in a minute"
+            )
+            raise DKISTProcessingCoreError(msg)
         is_delivered = True
         publisher = None if dry_run else Publisher.open(collector.settings, heeds_mark=False)
         try:
