@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
+from dkist_processing_core.airflow.run_end import RunEnd, UnreportedFailures
 from dkist_processing_core.cli import app
+from dkist_processing_core.cli.draw.findings import draw_findings, summary
 from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.tables import LISTENING
 from dkist_processing_core.consumer.completeness import archive_of
@@ -35,10 +40,12 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
+from dkist_processing_core.identity import Run
 from dkist_processing_core.journal import Journal
-from dkist_processing_core.reconcile.judgement import Outcome
+from dkist_processing_core.reconcile.airflow_api import EngineRun
+from dkist_processing_core.reconcile.judgement import GRACE, Outcome, judge_known
 from dkist_processing_core.reconcile.reconciler import Reconciler
-from dkist_processing_core.reconcile.rounds import Round
+from dkist_processing_core.reconcile.rounds import Finding, Round
 from dkist_processing_core.runs import RunState, State
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import make
@@ -660,6 +667,81 @@ def test_an_unusable_token_file_is_a_clear_problem(
         (tmp_path / "token").write_text(content)
 
     assert problem in str(reconcile().problem)
+
+
+moments = st.floats(1.0, 3600.0)
+
+
+@given(st.lists(st.tuples(moments, moments, st.booleans(), st.floats(-5.0, 5.0)), min_size=1, max_size=5))
+def test_an_end_is_published_if_and_only_if_the_bus_has_none_of_that_start(
+    starts: list[tuple[float, float, bool, float]],
+) -> None:
+    """
+    Whatever ends of other starts it has, and although a callback may state another time of the end than the REST API.
+    """
+    events, at = begun(), NOW - timedelta(days=2)
+    for pause, lasts, is_reported, differs in starts:
+        began = at + timedelta(seconds=pause)
+        at = began + timedelta(seconds=lasts)
+        if is_reported:
+            stated = max(began, at + timedelta(seconds=differs))
+            seconds = (stated - began).total_seconds()
+            events.append(
+                of(WorkflowFinished, None, 0, reported_by="engine", ended_at=stated, duration_seconds=seconds)
+            )
+    found = EngineRun(DAG, RUN, "success", began, at)
+
+    judgement = judge_known(events, found, {}, as_of=NOW, grace=GRACE)
+
+    assert judgement.outcome is (Outcome.REPORTED if starts[-1][2] else Outcome.ENDED)
+
+
+def rounds() -> Round:
+    """
+    Return a round with a finding of every kind.
+    """
+    end = RunEnd(succeeded=False, began=BEGAN, over=OVER, states={"B": "failed"}, reason="lost: " + "why " * 40)
+    findings = [
+        Finding(
+            Run("l0_to_l1_" + "instrument" * 4, "1.2.3", f"manual__2026-11-22T09:00:0{at}+00:00", at),
+            outcome,
+            BEGAN,
+            OVER,
+            end if outcome is Outcome.ENDED else None,
+            UnreportedFailures(("B",), (("B", 1),)),
+            "https://airflow.example answered something else" if outcome is Outcome.REFUSED else None,
+        )
+        for at, outcome in enumerate(Outcome)
+    ]
+    return Round("https://airflow.example", findings, left=2)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_the_findings_fit_a_terminal(width: int, *, ascii_only: bool) -> None:
+    """
+    Each run that does not go on has a row, and what follows for it below.
+    """
+    lines = [
+        line.plain
+        for line in draw_findings(
+            rounds(), short_id=lambda run_id: run_id[-8:], width=width, ascii_only=ascii_only, zone=UTC
+        )
+    ]
+
+    text = " ".join(" ".join(lines).split())
+    assert max(map(cell_len, lines)) <= width
+    assert not ascii_only or all(line.isascii() for line in lines)
+    assert text.count("manual__") == 0
+    assert "failed, published: lost: why" in text
+    assert "failed, and announced: B" in text
+    assert "an attempt of it still reports" in text
+    assert "https://airflow.example answered something else" in text
+    assert "still running in Airflow" not in text
+    assert summary(rounds()) == (
+        "10 runs without an end: 1 ended, 1 running, 1 over since a moment, 1 published before, 1 with a later start, "
+        "1 alive, 1 unknown, 1 without an answer, 2 not asked about"
+    )
 
 
 # The command

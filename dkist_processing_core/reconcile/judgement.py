@@ -96,11 +96,10 @@ def judge_known(
 
 def _is_of(end: WorkflowEnd, found: EngineRun) -> bool:
     """Return True if an end on the bus is that of the start that Airflow knows: a cleared run has another start."""
-    began, over = found.began, found.over
-    if over is not None and end.ended_at == over:
-        return True
+    began = found.began
     if began is None:
-        return False
+        # It was ended while it waited, so no callback has reported it.
+        return end.ended_at is not None and end.ended_at == found.over
     if end.ended_at is None or end.duration_seconds is None:
         # The DAG processor of Airflow 3.0 knows no times.
         return (end.ended_at or end.time) >= began
