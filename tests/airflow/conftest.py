@@ -129,7 +129,8 @@ def celery_ground(
     otlp: OtlpReceiver,
 ) -> Iterator[Ground]:
     """
-    An Airflow with a Celery worker for each of two queues, whose tasks report to `broker` and trace to `otlp`.
+    An Airflow with a Celery worker for each of two queues, whose tasks report to `broker` and trace to `otlp`
+    over HTTP.
 
     Celery's own messages have a separate virtual host.
     """
@@ -142,7 +143,7 @@ def celery_ground(
                 wheels=wheels,
                 state=state_dir,
                 celery=messages,
-                variables=otlp.grpc_env | {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
+                variables=otlp.http_env | {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
             )
         except MissingAirflowError as missing:
             pytest.fail(str(missing), pytrace=False)

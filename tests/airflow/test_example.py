@@ -13,7 +13,7 @@ from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.runs import State
 from tests.airflow.ground import SECONDS, Ground
 from tests.services.airflow import AIRFLOW_VARIABLE
-from tests.services.otlp import OtlpReceiver, Span
+from tests.services.otlp import OtlpReceiver, Request, Span
 from tests.services.processes import with_environment
 from tests.traces import problems_of
 
@@ -112,10 +112,19 @@ def run_that_is_killed_once(ground: Ground, otlp: OtlpReceiver) -> list[Span]:
     return otlp.wait_for(arrived, SECONDS)
 
 
+def is_over_http(request: Request) -> bool:
+    """
+    Return True if an export came over HTTP, and not over gRPC.
+    """
+    return request.headers.get("content-type") == "application/x-protobuf"
+
+
 @pytest.mark.timeout(900)
 def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: OtlpReceiver) -> None:
     """
     Each worker takes the tasks of its queue, and the whole run is one trace with one root.
+
+    That holds over HTTP, and over gRPC with Airflow's own tracing, which knows no other protocol by these variables.
     """
     airflow = celery_ground.airflow
     run_id = run_it(celery_ground)
@@ -129,12 +138,14 @@ def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: Otl
         lambda receiver: [span for span in receiver.spans() if span.name == run.workflow_name] and receiver.spans()
     )
     derived = run_that_is_killed_once(celery_ground, otlp)
+    over_http = [is_over_http(request) for request in otlp.requests("traces")]
     # The API server begins Airflow's own trace of a run, the scheduler and the workers continue it.
-    airflow.environment["AIRFLOW__TRACES__OTEL_ON"] = "True"
+    airflow.environment |= otlp.grpc_env | {"AIRFLOW__TRACES__OTEL_ON": "True"}
     for component in airflow.components:
         component.stop()
     airflow.start()
     ridden = run_that_is_killed_once(celery_ground, otlp)
+    over_grpc = [not is_over_http(request) for request in otlp.requests("traces")[len(over_http) :]]
     airflow.close()
 
     assert_all_is_told(celery_ground, run_id)
@@ -145,6 +156,8 @@ def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: Otl
     assert {span.trace_id for span in spans} == {f"{derived_trace_id(run):032x}"}
     (root,) = (span for span in spans if span.name == run.workflow_name)
     attempts = [span for span in spans if span.name in TASKS]
+    assert all(over_http)
+    assert all(over_grpc)
     assert root.parent_id == ""
     assert sorted(span.name for span in attempts) == sorted(TASKS)
     assert {span.parent_id for span in attempts} == {root.span_id}

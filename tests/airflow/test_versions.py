@@ -13,6 +13,7 @@ from dkist_processing_core.events import TaskFailed, TaskFinished
 from dkist_processing_core.identity.trace_context import derived_trace_id, parse_traceparent
 from dkist_processing_core.runs import State
 from tests.airflow.ground import SECONDS, Ground
+from tests.airflow.test_reconcile import assert_each_has_its_end, silent_runs
 from tests.running import ROOT
 from tests.services.broker import Broker
 from tests.services.postgres import PostgresServer
@@ -20,7 +21,7 @@ from tests.services.postgres import PostgresServer
 # Each with a day soon after its release, whose packages are installed with it. Airflow allows all later ones, but does
 # not start with some: 3.2 not with those of `fastapi` and `cadwyn`, 3.0 not with that of `pyjwt`.
 VERSIONS = {"3.0.6": "2025-09-01", "3.1.8": "2026-03-20", "3.2.2": "2026-06-01"}
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 
 def installed(folder: Path, version: str) -> Path:
@@ -42,7 +43,8 @@ def test_an_exported_workflow_runs_unchanged(
     version: str, postgres: PostgresServer, broker: Broker, wheels: Path, state_dir: Path, tmp_path: Path
 ) -> None:
     """
-    It succeeds, fails and is retried there as on the newest one, and every report arrives.
+    It succeeds, fails and is retried there as on the newest one, and every report arrives; where no callback reports an
+    end, a reconciliation finds it.
     """
     ground = Ground(tmp_path, postgres, broker, wheels=wheels, state=state_dir, virtualenv=installed(tmp_path, version))
     with ground.open():
@@ -55,7 +57,10 @@ def test_an_exported_workflow_runs_unchanged(
             ground.airflow.wait_for_run(f"faulty_{name}_1.0", run_id, "success", "failed", seconds=SECONDS)
             ground.listener.wait_for_end(run_id)
         views = {name: ground.listener.view(run_id) for name, run_id in runs.items()}
-        announced = ground.listener.announced()
+        announced = list(ground.listener.announced())
+        (tmp_path / "watching").mkdir()
+        with silent_runs(ground, tmp_path / "watching") as silent:
+            assert_each_has_its_end(silent)
 
     assert {name: view.verdict for name, view in views.items()} == {
         "succeeds": State.FINISHED,
