@@ -32,6 +32,9 @@ class NoticeGroup(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     last_at: Annotated[UtcTime | None, about("The time of the last of `count`, by its event.")] = None
     first_seen_at: Annotated[UtcTime | None, about("The time of the first failure of the family in the store.")] = None
     first_bad_version: Annotated[str | None, about("The version of the workflow with that failure.")] = None
+    last_good_version: Annotated[
+        str | None, about("The last version before that ran the task with success, by the store.")
+    ] = None
     workflows: Annotated[dict[str, tuple[str, ...]], about("The workflows with their versions; at most 20.")] = {}
     tasks: Annotated[tuple[str, ...], about("The tasks; at most 20.")] = ()
     hosts: Annotated[tuple[str, ...], about("The hosts as far as the store knows them; at most 20.")] = ()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, select
 
 from dkist_processing_core.consumer import Consumer
 from dkist_processing_core.consumer.service import rules_of
@@ -23,7 +23,7 @@ from dkist_processing_core.notify.delivery import delivery
 from dkist_processing_core.notify.grouping import Fold, RouteState
 from dkist_processing_core.notify.mutes import held_by, mutes_at
 from dkist_processing_core.notify.notices import notice_of
-from dkist_processing_core.notify.occurrences import COUNTED, Occurrence, occurrence_of
+from dkist_processing_core.notify.occurrences import COUNTED, Alarm, Occurrence, occurrence_of
 from dkist_processing_core.notify.routes import Route
 from dkist_processing_core.notify.store_facts import ended
 from dkist_processing_core.notify.tables import OCCURRENCES, ROUTES
@@ -33,7 +33,7 @@ NAME = "dkist-core.notify"
 """The name of the consumer on the bus and in the inbox."""
 FOLD_SECONDS = 1.0
 _PRUNE_SECONDS = 3600.0
-_BATCH, _MOST = 500, 5_000
+_BATCH, _MOST, _MOST_CHECKED = 500, 5_000, 100
 _to_json = msgspec.json.Encoder().encode
 _to_occurrence = msgspec.json.Decoder(Occurrence).decode
 _to_state = msgspec.json.Decoder(RouteState).decode
@@ -67,9 +67,8 @@ class Counting:
         for name, route in self._routes.items():
             before = transaction.scalar(select(ROUTES.c.state).where(ROUTES.c.name == name))
             state = RouteState(f"{int(1000 * now):x}") if before is None else _to_state(before)
-            alarms = [alarm for group in state.groups.values() for alarm in group.open_alarms]
             wanted = filter(route.wants, occurrences)
-            drafts = Fold(state, route.rule, now, mutes).add(wanted, ended(transaction, alarms))
+            drafts = Fold(state, route.rule, now, mutes).add(wanted, ended(transaction, _checked(state, now)))
             arrivals = []
             for draft in drafts:
                 state.notices += 1
@@ -81,14 +80,17 @@ class Counting:
                 transaction.execute(delete(ROUTES).where(ROUTES.c.name == name))
                 transaction.execute(ROUTES.insert(), {"name": name, "state": after})
 
-    def waiting(self, connection: Connection) -> int:
-        """Return the number of occurrences that are not counted yet."""
-        return connection.scalar(select(func.count()).select_from(OCCURRENCES)) or 0
-
     def prune(self, transaction: Connection) -> None:
         """Delete old notices that were delivered."""
         for rules in self._rules.values():
             prune(transaction, rules, 1000, self._clock())
+
+
+def _checked(state: RouteState, now: float) -> list[Alarm]:
+    """Return the open alarms to ask the store about: others each second if there are many."""
+    alarms = [alarm for group in state.groups.values() for alarm in group.open_alarms]
+    first = int(now) * _MOST_CHECKED % max(1, len(alarms))
+    return [*alarms[first:], *alarms[:first]][:_MOST_CHECKED]
 
 
 def counting_consumer(

@@ -14,8 +14,8 @@ from dkist_processing_core.settings.interface import Settings
 
 PREFIX = "dkist-core.notify."
 """What the names of these consumers begin with; the name of the route follows."""
-# About twelve hours: a receiver may be down for a night.
-_MOST_TRIES = 50
+# About 14 hours: a receiver may be down for a night.
+_MOST_TRIES = 80
 
 
 def send(route: Route, notice: NoticeIssued) -> str:

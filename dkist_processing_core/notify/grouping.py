@@ -17,6 +17,8 @@ from dkist_processing_core.notify.occurrences import Alarm, Occurrence
 
 MOST_RUNS = 10_000
 """The most runs of a group that are distinguished between two notices."""
+MOST_GROUPS = 500
+"""The most groups of a route; what belongs to further ones is counted in one group for each type of event."""
 _MOST_NAMES, _MOST_IDS = 20, 3
 
 
@@ -186,6 +188,10 @@ class Fold:
         return self.drafts
 
     def _count(self, occurrence: Occurrence) -> None:
+        is_muted = self.mutes.hold(occurrence)
+        if occurrence.group not in self.state.groups and len(self.state.groups) >= MOST_GROUPS:
+            # Fingerprints that differ for each failure would give a group each.
+            occurrence = msgspec.structs.replace(occurrence, group=f"any {occurrence.event}", family=None)
         group, alarm = self.state.groups.get(occurrence.group), occurrence.alarm
         if alarm is not None:
             known = None if group is None else group.alarms.get(alarm.key)
@@ -198,7 +204,7 @@ class Fold:
             group = self.state.groups[occurrence.group] = Group(occurrence.group, occurrence, self.now, self.now)
         group.latest, group.last_at = occurrence, self.now
         group.total += 1
-        group.pending.add(occurrence, is_muted=self.mutes.hold(occurrence))
+        group.pending.add(occurrence, is_muted=is_muted)
         if alarm is not None:
             group.alarms[alarm.key] = alarm
 
@@ -208,6 +214,8 @@ class Fold:
 
     def _report(self, groups: list[Group]) -> None:
         """Report new groups at once, and at the end of a window what was counted in it."""
+        # It cannot end later, unless the clock was set back or the window was shortened.
+        self.state.window_ends_at = min(self.state.window_ends_at, self.now + self.rule.window)
         is_window_over = self.now >= self.state.window_ends_at
         if is_window_over:
             self.state.firsts = 0

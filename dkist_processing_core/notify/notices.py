@@ -5,14 +5,16 @@ Not here: when a draft is made (grouping), and its text (wording).
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
 
+from dkist_processing_core.collect.families import first_failure
 from dkist_processing_core.events import MAX_ENCODED_BYTES, Reporter, encode
 from dkist_processing_core.events.notice import NoticeGroup, NoticeIssued
 from dkist_processing_core.notify.grouping import Counted, Draft, RouteState
-from dkist_processing_core.notify.store_facts import FirstFailure, first_failure, hosts
+from dkist_processing_core.notify.store_facts import hosts
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The header with the id of a notice, by which a receiver recognises a repetition."""
@@ -62,14 +64,19 @@ def _cut(notice: NoticeIssued, most_groups: int, most_names: int) -> NoticeIssue
 
 def _group(connection: Connection, counted: Counted) -> NoticeGroup:
     group, tally, latest = counted.group, counted.tally, counted.group.latest
-    first, known_hosts = None, list[str]()
+    first: dict[str, Any] = {}
     if latest.family is not None:
-        first = first_failure(connection, latest.family)
-        if first is None or first.at > latest.at:
+        found = first_failure(connection, latest.family)
+        if found is None or found.at > latest.at:
             # The store does not have it yet.
-            first = FirstFailure(latest.at if tally.first_at is None else tally.first_at, latest.version)
+            began_at = latest.at if tally.first_at is None else tally.first_at
+            first = {"first_seen_at": _moment(began_at), "first_bad_version": _short(latest.version)}
+        else:
+            first = {"first_seen_at": _moment(found.at), "first_bad_version": _short(found.version)}
+            if found.last_good_version is not None:
+                first["last_good_version"] = _short(found.last_good_version)
         if tally.first_at is not None:
-            known_hosts = hosts(connection, latest.family, tally.first_at)
+            first["hosts"] = tuple(map(_short, hosts(connection, latest.family, tally.first_at)))
     workflows = tally.workflows or {latest.workflow: [latest.version]}
     tasks = tally.tasks or ([] if latest.task is None else [latest.task])
     return NoticeGroup(
@@ -83,14 +90,12 @@ def _group(connection: Connection, counted: Counted) -> NoticeGroup:
         began_at=_moment(group.began_at),
         first_at=None if tally.first_at is None else _moment(tally.first_at),
         last_at=None if tally.last_at is None else _moment(tally.last_at),
-        first_seen_at=None if first is None else _moment(first.at),
-        first_bad_version=None if first is None else _short(first.version),
         workflows={_short(name): tuple(map(_short, versions)) for name, versions in workflows.items()},
         tasks=tuple(map(_short, tasks)),
-        hosts=tuple(map(_short, known_hosts)),
         run_count=len(tally.runs),
         run_ids=tuple(map(_short, tally.run_ids)),
         log_url=latest.log_url,
+        **first,
     )
 
 

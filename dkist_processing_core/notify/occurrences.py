@@ -92,14 +92,15 @@ def occurrence_of(event: Event) -> Occurrence | None:
 
 
 def _alarm(event: TaskOverdue | WorkflowOverdue) -> Alarm:
-    task, attempt, missed, sequence = None, None, None, event.sequence or 0
+    task, attempt, limit, missed = None, None, None, None
     if isinstance(event, TaskOverdue):
-        task, attempt = event.task_name, event.attempt
+        # An attempt may exceed two limits, each with its own alarm.
+        task, attempt, limit = event.task_name, event.attempt, event.exceeded
     elif event.expected_at is not None:
         missed = event.expected_at.timestamp()
     return Alarm(
-        key=json.dumps([event.workflow_version, event.run_id, attempt, missed]),
-        sequence=sequence,
+        key=json.dumps([event.workflow_version, event.run_id, attempt, limit, missed]),
+        sequence=event.sequence or 0,
         workflow=event.workflow_name,
         version=event.workflow_version,
         run_id=event.run_id,

@@ -1,12 +1,11 @@
 """
-What the store of runs adds to a notice: the first failure of a family, hosts, and which alarms have ended.
+What the store of runs adds to what is counted: the hosts of failures, and which alarms have ended.
 
-The store may lag behind what is counted, and may have no runs at all. Then a notice has less. Not here: the questions
-of people (collect.questions).
+The store may lag behind what is counted, and may have no runs at all. Then a notice has less. Not here: the first
+failure of a family (collect.families).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, exists, select
 
@@ -15,27 +14,6 @@ from dkist_processing_core.notify.occurrences import Alarm
 from dkist_processing_core.runs import State
 
 _MOST_HOSTS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class FirstFailure:
-    """The first failure of a family in the store."""
-
-    at: float
-    version: str
-
-
-def first_failure(connection: Connection, family: str) -> FirstFailure | None:
-    """Return the first failure of a family; None if the store has none."""
-    query = (
-        select(ATTEMPTS.c.failed_at, RUNS.c.workflow_version)
-        .select_from(ATTEMPTS.join(RUNS))
-        .where(HAS_FAILED, ATTEMPTS.c.family == family, ATTEMPTS.c.failed_at.is_not(None))
-        .order_by(ATTEMPTS.c.failed_at)
-        .limit(1)
-    )
-    row = connection.execute(query).first()
-    return None if row is None else FirstFailure(row.failed_at, row.workflow_version)
 
 
 def hosts(connection: Connection, family: str, since: float) -> list[str]:

@@ -58,7 +58,8 @@ def _lines(group: NoticeGroup) -> Iterator[str]:
         yield f"hosts: {_list(group.hosts)}"
     if group.first_seen_at is not None:
         version = f", in version {group.first_bad_version}" if group.first_bad_version else ""
-        yield f"first seen {_moment(group.first_seen_at)}{version}"
+        good = f", not in {group.last_good_version}" if group.last_good_version else ""
+        yield f"first seen {_moment(group.first_seen_at)}{version}{good}"
     if group.log_url is not None:
         yield f"log: {group.log_url}"
     if group.family is not None:

@@ -91,14 +91,16 @@ def test_a_notice_names_the_first_bad_version_and_the_hosts_of_the_store(databas
     """
     The first failure of the family is another one than the first that was counted.
     """
-    old = [failed("T", fingerprint="f" * 16, workflow_version="1", run_id="old")]
+    before = NOON.replace(hour=11)
+    good = [each("T", workflow_version="0", run_id="good", time=before) for each in (started, finished)]
+    old = [*good, failed("T", fingerprint="f" * 16, workflow_version="1", run_id="old")]
     new = failed("T", fingerprint="f" * 16, workflow_version="2", run_id="new", time=NOON.replace(hour=13))
     begun = started("T", workflow_version="2", run_id="new", host="node-7", time=NOON.replace(hour=13))
 
     (notice,) = Counted(database, ops={}).after(1, new, stored=[*old, begun, new])
 
     (group,) = notice.groups
-    assert (group.first_seen_at, group.first_bad_version) == (NOON, "1")
+    assert (group.first_seen_at, group.first_bad_version, group.last_good_version) == (NOON, "1", "0")
     assert group.hosts == ("node-7",)
     assert (group.workflows, group.tasks, group.run_ids) == ({"W": ("2",)}, ("T",), ("new",))
     assert (notice.kind, notice.count, group.family) == ("first", 1, "f" * 16)
@@ -153,9 +155,8 @@ def overdue(sequence: int, **facts: Any) -> TaskOverdue:
     """
     Return an alarm about the attempt of a task.
     """
-    return make(
-        TaskOverdue, "T", reported_by="watcher", sequence=sequence, limit_seconds=90.0, exceeded="silence", **facts
-    )
+    given: dict[str, Any] = {"reported_by": "watcher", "limit_seconds": 90.0, "exceeded": "silence"}
+    return make(TaskOverdue, "T", sequence=sequence, **given | facts)
 
 
 @pytest.mark.parametrize("is_withdrawn", [True, False])
@@ -172,6 +173,36 @@ def test_what_is_overdue_is_clear_when_it_is_withdrawn_or_has_ended(database: Da
     assert [notice.kind for notice in (*first, *still, *clear)] == ["first", "all_clear"]
     assert first[0].groups[0].summary == "no sign of life within 1 min 30 s"
     assert clear[0].groups[0].is_over
+
+
+def test_two_limits_of_an_attempt_have_two_alarms(database: Database) -> None:
+    """
+    That of the duration is older than the one of the silence, and comes later.
+    """
+    counted = Counted(database, ops={})
+    open_attempt = [started("T")]
+    first = counted.after(1, overdue(3000), stored=open_attempt)
+    second = counted.after(400, overdue(1000, exceeded="duration"))
+    half = counted.after(1, overdue(3001, withdrawn=True))
+    clear = counted.after(1, overdue(1001, exceeded="duration", withdrawn=True))
+
+    assert [notice.kind for notice in (*first, *second, *half, *clear)] == ["first", "summary", "all_clear"]
+    assert half == []
+    assert second[0].groups[0].summary == "it has not ended within 1 min 30 s"
+
+
+def test_many_alarms_are_asked_about_in_turn(database: Database) -> None:
+    """
+    Each of them in a few seconds.
+    """
+    counted = Counted(database, ops={})
+    alarms = [overdue(2000, run_id=f"r{number}") for number in range(250)]
+    ends = [finished("T", run_id=f"r{number}") for number in range(250)]
+    counted.after(1, *alarms, stored=[started("T", run_id=f"r{number}") for number in range(250)])
+
+    notices = [notice for second in range(8) for notice in counted.after(1, stored=ends if second == 0 else [])]
+
+    assert [(notice.kind, notice.groups[0].total) for notice in notices] == [("all_clear", 250)]
 
 
 def test_a_missed_start_is_clear_when_a_run_has_begun(database: Database) -> None:

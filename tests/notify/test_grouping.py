@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dkist_processing_core.notify.grouping import Draft, Fold, Mutes, RouteState, Rule
+from dkist_processing_core.notify.grouping import MOST_GROUPS, Draft, Fold, Mutes, RouteState, Rule
 from dkist_processing_core.notify.occurrences import Alarm, Occurrence
 
 WINDOW, CLEAR_AFTER = 300.0, 900.0
@@ -196,6 +196,31 @@ def test_runs_are_counted_once_each() -> None:
     assert len(counted.tally.runs) == 14
     assert counted.tally.workflows == {"W": ["0", "1"]}
     assert counted.tally.tasks == ["T0", "T1", "T2"]
+
+
+def test_a_clock_that_is_set_back_delays_a_summary_by_a_window_at_most() -> None:
+    """
+    Instead of by the time that the clock has lost.
+    """
+    route = Route()
+    route.fold(failure())
+
+    assert route.shown(failure(), after=-86400) == []
+    assert route.shown(after=WINDOW) == [("summary", [("A", 1, False)])]
+
+
+def test_groups_have_a_limit() -> None:
+    """
+    What belongs to further ones is counted together, and forgotten by none.
+    """
+    route = Route()
+    failures = [failure(f"F{number}") for number in range(3 * MOST_GROUPS)]
+
+    drafts = route.fold(*failures)
+
+    assert len(route.state.groups) == MOST_GROUPS + 1
+    assert sum(each.tally.count for draft in drafts for each in draft.groups) == len(failures)
+    assert max(each.tally.count for draft in drafts for each in draft.groups) == 2 * MOST_GROUPS
 
 
 class Histories(RuleBasedStateMachine):

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from dkist_processing_core.inbox import Database
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed
 from tests.notify.receivers import Answer, HttpReceiver
-from tests.notify.test_storm import totals
+from tests.notify.test_storm import kinds, storm, totals
 from tests.waiting import wait_until
 
 WATCHING = """
@@ -94,6 +95,52 @@ def test_counts_stay_exact_and_no_notice_is_lost_when_the_process_is_killed(
     assert sorted(notice.sequence for notice in notices.values()) == list(range(1, len(notices) + 1))
     assert all(notices[request.key] == request.notice for request in receiver.requests)
     assert set(codes) == {0}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+@pytest.mark.usefixtures("database")
+def test_a_storm_in_real_time_has_few_notices_and_none_is_lost(receiver: HttpReceiver, tmp_path: Path) -> None:
+    """
+    Ten thousand failures a minute for a minute and a half, to a receiver that is slow, down, back, and then too busy.
+    """
+    program, routes = tmp_path / "watching.py", tmp_path / "notify.toml"
+    program.write_text(WATCHING)
+    routes.write_text(ROUTES.format(url=receiver.url).replace('"1s"', '"60s"').replace('"2s"', '"20s"'))
+    expected, begin, issued = Counter[str](), time.monotonic(), dict[str, float]()
+
+    def answer() -> Answer:
+        elapsed = time.monotonic() - begin
+        if elapsed < 10:
+            threading.Event().wait(2)
+        elif elapsed < 40:
+            return 503, {}, b"down"
+        elif 60 < elapsed < 90:
+            return 429, {"Retry-After": "5"}, b"too many"
+        return 200, {}, b""
+
+    receiver.answer = answer
+    process = watching(program, routes)
+    try:
+        with Publisher.open(read_settings()) as publisher:
+            for second in range(90):
+                failures = storm(second, 167)
+                expected.update(each.family for each in failures)
+                publisher.publish(*failures)
+                # The rate of the storm.
+                threading.Event().wait(max(0.0, begin + second + 1 - time.monotonic()))
+                issued |= {
+                    request.key: time.monotonic() - begin for request in receiver.requests if request.key not in issued
+                }
+        wait_until(lambda: totals(receiver.accepted) == expected and not open_groups(receiver), 200)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+    assert expected.total() == 15_030
+    assert sum(at < 60 for at in issued.values()) <= 10
+    assert {request.key for request in receiver.requests} == {request.key for request in receiver.accepted}
+    assert kinds(receiver.accepted).count("all_clear") == 1
 
 
 def open_groups(receiver: HttpReceiver) -> set[str]:
