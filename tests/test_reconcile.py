@@ -151,6 +151,14 @@ def reconcile(minutes: float = 5, *, as_of: datetime | None = None, **options: A
         return opened.reconcile(publisher, as_of=as_of, **options)
 
 
+def prove(airflow: FakeAirflow) -> None:
+    """
+    Show that this Airflow has run an ended run of the store, and make it know the DAG.
+    """
+    publish(make(WorkflowFinished, run_id="manual__0", time=NOW, reported_by="engine", ended_at=NOW))
+    airflow.add(DAG, "manual__0", "success")
+
+
 def outcomes(found: Round) -> dict[str, Outcome]:
     """
     Return the outcome for each run id.
@@ -280,14 +288,15 @@ def test_a_cleared_run_gets_the_end_of_its_new_start(airflow: FakeAirflow) -> No
 
 def test_a_deleted_run_ends_as_failed_with_that_reason(airflow: FakeAirflow) -> None:
     """
-    Its DAG shows that this is the Airflow that ran it; its open task has failed, and is announced.
+    Another run of the store shows that this is the Airflow that ran it; its open task has failed, and is announced.
     """
     publish(*begun())
-    airflow.add(DAG, "another", "success")
+    prove(airflow)
 
     found = reconcile()
 
-    (view,) = RunState(published()).runs
+    view = RunState(published()).run(RUN)
+    assert view is not None
     assert outcomes(found) == {RUN: Outcome.ENDED}
     assert (view.state, view.ended_at) == (State.FAILED, None)
     assert view.reason == (
@@ -303,7 +312,7 @@ def test_a_run_that_airflow_does_not_know_and_that_still_reports_gets_no_end(air
     Its samples show that it lives, as long as not three of them are missing.
     """
     publish(*begun(), of(TaskSampled, "B", 1, sequence=5, interval_seconds=300.0))
-    airflow.dags.add(DAG)
+    prove(airflow)
 
     alive, silent = reconcile(minutes=14), reconcile(minutes=17)
 
@@ -316,7 +325,7 @@ def test_old_reports_in_a_new_store_are_old(airflow: FakeAirflow) -> None:
     """
     silent, recent = begun(), [*begun("manual__2"), of(TaskFinished, "B", 5, "manual__2")]
     publish(*silent, *recent)
-    airflow.dags.add(DAG)
+    prove(airflow)
 
     found = reconcile(as_of=NOW)
 
@@ -325,10 +334,12 @@ def test_old_reports_in_a_new_store_are_old(airflow: FakeAirflow) -> None:
 
 def test_an_airflow_that_may_be_the_wrong_one_ends_nothing(airflow: FakeAirflow) -> None:
     """
-    It knows neither the DAG nor any other run of the store; a run that it knows, or an option, makes it the right one.
+    It knows no run of the store, although it has the DAG; a run that it knows, or an option, makes it the right one.
     """
     publish(*begun())
+    airflow.add(DAG, "a run of the other", "success")
     wrong = reconcile()
+    airflow.delete(DAG)
     other = make(WorkflowFinished, workflow_name="V", run_id="other", time=NOW, reported_by="engine", ended_at=NOW)
     publish(other)
     airflow.add("V_1", "other", "success")

@@ -106,10 +106,10 @@ class Asking:
     def _unknown(self, stored: StoredRun) -> Answered:
         reports = self._reports(stored)
         try:
-            has_dag = self._has_dag(stored.run)
-            # Otherwise the address may be that of another Airflow.
-            if not has_dag and not self._knows_any():
+            # Otherwise the address may be that of another Airflow, which may have the same DAGs.
+            if not self._knows_any():
                 return Answered(stored, Judgement(Outcome.UNPROVEN))
+            has_dag = self._has_dag(stored.run)
         except (EngineUnreachableError, RequestsUsedUpError):
             raise
         except EngineApiError as error:

@@ -57,7 +57,7 @@ class Outcome(StrEnum):
     ALIVE = "alive"
     """Airflow does not know it, but one of its attempts still reports."""
     UNPROVEN = "unproven"
-    """Airflow knows neither it nor its DAG, and nothing shows that this is the Airflow that ran it."""
+    """Airflow does not know it, and nothing shows that this is the Airflow that ran it."""
     REFUSED = "refused"
     """Airflow did not answer the question about it."""
 

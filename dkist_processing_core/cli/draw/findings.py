@@ -25,7 +25,7 @@ _WORDS = {
     Outcome.SENT: "published before, and not in the store yet",
     Outcome.REPORTED: "not published: the bus has the end that Airflow knows, and later reports",
     Outcome.ALIVE: "not published: Airflow does not know the run, but an attempt of it still reports",
-    Outcome.UNPROVEN: "not published: Airflow knows neither the run nor its DAG, and may be the wrong Airflow; correct "
+    Outcome.UNPROVEN: "not published: Airflow does not know the run, and may be the wrong Airflow; correct "
     "DKIST_CORE_AIRFLOW_URL, or use --all-gone",
 }
 _COUNTED = {
