@@ -119,27 +119,29 @@ def test_reports_of_engine_and_watcher_are_no_signs_of_life() -> None:
 
 @given(lags=st.lists(st.tuples(st.integers(0, 9), st.floats(0, 60)), min_size=1, max_size=8), data=st.data())
 def test_signs_that_were_replaced_still_count(lags: list[tuple[int, float]], data: st.DataObject) -> None:
-    """However the samples arrive, and however many are folded at once, last sign and smallest difference are those."""
+    """In any order and repeated, folded one by one or at once: the last sample, and the smallest difference."""
     arrivals = [(30.0 * number + lag, sampled("A", number, time=at(30.0 * number))) for number, lag in lags]
     arrivals.sort(key=lambda each: each[0])
-    at_once = data.draw(st.booleans())
 
     with empty() as store, store.begin() as connection:
-        fill(connection, arrivals, at_once=at_once)
+        fill(connection, arrivals, at_once=data.draw(st.booleans()))
         (found,) = watched_attempts(connection, ended_since=0.0)
 
-    # Of a repeated sample, the first one counts.
-    first: dict[bytes, _Arrival] = {}
-    for seconds, sample in arrivals:
-        first.setdefault(sample.id.encode(), (seconds, sample))
-    assert found.last_sign_at == max(report.time.timestamp() for _, report in first.values())
-    assert found.clock_difference is not None
-    differences = [FIRST + seconds - report.time.timestamp() for seconds, report in arrivals]
-    assert (
-        min(differences) - 1e-3
-        <= found.clock_difference
-        <= min(FIRST + seconds - report.time.timestamp() for seconds, report in first.values()) + 1e-3
+    last = max(number for number, _ in lags)
+    assert found.last_sign_at == FIRST + 30.0 * last
+    assert found.last_received_at == pytest.approx(
+        FIRST + 30.0 * last + min(lag for number, lag in lags if number == last), abs=1e-3
     )
+    assert found.clock_difference == pytest.approx(min(lag for _, lag in lags), abs=1e-3)
+
+
+def test_a_clock_that_is_set_back_makes_no_attempt_silent() -> None:
+    """The samples go on, though the times that they state are earlier than before."""
+    (found,) = attempts_of(
+        [(0.0, launched(0)), (600.0, sampled("A", 0, time=at(600))), (630.0, sampled("A", 1, time=at(330)))]
+    )
+
+    assert (found.last_received_at, found.last_sign_at) == (FIRST + 630, FIRST + 600)
 
 
 def test_alarms_are_known_until_the_attempt_has_long_ended() -> None:

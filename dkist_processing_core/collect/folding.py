@@ -125,8 +125,8 @@ class Store:
             times = {row.number: row.received_at for row in stored}
             received = [(event, times[each]) for each, event in by_number.items() if id(event) in kept]
             before = self._run_before(connection, number)
-            # A late repetition of a replaced sample is no sign.
-            signs = signs_of(received, Window.around(moment), before.signs)
+            everything = ((event, times[each], id(event) in kept) for each, event in by_number.items())
+            signs = signs_of(everything, Window.around(moment), before.signs)
             last_sign = max((at for event, at in received if not isinstance(event, Alarm)), default=None)
             found = counted(view, received, totals.marks_of(connection, identity), now)
             if found.is_changed:

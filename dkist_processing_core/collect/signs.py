@@ -4,6 +4,7 @@ The signs of life of attempts: the reports of their launchers and their tasks, w
 A sign that a later one has replaced in the store still counts. Not here: the rows (rows).
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from dkist_processing_core.runs import Window
 
 Key = tuple[str, int | None]
 """The name of a task, and the number of the attempt."""
+_NEVER = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Signs:
     """What is known of the signs of life of one attempt; times are seconds since 1970."""
 
     at: float | None
-    """The time of the last one, by the clock of its host; None if none has a plausible time."""
+    """The latest time of one, by the clock of its host; None if none has a plausible time."""
     received_at: float
     """When the last one was received, by the clock of the store."""
     clock_difference: float | None
@@ -29,28 +31,31 @@ class Signs:
         """Return what both know."""
         ats = [at for at in (self.at, other.at) if at is not None]
         differences = [each for each in (self.clock_difference, other.clock_difference) if each is not None]
-        return Signs(max(ats, default=None), max(self.received_at, other.received_at), min(differences, default=None))
+        received_at = max(self.received_at, other.received_at)
+        return Signs(max(ats, default=None), received_at, min(differences, default=None))
 
 
 def signs_of(
-    received: Iterable[tuple[Event, float]], plausible: Window, before: Mapping[Key, Signs]
+    received: Iterable[tuple[Event, float, bool]], plausible: Window, before: Mapping[Key, Signs]
 ) -> dict[Key, Signs]:
     """
     Return the signs of life of each attempt.
 
     Args:
-        received: Reports on a run, with the times of their reception.
+        received: Reports on a run, with the times of their reception, and whether each is kept. A sample that a later
+            one has replaced may be a late repetition: that it was received is no sign of life.
         plausible: The range of times that are not wrong by days.
         before: What was known of them without these reports.
     """
     signs = dict(before)
-    for event, received_at in received:
+    for event, received_at, is_kept in received:
         if not isinstance(event, TaskEvent) or isinstance(event, TaskOverdue):
             continue
         if event.reported_by not in (Reporter.LAUNCHER, Reporter.TASK):
             continue
         at = event.time.timestamp() if event.time in plausible else None
-        sign = Signs(at, received_at, None if at is None else received_at - at)
+        difference = None if at is None else received_at - at
+        sign = Signs(at, received_at if is_kept else _NEVER, difference)
         key = (event.task_name, event.attempt)
         signs[key] = signs[key].joined(sign) if key in signs else sign
     return signs

@@ -89,8 +89,8 @@ def watched_attempts(connection: Connection, *, ended_since: float) -> list[Watc
     """
     found = {}
     for condition in (IS_OPEN, IS_ALARMED):
-        query = select(ATTEMPTS, *_OF_RUN).join_from(ATTEMPTS, RUNS).where(condition)
-        for row in connection.execute(query):
+        query = select(*(ATTEMPTS.c[name] for name in _OF_ATTEMPT), *_OF_RUN).join_from(ATTEMPTS, RUNS)
+        for row in connection.execute(query.where(condition)):
             is_open = row.is_open and row.run_state == State.RUNNING
             if is_open or (row.is_alarmed and row.run_received_at >= ended_since):
                 found[row.run, row.place] = _attempt(row, is_open=is_open)
@@ -146,6 +146,12 @@ def all_missed_starts(bodies: Iterator[bytes] | Sequence[bytes]) -> list[Workflo
 
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
+# Not all, since there may be thousands of open attempts.
+_OF_ATTEMPT = (
+    *("run", "place", "task_name", "number", "max_attempts", "is_open", "is_alarmed", "started_at"),
+    *("sign_at", "sign_received_at", "clock_difference", "sample_interval", "overdue_after", "measured_seconds"),
+    "alarms",
+)
 _OF_RUN = (
     RUNS.c.workflow_name,
     RUNS.c.workflow_version,
@@ -156,7 +162,7 @@ _OF_RUN = (
 )
 
 
-def _attempt(row: Row[Any], *, is_open: bool) -> WatchedAttempt:
+def _attempt(row: Any, *, is_open: bool) -> WatchedAttempt:
     return WatchedAttempt(
         run=_identity(row),
         task_name=row.task_name,
