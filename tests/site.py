@@ -159,17 +159,17 @@ class Site:
         finally:
             (self.folder / name).unlink()
 
-    def fires(self, alert: str, labels: str = "") -> None:
+    def fires(self, alert: str, labels: str = "", seconds: float = SECONDS) -> None:
         """
         Wait until an alert fires, of those with these labels.
         """
-        self.prometheus.wait_for(lambda server: server.query(firing(alert, labels)), SECONDS)
+        self.prometheus.wait_for(lambda server: server.query(firing(alert, labels)), seconds)
 
-    def ends(self, alert: str, labels: str = "") -> None:
+    def ends(self, alert: str, labels: str = "", seconds: float = SECONDS) -> None:
         """
         Wait until an alert does not fire any more.
         """
-        self.prometheus.wait_for(lambda server: not server.query(firing(alert, labels)), SECONDS)
+        self.prometheus.wait_for(lambda server: not server.query(firing(alert, labels)), seconds)
 
 
 def firing(alert: str, labels: str) -> str:
