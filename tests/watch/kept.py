@@ -253,10 +253,11 @@ class KeptInMemory(Kept):
     @staticmethod
     def _fold(run: _Run, time: float) -> None:
         kept = {id(each) for each in kept_reports(event for event, _ in run.reports.values())}
+        everything = [(event, at, id(event) in kept) for event, at in run.reports.values()]
         run.reports = {body: each for body, each in run.reports.items() if id(each[0]) in kept}
         received = list(run.reports.values())
         moment = datetime.fromtimestamp(time, UTC)
-        run.signs = signs_of(received, Window.around(moment), run.signs)
+        run.signs = signs_of(everything, Window.around(moment), run.signs)
         times = [at for event, at in received if not isinstance(event, Alarm)]
         run.received_at = max([*times, *([] if run.received_at is None else [run.received_at])], default=None)
         reports = [event for event, _ in received]
