@@ -160,8 +160,9 @@ are rejected. The minimum and the maximum of the rounds are in brackets.
 The process is that of a task as its launcher starts it, with and without a
 [recorder](explanation/ends.md#the-recorder), in pairs. One task computes in Python alone, the other one writes a file
 to the disk and reads it from there. Each does its work in *slices* of about a second, in turns with and without the
-thread that takes the stacks. The no-op task has a process for each figure. The *added* figures are the medians of the
-differences within the pairs.
+thread that takes the stacks; the *added* time is the median of the differences within the pairs. The no-op task has a
+process for each figure, and its added time is the difference between the shortest of twenty with a recorder and of
+twenty without one, in the median of the rounds.
 
 The *launcher* follows a task whose ten processes wait. Its processor time is counted without the first ten seconds,
 for the half minute in which it reports one sign of life. The minimum and the maximum of the rounds are in brackets.
