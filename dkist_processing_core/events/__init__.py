@@ -6,6 +6,7 @@ Not here: sending, storing and receiving.
 
 from dkist_processing_core.events._failure import Failure, describe, family_by, family_of, fingerprint
 from dkist_processing_core.events._failure_message import RecipeRunFailureMessage
+from dkist_processing_core.events._identity import identity_of
 from dkist_processing_core.events._kinds import Cause, Reporter
 from dkist_processing_core.events._resources import Point, Profile, Resources
 from dkist_processing_core.events.codec import (
@@ -38,7 +39,6 @@ from dkist_processing_core.events.facts import (
     WorkflowFinished,
     WorkflowOverdue,
     WorkflowStarted,
-    identity_of,
 )
 from dkist_processing_core.identity.trace_context import format_time
 

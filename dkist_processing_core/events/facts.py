@@ -5,7 +5,7 @@ It is longer than most modules: it is the one list of what an event may state, a
 common attributes of all events (event), the kinds of values (_kinds), and their form on the wire (codec).
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -25,9 +25,8 @@ from dkist_processing_core.events._kinds import (
 )
 from dkist_processing_core.events._resources import PROFILE, RESOURCES, Profile, Resources
 from dkist_processing_core.events.event import Event, Graph
-from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import format_time
-from dkist_processing_core.text import size
+from dkist_processing_core.text import duration, size
 
 SEQUENCE = about(
     "The number of the event among those of this type about one attempt or run, from 0, with gaps. Of `task.overdue` "
@@ -140,6 +139,14 @@ class WorkflowOverdue(WorkflowEvent, frozen=True, kw_only=True, dict=True):
     def is_missed_start(self) -> bool:
         """Whether it is about a run that has not started, and that has no id."""
         return not self.run_id
+
+    @property
+    def summary(self) -> str:
+        """What is overdue, in one line as `dkist-core` shows it: `no run began at 2026-11-29 06:30:00 UTC`."""
+        if self.expected_at is None:
+            return f"neither an attempt nor an end{_longer_than(self.limit_seconds)}"
+        grace = f", nor within {duration(self.grace_seconds)} after it" if self.grace_seconds else ""
+        return f"no run began at {self.expected_at:%Y-%m-%d %H:%M:%S} UTC{grace}"
 
 
 class TaskEvent(Event, frozen=True, kw_only=True, dict=True):
@@ -367,6 +374,11 @@ class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
         """The sequence number, as text."""
         return str(self.sequence)
 
+    @property
+    def summary(self) -> str:
+        """What is overdue, in one line as `dkist-core` shows it: `no sign of life for more than 90 s`."""
+        return f"{'running' if self.exceeded == 'duration' else 'no sign of life'}{_longer_than(self.limit_seconds)}"
+
 
 EVENT_CLASSES: tuple[type[Event], ...] = tuple(
     each
@@ -376,24 +388,10 @@ EVENT_CLASSES: tuple[type[Event], ...] = tuple(
 """The classes above that have a name, in their order: the published events."""
 
 
+def _longer_than(seconds: float | None) -> str:
+    return "" if seconds is None else f" for more than {duration(seconds)}"
+
+
 def _first_line(text: str | None) -> str:
     """Return the first line that is not blank, with single spaces; "" without one."""
     return next((line for each in (text or "").splitlines() if (line := " ".join(each.split()))), "")
-
-
-def identity_of(subject: Run | Attempt) -> dict[str, Any]:
-    """Return the fields with which an event identifies its run, or its attempt."""
-    run = subject if isinstance(subject, Run) else subject.run
-    fields: dict[str, Any] = {
-        "workflow_name": run.workflow_name,
-        "workflow_version": run.workflow_version,
-        "run_id": run.run_id,
-        "recipe_run_id": run.recipe_run_id,
-    }
-    if isinstance(subject, Attempt):
-        fields |= {
-            "task_name": subject.task_name,
-            "attempt": subject.attempt,
-            "max_attempts": subject.max_attempts,
-        }
-    return fields

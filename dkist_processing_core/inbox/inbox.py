@@ -42,6 +42,7 @@ from dkist_processing_core.text import counted, redact
 _LOOK_SECONDS = 1.0
 # A clock that loses more than this in comparison was set back.
 _CLOCK_SECONDS = 1.0
+_DEAD = "consumer %r: %s is the dead letter i%s: %s; `dkist-core dead-letters show` shows it"
 _KILLER = "its consumer ended {starts} times while it handled this event"
 logger = logging.getLogger("dkist_processing_core.inbox")
 
@@ -62,11 +63,9 @@ class Inbox:
         self._database = database
         self._clock = clock
         self._random = random or random_module.Random()  # noqa: S311 - it spreads retries
-        self._claimer: Lock
-        self._intake: Lock
         if database.dialect == "postgresql":
-            self._claimer = AdvisoryLock(database, claimers_number)
-            self._intake = AdvisoryLock(database, lambda: number_of(f"intake {rules.name}"))
+            self._claimer: Lock = AdvisoryLock(database, claimers_number)
+            self._intake: Lock = AdvisoryLock(database, lambda: number_of(f"intake {rules.name}"))
         else:
             self._claimer = self._intake = LockedFile(database, rules.name)
         self._claiming = threading.Lock()
@@ -114,22 +113,18 @@ class Inbox:
                 each = [self.store([arrival]) for arrival in arrived]
                 return Stored(*map(sum, zip(*map(astuple, each), strict=True)))
             reason = redact(str(error), also=self._database.secrets)
-            stored = self._store([arrival.refused(reason) for arrival in arrived])
-            for arrival in arrived:
-                self._log_dead("a message", self._seq_of(arrival), reason)
+            stored = self._store([arrived[0].refused(reason)])
+            with self._database.reading() as connection:
+                seq = arrivals.seq_of_refused(connection, self.rules, arrived[0])
+            self._log_dead("a message", seq, reason)
             return replace(stored, dead=0)
 
     def _store(self, arrived: Sequence[Arrival]) -> Stored:
         with self._storing() as connection:
             return arrivals.store(connection, self.rules, arrived, self._clock())
 
-    def _seq_of(self, refused: Arrival) -> int | None:
-        with self._database.reading() as connection:
-            return arrivals.seq_of_refused(connection, self.rules, refused)
-
     def _log_dead(self, what: str, seq: int | None, reason: str) -> None:
-        text = "consumer %r: %s is the dead letter i%s: %s; `dkist-core dead-letters show` shows it"
-        logger.error(text, self.rules.name, what, seq, reason)
+        logger.error(_DEAD, self.rules.name, what, seq, reason)
 
     @contextmanager
     def _storing(self) -> Iterator[Connection]:

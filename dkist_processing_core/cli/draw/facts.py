@@ -112,15 +112,7 @@ def _place(event: TaskFailed) -> str | None:
 
 
 def _overdue(event: TaskOverdue | WorkflowOverdue) -> str:
-    limit = "" if event.limit_seconds is None else f" for more than {duration(event.limit_seconds)}"
-    if isinstance(event, TaskOverdue):
-        words = f"running{limit}" if event.exceeded == "duration" else f"no sign of life{limit}"
-    elif event.expected_at is None:
-        words = f"neither an attempt nor an end{limit}"
-    else:
-        grace = f", nor within {duration(event.grace_seconds)} after it" if event.grace_seconds else ""
-        words = f"no run began at {event.expected_at:%Y-%m-%d %H:%M:%S} UTC{grace}"
-    return f"withdrawn: {words}" if event.withdrawn else words
+    return f"withdrawn: {event.summary}" if event.withdrawn else event.summary
 
 
 def _took(seconds: float | None) -> str | None:
