@@ -80,7 +80,7 @@ class Store:
             "workflow_name": report.workflow_name,
             "workflow_version": report.workflow_version,
             "run_id": report.run_id,
-            "identity": _identity_of(report),
+            "identity": run_identity(report.workflow_name, report.workflow_version, report.run_id),
             "characters": characters,
             "ending": characters[-ENDING:],
             "digest": digest_of(body),
@@ -207,9 +207,9 @@ def digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()[:_DIGEST_BYTES]
 
 
-def _identity_of(report: Event) -> bytes:
-    """Return the digest by which the store knows a report's run."""
-    return digest_of(json.dumps((report.workflow_name, report.workflow_version, report.run_id)).encode())
+def run_identity(workflow_name: str, workflow_version: str, run_id: str) -> bytes:
+    """Return the digest by which the store knows a run."""
+    return digest_of(json.dumps((workflow_name, workflow_version, run_id)).encode())
 
 
 _OF_RUN = ("workflow_name", "workflow_version", "run_id", "identity", "characters", "ending", "received_at")

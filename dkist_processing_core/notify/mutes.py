@@ -1,7 +1,7 @@
 """
 Mutes: families of failures and workflows of which people want no notice until a time.
 
-Not here: what a mute holds (grouping), and the commands (cli.notify).
+Not here: what a mute holds (groups), and the commands (cli.notify).
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, delete, select
 
-from dkist_processing_core.notify.grouping import Mutes
+from dkist_processing_core.notify.groups import Mutes
 from dkist_processing_core.notify.tables import MUTES
 
 Kind = Literal["family", "workflow"]

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from dkist_processing_core.collect.families import first_failure
 from dkist_processing_core.events import MAX_ENCODED_BYTES, Reporter, encode
 from dkist_processing_core.events.notice import NoticeGroup, NoticeIssued
-from dkist_processing_core.notify.grouping import Counted, Draft, RouteState
+from dkist_processing_core.notify.grouping import Counted, Draft
+from dkist_processing_core.notify.groups import RouteState
 from dkist_processing_core.notify.store_facts import hosts
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -67,10 +68,9 @@ def _group(connection: Connection, counted: Counted) -> NoticeGroup:
     first: dict[str, Any] = {}
     if latest.family is not None:
         found = first_failure(connection, latest.family)
-        if found is None or found.at > latest.at:
+        if found is None or found.at > group.first_at:
             # The store does not have it yet.
-            began_at = latest.at if tally.first_at is None else tally.first_at
-            first = {"first_seen_at": _moment(began_at), "first_bad_version": _short(latest.version)}
+            first = {"first_seen_at": _moment(group.first_at), "first_bad_version": _short(group.first_version)}
         else:
             first = {"first_seen_at": _moment(found.at), "first_bad_version": _short(found.version)}
             if found.last_good_version is not None:

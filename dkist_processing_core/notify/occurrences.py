@@ -99,7 +99,7 @@ def _alarm(event: TaskOverdue | WorkflowOverdue) -> Alarm:
     elif event.expected_at is not None:
         missed = event.expected_at.timestamp()
     return Alarm(
-        key=json.dumps([event.workflow_version, event.run_id, attempt, limit, missed]),
+        key=json.dumps([event.workflow_name, event.workflow_version, event.run_id, task, attempt, limit, missed]),
         sequence=event.sequence or 0,
         workflow=event.workflow_name,
         version=event.workflow_version,

@@ -29,7 +29,7 @@ from dkist_processing_core.notify.fields import (
     TimeOfDay,
     wrong,
 )
-from dkist_processing_core.notify.grouping import Rule
+from dkist_processing_core.notify.groups import Rule
 from dkist_processing_core.notify.occurrences import COUNTED, Occurrence
 from dkist_processing_core.notify.quiet_hours import is_within
 from dkist_processing_core.text import is_secret_name, redact, show

@@ -5,15 +5,18 @@ The store may lag behind what is counted, and may have no runs at all. Then a no
 failure of a family (collect.families).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, exists, select
+from sqlalchemy import Connection, and_, exists, select
 
+from dkist_processing_core.collect.folding import run_identity
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS
 from dkist_processing_core.notify.occurrences import Alarm
 from dkist_processing_core.runs import State
 
 _MOST_HOSTS = 20
+# SQLite accepts 999 parameters in a statement before its release 3.32.
+_STEP = 200
 
 
 def hosts(connection: Connection, family: str, since: float) -> list[str]:
@@ -28,25 +31,41 @@ def hosts(connection: Connection, family: str, since: float) -> list[str]:
     return list(connection.scalars(query))
 
 
-def ended(connection: Connection, alarms: Iterable[Alarm]) -> set[str]:
-    """Return the keys of those alarms whose attempt or run has ended, or whose missed start was made up for."""
-    return {alarm.key for alarm in alarms if _has_ended(connection, alarm)}
+def ended(connection: Connection, alarms: Sequence[Alarm]) -> list[Alarm]:
+    """Return those alarms whose attempt or run has ended, or whose missed start was made up for."""
+    missed = [alarm for alarm in alarms if alarm.expected_at is not None]
+    others = [alarm for alarm in alarms if alarm.expected_at is None]
+    steps = [others[first : first + _STEP] for first in range(0, len(others), _STEP)]
+    found = [alarm for step in steps for alarm in _ended(connection, step)]
+    return [*found, *(alarm for alarm in missed if _has_begun(connection, alarm))]
 
 
-def _has_ended(connection: Connection, alarm: Alarm) -> bool:
-    conditions: list[ColumnElement[bool]] = [RUNS.c.workflow_name == alarm.workflow]
-    if alarm.expected_at is not None:
-        conditions += [RUNS.c.began_at > alarm.expected_at, RUNS.c.last_sign_at > alarm.expected_at]
-        conditions += [RUNS.c.workflow_version == alarm.version] if alarm.version else []
-        return bool(connection.scalar(select(exists(select(RUNS.c.number).where(*conditions)))))
-    conditions += [RUNS.c.workflow_version == alarm.version, RUNS.c.run_id == alarm.run_id]
-    query = select(RUNS.c.number).where(*conditions, RUNS.c.state != State.RUNNING)
-    if alarm.task is not None:
-        is_open = select(ATTEMPTS.c.run).where(
-            ATTEMPTS.c.run == RUNS.c.number,
-            ATTEMPTS.c.task_name == alarm.task,
-            ATTEMPTS.c.number == alarm.attempt,
-            ATTEMPTS.c.is_open,
-        )
-        query = select(RUNS.c.number).where(*conditions, ~exists(is_open))
-    return bool(connection.scalar(select(exists(query))))
+def _ended(connection: Connection, alarms: Sequence[Alarm]) -> list[Alarm]:
+    """Return the alarms whose run has ended, or whose attempt is in the store and not open."""
+    runs = [run_identity(alarm.workflow, alarm.version, alarm.run_id) for alarm in alarms]
+    tasks = {alarm.task for alarm in alarms}
+    of_attempt = and_(ATTEMPTS.c.run == RUNS.c.number, ATTEMPTS.c.task_name.in_(tasks))
+    query = (
+        select(RUNS.c.identity, RUNS.c.state, ATTEMPTS.c.task_name, ATTEMPTS.c.number, ATTEMPTS.c.is_open)
+        .join_from(RUNS, ATTEMPTS, of_attempt, isouter=True)
+        .where(RUNS.c.identity.in_(runs))
+    )
+    over, closed = set[bytes](), set[tuple[bytes, str, int | None]]()
+    for row in connection.execute(query):
+        # A run without a state is not folded yet.
+        if row.state not in (None, State.RUNNING):
+            over.add(row.identity)
+        if row.is_open is False:
+            closed.add((row.identity, row.task_name, row.number))
+    found = []
+    for alarm, identity in zip(alarms, runs, strict=True):
+        if identity in over or (alarm.task is not None and (identity, alarm.task, alarm.attempt) in closed):
+            found.append(alarm)
+    return found
+
+
+def _has_begun(connection: Connection, alarm: Alarm) -> bool:
+    conditions = [RUNS.c.workflow_name == alarm.workflow, RUNS.c.last_sign_at > alarm.expected_at]
+    conditions += [RUNS.c.began_at > alarm.expected_at]
+    conditions += [RUNS.c.workflow_version == alarm.version] if alarm.version else []
+    return bool(connection.scalar(select(exists(select(RUNS.c.number).where(*conditions)))))

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from dkist_processing_core.events import TaskFailed, WorkflowFailed
 from dkist_processing_core.events.notice import NoticeGroup, NoticeIssued
-from dkist_processing_core.notify.grouping import MOST_RUNS
+from dkist_processing_core.notify.groups import MOST_RUNS
 from dkist_processing_core.text import clean_line, counted
 
 _LONGEST_TITLE = 150

@@ -4,12 +4,14 @@ The counting in its database: each event once, with what the store of runs knows
 Not here: a storm (test_storm), and the rules of the groups (test_grouping).
 """
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from dkist_processing_core.cli.dead_letters.texts import message_of
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.errors import GiveUpError, RetryLaterError
 from dkist_processing_core.events import (
@@ -28,12 +30,21 @@ from dkist_processing_core.notify.counting import Counting
 from dkist_processing_core.notify.mutes import mute, mutes_at, unmute
 from dkist_processing_core.notify.occurrences import COUNTED, occurrence_of
 from dkist_processing_core.notify.routes import Route
+from dkist_processing_core.notify.tables import OCCURRENCES, ROUTES
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import NOON, failed, finished, make, started
 from tests.inbox.parts import Clock
 from tests.notify.samples import HOSTILE
 
+if TYPE_CHECKING:
+    from dkist_processing_core.dead_letters import DeadLetter
+
+WAITS = (
+    "another process counts notices for other routes: expected the same file of routes in each; this process counts "
+    "nothing until 30 s after the end of the other"
+)
 COMMAND = {"argv": ["true"]}
+OVERDUE: dict[str, Any] = {"reported_by": "watcher", "limit_seconds": 90.0, "exceeded": "silence"}
 
 
 class Counted:
@@ -61,7 +72,7 @@ class Counted:
         with self.database.transaction() as transaction:
             for event in stored:
                 self._store.add(transaction, event)
-            self._store.fold(transaction, 100)
+            self._store.fold(transaction, 1000)
         with self.database.transaction() as transaction:
             for event in events:
                 self.counting.add(transaction, event)
@@ -155,8 +166,7 @@ def overdue(sequence: int, **facts: Any) -> TaskOverdue:
     """
     Return an alarm about the attempt of a task.
     """
-    given: dict[str, Any] = {"reported_by": "watcher", "limit_seconds": 90.0, "exceeded": "silence"}
-    return make(TaskOverdue, "T", sequence=sequence, **given | facts)
+    return make(TaskOverdue, "T", sequence=sequence, **OVERDUE | facts)
 
 
 @pytest.mark.parametrize("is_withdrawn", [True, False])
@@ -168,7 +178,7 @@ def test_what_is_overdue_is_clear_when_it_is_withdrawn_or_has_ended(database: Da
     first = counted.after(1, overdue(2000), stored=[started("T"), overdue(2000)])
     still = counted.after(10_000)
     end = [overdue(2001, withdrawn=True)] if is_withdrawn else []
-    clear = counted.after(1, *end, stored=[] if is_withdrawn else [finished("T")])
+    clear = counted.after(10, *end, stored=[] if is_withdrawn else [finished("T")])
 
     assert [notice.kind for notice in (*first, *still, *clear)] == ["first", "all_clear"]
     assert first[0].groups[0].summary == "no sign of life within 1 min 30 s"
@@ -191,18 +201,115 @@ def test_two_limits_of_an_attempt_have_two_alarms(database: Database) -> None:
     assert second[0].groups[0].summary == "it has not ended within 1 min 30 s"
 
 
-def test_many_alarms_are_asked_about_in_turn(database: Database) -> None:
+def test_many_alarms_end_at_the_same_time(database: Database) -> None:
     """
-    Each of them in a few seconds.
+    The store is asked about all of them, once in ten seconds.
     """
     counted = Counted(database, ops={})
     alarms = [overdue(2000, run_id=f"r{number}") for number in range(250)]
     ends = [finished("T", run_id=f"r{number}") for number in range(250)]
     counted.after(1, *alarms, stored=[started("T", run_id=f"r{number}") for number in range(250)])
 
-    notices = [notice for second in range(8) for notice in counted.after(1, stored=ends if second == 0 else [])]
+    soon = counted.after(1, stored=ends)
+    notices = counted.after(10)
 
+    assert soon == []
     assert [(notice.kind, notice.groups[0].total) for notice in notices] == [("all_clear", 250)]
+
+
+def test_the_end_of_one_overdue_task_is_no_end_of_another_one(database: Database) -> None:
+    """
+    Of the same run; and a start of one workflow is none of another one that was missed at the same time.
+    """
+    counted = Counted(database, ops={})
+    facts: dict[str, Any] = {"run_id": "", "workflow_version": "", "reported_by": "watcher", "grace_seconds": 600.0}
+    missed = [make(WorkflowOverdue, workflow_name=name, expected_at=NOON, **facts) for name in ("V", "W")]
+    alarms = [overdue(2000), make(TaskOverdue, "U", **OVERDUE, sequence=2000)]
+    begun = make(WorkflowStarted, workflow_name="V", run_id="late", time=NOON.replace(hour=13))
+    counted.after(1, *alarms, *missed, stored=[started("T"), started("U")])
+
+    waiting = counted.after(10, stored=[finished("T"), begun])
+    half = counted.after(300)
+    rest = counted.after(10, stored=[finished("U"), make(WorkflowStarted, run_id="w", time=begun.time)])
+
+    assert waiting == []
+    over = [[next(iter((*group.tasks, *group.workflows))) for group in notice.groups] for notice in (*half, *rest)]
+    assert [sorted(names) for names in over] == [["T", "V"], ["U", "W"]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_clear"),
+    [([], False), ([started("other")], False), ([started("T"), make(WorkflowFailed, reported_by="engine")], True)],
+    ids=["not stored", "without the attempt", "run ended by the engine"],
+)
+def test_an_attempt_has_ended_only_if_the_store_knows_it(
+    database: Database,
+    stored: Sequence[Event],
+    is_clear: bool,  # noqa: FBT001
+) -> None:
+    """
+    The store may lag behind; the end of the run ends its attempts.
+    """
+    counted = Counted(database, ops={})
+    counted.after(1, overdue(2000))
+
+    assert bool(counted.after(1000, stored=stored)) == is_clear
+
+
+def test_processes_with_different_routes_do_not_count_at_the_same_time(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Nothing is lost: the second one counts what both have received when the first has ended.
+    """
+    first, second = Counted(database, ops={}, old={}), Counted(database, new={"workflows": ["V"]})
+    first.after(1, failed("T"))
+    refused = [second.after(seconds, failed("T", workflow_name="V")) for seconds in (1, 1)]
+    with database.reading() as connection:
+        waiting = len(connection.execute(select(OCCURRENCES)).all())
+    taken = second.after(40)
+
+    letters = DeadLetters(database).list()
+    assert refused == [[], []]
+    assert waiting == 2
+    assert [record.getMessage() for record in caplog.records if "counts nothing" in record.getMessage()] == [WAITS]
+    assert [(notice.route, notice.count) for notice in taken] == [("new", 2)]
+    assert {letter.consumer for letter in letters} == {"dkist-core.notify.ops", "dkist-core.notify.old"}
+    assert {letter.reason for letter in letters} == {"its route is no longer in the file of the routes"}
+    with database.reading() as connection:
+        assert sorted(connection.scalars(select(ROUTES.c.name))) == ["", "new"]
+
+
+def test_an_error_of_one_route_stops_no_other(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    It is logged once; a state that cannot be read is such an error.
+    """
+    counted = Counted(database, bad={}, good={})
+    counted.after(1, failed("T"))
+    with database.transaction() as transaction:
+        transaction.execute(update(ROUTES).where(ROUTES.c.name == "bad").values(state=b"{}"))
+
+    notices = [notice for _ in range(3) for notice in counted.after(100)]
+    more = counted.after(400, failed("T"))
+
+    assert [notice.route for notice in (*notices, *more)] == ["good"]
+    records = [record.getMessage() for record in caplog.records if "the other routes go on" in record.getMessage()]
+    assert [record.split(";")[-2] for record in records] == [
+        " 0 occurrences are not counted for it",
+        " 1 occurrence is not counted for it",
+    ]
+    assert records[0].startswith("the route bad cannot be counted: ValidationError: ")
+
+
+def test_the_first_of_a_group_stays_the_first(database: Database) -> None:
+    """
+    Without a run in the store, and with later failures in other versions.
+    """
+    counted = Counted(database, ops={})
+    counted.after(1, failed("T", workflow_version="9"))
+    (summary,) = counted.after(300, failed("T", workflow_version="10", time=NOON.replace(hour=13)))
+
+    assert (summary.groups[0].first_seen_at, summary.groups[0].first_bad_version) == (NOON, "9")
 
 
 def test_a_missed_start_is_clear_when_a_run_has_begun(database: Database) -> None:
@@ -215,7 +322,7 @@ def test_a_missed_start_is_clear_when_a_run_has_begun(database: Database) -> Non
     )
     first = counted.after(1, missed, stored=[make(WorkflowStarted, time=NOON.replace(hour=11))])
     still = counted.after(10_000)
-    clear = counted.after(1, stored=[make(WorkflowStarted, run_id="late", time=NOON.replace(hour=13))])
+    clear = counted.after(10, stored=[make(WorkflowStarted, run_id="late", time=NOON.replace(hour=13))])
 
     assert [notice.kind for notice in (*first, *still, *clear)] == ["first", "all_clear"]
     assert (
@@ -231,7 +338,7 @@ def test_a_run_that_is_stuck_is_clear_when_it_has_ended(database: Database) -> N
     counted = Counted(database, ops={})
     stuck = make(WorkflowOverdue, reported_by="watcher", sequence=2000, limit_seconds=3600.0, last_sign_at=NOON)
     first = counted.after(1, stuck, stored=[make(WorkflowStarted)])
-    clear = counted.after(1, stored=[make(WorkflowFailed, reported_by="engine")])
+    clear = counted.after(10, stored=[make(WorkflowFailed, reported_by="engine")])
 
     assert [notice.kind for notice in (*first, *clear)] == ["first", "all_clear"]
 
@@ -299,6 +406,7 @@ def test_a_dead_notice_is_a_dead_letter_like_an_event(database: Database) -> Non
 
     assert (letter.reason, letter.error_message) == ("its handler gave it up", "the webhook answered HTTP 404")
     assert isinstance(letter.event, NoticeIssued)
+    assert re.fullmatch("notice.issued of the route ops, first, sequence [12]", message_of(cast("DeadLetter", letter)))
     assert again.event == letter.event == dead.event
     assert again.event.id == letter.event.id
     assert failure.due_at == counted.clock.now + 500.0

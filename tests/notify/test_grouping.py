@@ -13,7 +13,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dkist_processing_core.notify.grouping import MOST_GROUPS, Draft, Fold, Mutes, RouteState, Rule
+from dkist_processing_core.notify.grouping import MOST_GROUPS, Draft, Fold
+from dkist_processing_core.notify.groups import Mutes, RouteState, Rule
 from dkist_processing_core.notify.occurrences import Alarm, Occurrence
 
 WINDOW, CLEAR_AFTER = 300.0, 900.0
@@ -49,13 +50,15 @@ class Route:
         """
         self.state, self.rule, self.now, self.mutes = RouteState("s"), rule, 1000.0, NOTHING
 
-    def fold(self, *occurrences: Occurrence, after: float = 0.0, ended: tuple[str, ...] = ()) -> list[Draft]:
+    def fold(self, *occurrences: Occurrence, after: float = 0.0, ended: tuple[Occurrence, ...] = ()) -> list[Draft]:
         """
         Return the notices that are due when so much time has passed; the state is stored in between.
         """
         self.now += after
         self.state = msgspec.json.decode(msgspec.json.encode(self.state), type=RouteState)
-        return Fold(self.state, self.rule, self.now, self.mutes).add(occurrences, ended)
+        return Fold(self.state, self.rule, self.now, self.mutes).add(
+            occurrences, [each.alarm for each in ended if each.alarm is not None]
+        )
 
     def shown(self, *occurrences: Occurrence, **options: Any) -> list[tuple[str, list[tuple[str, int, bool]]]]:
         """
@@ -170,6 +173,77 @@ def test_what_is_muted_is_counted_and_stated_afterwards() -> None:
     assert [(draft.kind, [each.tally.muted for each in draft.groups]) for draft in afterwards] == [("summary", [2, 1])]
 
 
+def test_a_mute_holds_what_was_pending_before_and_the_all_clear() -> None:
+    """
+    Of a family, and of a workflow by a pattern, also of the 30th workflow of a group.
+    """
+    route = Route()
+    route.fold(failure("A"), failure("B", workflow="l0_x"))
+    route.fold(failure("A"), *[failure("B", workflow=f"l0_{number}") for number in range(30)], after=1)
+    route.mutes = Mutes({"A"}, {"l0_*"})
+
+    during = route.shown(after=WINDOW)
+    quiet = route.shown(after=2 * CLEAR_AFTER)
+    heard = route.shown(failure("B", workflow="V"))
+    route.mutes = NOTHING
+    afterwards = route.shown(after=WINDOW)
+
+    assert during == quiet == []
+    assert heard == [("summary", [("B", 31, False)])]
+    assert afterwards == [("summary", [("A", 1, False)]), ("all_clear", [("A", 0, True)])]
+
+
+def test_a_mute_changes_no_limit_of_the_size() -> None:
+    """
+    A group that is too small after its mute is forgotten.
+    """
+    route = Route(replace(RULE, smallest_group=3))
+    route.mutes = Mutes({"A", "B"})
+    route.fold(failure("A"), failure("A"), failure("B"), failure("B"), failure("B"))
+    route.mutes = NOTHING
+
+    assert route.shown(after=1) == [("summary", [("B", 3, False)])]
+    route.fold(after=2 * CLEAR_AFTER)
+    assert route.state.groups == {}
+
+
+def test_a_withdrawal_may_arrive_before_its_alarm() -> None:
+    """
+    Also of a group that is not known; then the alarm is not raised, and a later one is.
+    """
+    route = Route()
+
+    assert route.shown(overdue(1001)) == []
+    assert route.shown(overdue(1000), after=3600) == []
+    assert route.shown(overdue(2000)) == [("first", [("T", 1, False)])]
+
+
+def test_withdrawals_are_forgotten() -> None:
+    """
+    After a day, and the oldest if there are many.
+    """
+    route = Route()
+    for number in range(3000):
+        route.state.withdraw(f"key {number}", 1, route.now)
+    route.fold()
+    kept = list(route.state.withdrawn)
+    route.fold(after=90_000)
+
+    assert kept == [f"key {number}" for number in range(2000, 3000)]
+    assert route.state.withdrawn == {}
+
+
+def test_a_clock_that_is_set_back_delays_an_all_clear_by_its_time_at_most() -> None:
+    """
+    Instead of by the time that the clock has lost.
+    """
+    route = Route()
+    route.fold(failure())
+    route.fold(after=-86400)
+
+    assert route.shown(after=CLEAR_AFTER) == [("all_clear", [("A", 0, True)])]
+
+
 def test_what_is_overdue_is_clear_when_all_of_it_is_withdrawn_or_ended() -> None:
     """
     Time alone does not end it; a withdrawal that overtakes its alarm holds it back.
@@ -180,7 +254,7 @@ def test_what_is_overdue_is_clear_when_all_of_it_is_withdrawn_or_ended() -> None
     assert route.shown(after=10 * CLEAR_AFTER) == []
     assert route.shown(overdue(1001, "a"), overdue(1000, "a")) == []
     assert route.shown(overdue(2001, "a"), overdue(2000, "a")) == []
-    assert route.shown(ended=("b",)) == [("all_clear", [("T", 0, True)])]
+    assert route.shown(ended=(overdue(1000, "b"),)) == [("all_clear", [("T", 0, True)])]
     assert route.shown(overdue(3001, "c")) == []
 
 
@@ -293,9 +367,10 @@ class Histories(RuleBasedStateMachine):
         """
         if (alarm := occurrence.alarm) is None:
             return True
-        group = self.route.state.groups.get(occurrence.group)
-        known = None if group is None else group.alarms.get(alarm.key)
-        return alarm.is_open and (known is None or known.sequence < alarm.sequence)
+        state = self.route.state
+        group = state.groups.get(occurrence.group)
+        known = [state.withdrawn.get(alarm.key), None if group is None else group.alarms.get(alarm.key)]
+        return alarm.is_open and all(each is None or each.sequence < alarm.sequence for each in known)
 
     @rule(families=st.lists(st.sampled_from("ABCD"), min_size=1, max_size=6), after=st.integers(0, 400))
     def fail(self, families: list[str], after: int) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.dead_letters import DeadLetter
 from dkist_processing_core.events import TaskEvent
+from dkist_processing_core.events.notice import NoticeIssued
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.text import counted, error_line
 
@@ -33,6 +34,8 @@ def message_of(letter: DeadLetter, *, with_whole_run: bool = False) -> str:
     if event is None:
         size = len(letter.body) if letter.full_size is None else letter.full_size
         return f"no event, {counted(size, 'byte')}"
+    if isinstance(event, NoticeIssued):
+        return f"{event.name} of the route {event.route}, {event.kind.replace('_', '-')}, sequence {event.sequence}"
     subject = event.workflow_name
     if isinstance(event, TaskEvent):
         attempt = "" if event.attempt is None else f" attempt {event.attempt}"
