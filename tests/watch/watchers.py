@@ -162,7 +162,7 @@ class Watcher:
             if is_new and self._heard_until >= 0 and time - self._heard_until <= _GAP:
                 total += time - self._heard_until
             self._heard_until = time
-            self._latest_shown = max(self._latest_shown, shown)
+        self._latest_shown = max(self._latest_shown, shown)
         self._times.append(time)
         self._totals.append(total)
 
