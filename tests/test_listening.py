@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,12 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect import collector as collector_module
 from dkist_processing_core.collect.collector import NAME, Collector
 from dkist_processing_core.collect.folding import Store
-from dkist_processing_core.collect.listening import LONGEST_GAP_SECONDS, SETTLING_SECONDS, Listening, spans
+from dkist_processing_core.collect.listening import (
+    LONGEST_GAP_SECONDS,
+    SETTLING_SECONDS,
+    Listening,
+    complete_until,
+    spans,
+)
 from dkist_processing_core.collect.tables import ATTEMPTS
-from dkist_processing_core.consumer.caught_up import CaughtUp, Moment
+from dkist_processing_core.consumer.caught_up import CaughtUp, Moment, OnCaughtUp
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.inbox.tables import inbox
 from dkist_processing_core.inbox.tables import metadata as inbox_tables
@@ -107,14 +114,42 @@ def test_a_suspended_machine_ends_the_span_however_short(machine: Machine) -> No
     assert machine.spans == [(60.0, 100.0), (103.0, 112.0)]
 
 
-@pytest.mark.parametrize("step", [-3600.0, 3600.0])
-def test_a_clock_that_is_set_ends_the_span(machine: Machine, step: float) -> None:
-    """Times before and after have no common measure."""
+@pytest.mark.parametrize(
+    ("step", "before"), [(3600.0, [(60.0, 100.0)]), (-30.0, [(60.0, 71.0)]), (-41.0, []), (-3600.0, [])]
+)
+def test_a_clock_that_is_set_ends_the_span(machine: Machine, step: float, before: list[tuple[float, float]]) -> None:
+    """Times before and after have no common measure; what the clock shows again is no longer in the span before."""
     machine.proves(100)
     machine.time += step
     machine.proves(10)
 
-    assert machine.spans == [(60.0, 100.0), (101.0 + step, 110.0 + step)]
+    assert machine.spans == [*before, (101.0 + step, 110.0 + step)]
+
+
+def test_an_outage_after_a_clock_was_set_back_is_in_no_span(machine: Machine) -> None:
+    """The clock shows the time of the first span again while nothing is received."""
+    machine.proves(3660)
+    machine.time -= 3600.0
+    machine.proves(10)
+    machine.passes(1800.0)
+    machine.proves(10)
+
+    assert machine.spans == [(60.0, 61.0), (61.0, 70.0), (1871.0, 1880.0)]
+
+
+def test_a_look_at_the_latest_spans_reads_these_alone(machine: Machine) -> None:
+    """A look each second is as cheap after a week with many disturbances."""
+    assert complete_until(machine.connection, BUS) is None
+    machine.proves(100)
+    machine.passes(10.0)
+    machine.proves(10)
+    machine.passes(10.0)
+    machine.proves(10)
+
+    assert complete_until(machine.connection, BUS) == BEGIN + 140.0
+    assert [since - BEGIN for since, _ in spans(machine.connection, BUS, since=BEGIN + 120.0)] == [111.0, 131.0]
+    assert [since - BEGIN for since, _ in spans(machine.connection, BUS, since=BEGIN + 120.5)] == [131.0]
+    assert spans(machine.connection, BUS, since=BEGIN + 141.0) == []
 
 
 def test_a_disturbance_of_the_bus_ends_the_span_and_another_begins_a_minute_later(machine: Machine) -> None:
@@ -207,6 +242,7 @@ def true_last(
         true[-1] = (true[-1][0], now.time)
         return now
     if now.monotonic >= max(began_at, disturbed_at) + 2.0:
+        true[:] = [(since, min(until, now.time)) for since, until in true if since < now.time]
         true.append((now.time, now.time))
         return now
     return None
@@ -272,6 +308,22 @@ def test_a_backlog_and_a_bus_that_does_not_answer_prove_nothing(waiting: int | N
     assert proofs.found == []
 
 
+def test_messages_that_another_reader_may_have_are_unknown(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that connect at the same time may both find the queue free; what one has received is not ready."""
+    for name, value in broker.env.items():
+        monkeypatch.setenv(name, value)
+    bus = open_bus(read_settings())
+    with bus.subscribe(("task.failed",), name="read-twice", in_batches=True) as receiver, broker.connect() as other:
+        wait_until(lambda: receiver.backlog() == 0)
+        channel = other.channel()
+        channel.basic_consume("read-twice", lambda *_: None)
+        beside = receiver.backlog()
+        channel.close()
+        wait_until(lambda: receiver.backlog() == 0)
+
+    assert beside is None
+
+
 def test_a_connection_that_was_lost_in_between_is_a_disturbance() -> None:
     """It may be back before the next look, but publishers may have lost theirs as well."""
     proofs = Proofs()
@@ -322,6 +374,51 @@ def test_a_collector_that_is_stopped_has_not_listened() -> None:
     assert until <= stopped_at + 1.0
     assert since >= resumed_at
     assert stored == ["A"]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store of this process, in each kind of database."""
+    if request.param == "postgresql":
+        postgres = request.getfixturevalue("postgres")
+        postgres.create_database("listening")
+        monkeypatch.setenv("DKIST_CORE_INBOX", postgres.url("listening", driver="psycopg"))
+
+
+@pytest.mark.usefixtures("store")
+def test_of_two_collectors_of_a_store_one_proves_until_it_ends(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the one that receives can have messages that are not stored, and only it extends the spans."""
+    for name, value in broker.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(collector_module, "SETTLING_SECONDS", 0.0)
+    proofs: list[int] = []
+    with ExitStack() as stack:
+        consumers = []
+        for number in range(2):
+            collector = stack.enter_context(Collector(read_settings()))
+            member = stack.enter_context(collector.service())
+            extend = member.consumer.on_caught_up
+            assert extend is not None
+
+            def note(at: Moment, disturbed_at: float, number: int = number, extend: OnCaughtUp = extend) -> None:
+                extend(at, disturbed_at)
+                proofs.append(number)
+
+            member.consumer.on_caught_up = note
+            consumers.append(member.consumer)
+            thread = threading.Thread(target=member.consumer.run, kwargs={"since": member.since})
+            stack.callback(thread.join)
+            stack.callback(member.consumer.stop)
+            thread.start()
+        wait_until(lambda: len(proofs) >= 5)
+        first = proofs[0]
+        consumers[first].stop()
+        wait_until(lambda: proofs[-1] != first)
+        wait_until(lambda: len(set(proofs[-3:])) == 1)
+        found = spans_of(collector)
+
+    assert proofs == sorted(proofs, key=lambda number: number != first)
+    assert len(found) <= 2
 
 
 def test_a_broker_that_is_stopped_was_not_listened_to(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

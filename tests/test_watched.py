@@ -2,6 +2,7 @@
 What the store knows for a watcher: signs of life, limits, alarms, durations and missed starts, each by an index.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, func, select
 
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.families import first_failure
 from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
+from dkist_processing_core.collect.listening import Listening, complete_until, spans
+from dkist_processing_core.collect.tables import ATTEMPTS, IS_OPEN
 from dkist_processing_core.collect.watched import (
     WatchedAttempt,
     WatchedRun,
@@ -24,6 +27,7 @@ from dkist_processing_core.collect.watched import (
     watched_attempts,
     watched_runs,
 )
+from dkist_processing_core.consumer.caught_up import Moment
 from dkist_processing_core.events import (
     Event,
     TaskFinished,
@@ -32,6 +36,7 @@ from dkist_processing_core.events import (
     WorkflowOverdue,
     WorkflowStarted,
 )
+from dkist_processing_core.inbox.tables import metadata as inbox_tables
 from tests.facts import NOON, failed, finished, make, sampled, started
 from tests.test_store import empty, rolled_back
 from tests.test_store import engine as engine  # noqa: PLC0414 - a fixture
@@ -274,6 +279,41 @@ def test_no_question_of_a_watcher_reads_a_whole_table(engine: Engine) -> None:
     whole = re.compile(r"Seq Scan|SCAN \w+$|TEMP B-TREE", flags=re.MULTILINE)
     assert len(found) == 8
     assert {text: plan for text, plan in found.items() if whole.search(plan)} == {}
+    # Alarms that were never withdrawn accumulate: the database leaves those of runs that ended long ago out.
+    alarmed = [text for text in found if re.search(r"WHERE (is_alarmed|has_alarm)", text)]
+    assert [bool(re.search(r"dkist_core_run.received_at >= ", text)) for text in alarmed] == [True, True]
+
+
+def test_no_look_of_a_collector_reads_all_reports_or_all_spans(engine: Engine) -> None:
+    """Each second it looks for the first report that is not folded, and the watcher for the latest spans."""
+    with rolled_back(engine) as connection:
+        inbox_tables.create_all(connection)
+        fill(connection, [(0.0, launched(0))])
+        with plans(engine) as found:
+            Listening("c", "b", settling=0.0, monotonic=lambda: 0.0).extend(connection, Moment(FIRST, 1.0), -math.inf)
+            complete_until(connection, "b")
+            spans(connection, "b", since=FIRST)
+
+    for words, index in (
+        ("NOT is_folded", "dkist_core_report_new"),
+        ("dkist_core_listening.until >=", "dkist_core_listening_until"),
+        ("ORDER BY dkist_core_listening.until DESC", "dkist_core_listening_until"),
+    ):
+        (plan,) = (plan for text, plan in found.items() if words in text)
+        assert index in plan
+        assert "TEMP B-TREE" not in plan
+
+
+def test_attempts_without_an_end_are_open_until_their_run_ends(engine: Engine) -> None:
+    """Otherwise each look would read all those of 400 days that an engine did not name."""
+    end = make(WorkflowFailed, time=at(2), ended_at=at(2), tasks={})
+    with rolled_back(engine) as connection:
+        counts = []
+        for arrivals in ([(0.0, launched(0))], [(2.0, end)]):
+            fill(connection, arrivals)
+            counts.append(connection.scalar(select(func.count()).select_from(ATTEMPTS).where(IS_OPEN)))
+
+    assert counts == [1, 0]
 
 
 @pytest.mark.parametrize("is_alarmed", [True, False])

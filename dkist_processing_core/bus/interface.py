@@ -97,7 +97,11 @@ class Receiver(Protocol):
         """How often it has connected."""
 
     def backlog(self) -> int | None:
-        """Return how many messages the bus has for the subscription and has not delivered; None if it is not known."""
+        """
+        Return how many messages the bus has for the subscription and has not delivered.
+
+        None if that is not known, or if another receiver of its name may have received some.
+        """
 
     def has_caught_up(self, requested_since: float) -> bool:
         """

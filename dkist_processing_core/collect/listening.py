@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from dkist_processing_core.collect.tables import IS_NEW, LISTENING, REPORTS
 from dkist_processing_core.consumer.caught_up import Moment
@@ -84,7 +84,8 @@ class Listening:
         self._pending.append(_Proof(complete_at, disturbed_at, last_row))
         unhandled = first_unhandled(connection, self._consumer)
         last_report = connection.scalar(select(func.max(REPORTS.c.number))) or 0
-        unfolded = connection.scalar(select(func.min(REPORTS.c.number)).where(IS_NEW))
+        # The sum keeps SQLite from looking through all reports in their order: it reads the index of the new ones.
+        unfolded = connection.scalar(select(func.min(REPORTS.c.number + 0)).where(IS_NEW))
         for proof in self._pending:
             if proof.last_report is None and (unhandled is None or unhandled > proof.last_row):
                 proof.last_report = last_report
@@ -100,10 +101,17 @@ class Listening:
             of_span = update(LISTENING).where(LISTENING.c.number == current[0])
             connection.execute(of_span.values(until=max(current[1], proof.at.time)))
         elif proof.at.monotonic >= max(self._began_at, proof.disturbed_at) + self._settling:
-            connection.execute(LISTENING.insert().values(bus=self._bus, since=proof.at.time, until=proof.at.time))
+            self._begin(connection, proof.at.time)
         else:
             return
         self._last = proof
+
+    def _begin(self, connection: Connection, moment: float) -> None:
+        """Begin a span. A clock that was set back shows a time again, which then counts for this span alone."""
+        is_ahead = (LISTENING.c.bus == self._bus, LISTENING.c.until >= moment)
+        connection.execute(delete(LISTENING).where(*is_ahead, LISTENING.c.since >= moment))
+        connection.execute(update(LISTENING).where(*is_ahead).values(until=moment))
+        connection.execute(LISTENING.insert().values(bus=self._bus, since=moment, until=moment))
 
     def _current(self, connection: Connection) -> tuple[int, float] | None:
         query = select(LISTENING.c.number, LISTENING.c.until).where(LISTENING.c.bus == self._bus)
@@ -122,7 +130,22 @@ class Listening:
         return abs(by_clock - passed) <= _CLOCKS_AGREE_SECONDS and proof.disturbed_at <= last.monotonic
 
 
-def spans(connection: Connection, bus: str) -> list[tuple[float, float]]:
-    """Return when the store was complete, as beginning and end of each span, in the order in which they began."""
-    query = select(LISTENING.c.since, LISTENING.c.until).where(LISTENING.c.bus == bus).order_by(LISTENING.c.number)
+def complete_until(connection: Connection, bus: str) -> float | None:
+    """Return the last moment at which the store was complete, in seconds since 1970; None if it never was."""
+    query = select(LISTENING.c.until).where(LISTENING.c.bus == bus).order_by(LISTENING.c.until.desc()).limit(1)
+    return connection.scalar(query)
+
+
+def spans(connection: Connection, bus: str, *, since: float = 0.0) -> list[tuple[float, float]]:
+    """
+    Return when the store was complete, as beginning and end of each span, in their order; no two overlap.
+
+    Args:
+        connection: The connection to the store.
+        bus: The text by which the bus is known in the store.
+        since: Only the spans that had not ended before, in seconds since 1970.
+    """
+    query = select(LISTENING.c.since, LISTENING.c.until).where(LISTENING.c.bus == bus, LISTENING.c.until >= since)
+    # The order of the index. A span that was cut may have the end of the next one.
+    query = query.order_by(LISTENING.c.until, LISTENING.c.number)
     return [(row.since, row.until) for row in connection.execute(query)]

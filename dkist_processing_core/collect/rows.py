@@ -75,7 +75,7 @@ def rows_of(
         {"place": place, "name": task.name, "state": task.state.value, "engine_state": task.engine_state}
         for place, task in enumerate(view.tasks)
     ]
-    known = _Known(kept, view.implausible, received_at)
+    known = _Known(kept, view, received_at)
     attempts = [
         known.row(task.name, attempt, is_last=attempt is task.attempts[-1])
         | _watched(view.run.workflow_name, task.name, attempt, signs.get((task.name, attempt.number)))
@@ -97,7 +97,8 @@ def _last_end(view: RunView) -> datetime | None:
 class _Known:
     """The facts in the reports on a run that the view of an attempt leaves out."""
 
-    def __init__(self, reports: Iterable[Event], implausible: tuple[Event, ...], received_at: datetime) -> None:
+    def __init__(self, reports: Iterable[Event], view: RunView, received_at: datetime) -> None:
+        self._is_running = view.state is State.RUNNING
         self._received_at = received_at
         self._hosts: dict[tuple[str, int | None], str] = {}
         self._queues: dict[tuple[str, int | None], str] = {}
@@ -117,7 +118,7 @@ class _Known:
                 self._hosts[key] = max(self._hosts.get(key, ""), event.host)
             if isinstance(event, TaskDispatched) and event.queue is not None:
                 self._queues[key] = max(self._queues.get(key, ""), event.queue)
-            if event not in implausible:
+            if event not in view.implausible:
                 self._signs[key] = max(self._signs.get(key, event.time), event.time)
 
     def alarms_of(self, task_name: str, attempt: AttemptView) -> list[TaskOverdue]:
@@ -132,7 +133,7 @@ class _Known:
             "number": attempt.number,
             "max_attempts": self._most.get(key),
             "state": attempt.state.value,
-            "is_open": attempt.state in _OPEN,
+            "is_open": self._is_running and attempt.state in _OPEN,
             "is_last": is_last,
             "dispatched_at": _seconds(attempt.dispatched_at),
             "started_at": _seconds(attempt.started_at),

@@ -85,6 +85,7 @@ ATTEMPTS = Table(
     Column("number", BigInteger),
     Column("max_attempts", BigInteger),
     Column("state", Text, nullable=False),
+    # Whether neither it nor its run has ended.
     Column("is_open", Boolean, nullable=False),
     Column("is_last", Boolean, nullable=False),
     Column("dispatched_at", Double),

@@ -88,12 +88,10 @@ def watched_attempts(connection: Connection, *, ended_since: float) -> list[Watc
         ended_since: Of those that are not open, only those of runs with a report that was received since then.
     """
     found = {}
-    for condition in (IS_OPEN, IS_ALARMED):
-        query = select(*(ATTEMPTS.c[name] for name in _OF_ATTEMPT), *_OF_RUN).join_from(ATTEMPTS, RUNS)
-        for row in connection.execute(query.where(condition)):
-            is_open = row.is_open and row.run_state == State.RUNNING
-            if is_open or (row.is_alarmed and row.run_received_at >= ended_since):
-                found[row.run, row.place] = _attempt(row, is_open=is_open)
+    of_attempts = select(*(ATTEMPTS.c[name] for name in _OF_ATTEMPT), *_OF_RUN).join_from(ATTEMPTS, RUNS)
+    for query in (of_attempts.where(IS_OPEN), of_attempts.where(IS_ALARMED, RUNS.c.received_at >= ended_since)):
+        for row in connection.execute(query):
+            found[row.run, row.place] = _attempt(row)
     return [found[key] for key in sorted(found)]
 
 
@@ -112,13 +110,12 @@ def watched_runs(connection: Connection, *, silent_since: float, ended_since: fl
     silent = select(RUNS, runs_one.label("runs_one")).where(
         IS_RUNNING, ~runs_one, or_(received_at.is_(None), received_at < silent_since)
     )
-    alarmed = select(RUNS, runs_one.label("runs_one")).where(HAS_ALARM)
+    # An idle run without a report since then is silent as well.
+    alarmed = select(RUNS, runs_one.label("runs_one")).where(HAS_ALARM, RUNS.c.received_at >= ended_since)
     found = {}
     for query in (silent, alarmed):
         for row in connection.execute(query):
-            is_idle = row.state == State.RUNNING and not row.runs_one
-            if is_idle or row.received_at >= ended_since:
-                found[row.number] = _run(row, is_idle=is_idle)
+            found[row.number] = _run(row)
     return [found[number] for number in sorted(found)]
 
 
@@ -148,7 +145,7 @@ def all_missed_starts(bodies: Iterator[bytes] | Sequence[bytes]) -> list[Workflo
 _EPOCH = datetime.fromtimestamp(0, UTC)
 # Not all, since there may be thousands of open attempts.
 _OF_ATTEMPT = (
-    *("run", "place", "task_name", "number", "max_attempts", "is_open", "is_alarmed", "started_at"),
+    *("run", "place", "task_name", "number", "max_attempts", "is_open", "started_at"),
     *("sign_at", "sign_received_at", "clock_difference", "sample_interval", "overdue_after", "measured_seconds"),
     "alarms",
 )
@@ -157,18 +154,16 @@ _OF_RUN = (
     RUNS.c.workflow_version,
     RUNS.c.run_id,
     RUNS.c.recipe_run_id,
-    RUNS.c.state.label("run_state"),
-    RUNS.c.received_at.label("run_received_at"),
 )
 
 
-def _attempt(row: Any, *, is_open: bool) -> WatchedAttempt:
+def _attempt(row: Any) -> WatchedAttempt:
     return WatchedAttempt(
         run=_identity(row),
         task_name=row.task_name,
         number=row.number,
         max_attempts=row.max_attempts,
-        is_open=is_open,
+        is_open=row.is_open,
         started_at=row.started_at,
         last_sign_at=row.sign_at,
         last_received_at=row.sign_received_at,
@@ -180,10 +175,10 @@ def _attempt(row: Any, *, is_open: bool) -> WatchedAttempt:
     )
 
 
-def _run(row: Row[Any], *, is_idle: bool) -> WatchedRun:
+def _run(row: Row[Any]) -> WatchedRun:
     return WatchedRun(
         run=_identity(row),
-        is_idle=is_idle,
+        is_idle=row.state == State.RUNNING and not row.runs_one,
         last_sign_at=row.last_sign_at,
         last_received_at=row.sign_received_at,
         alarm=alarm_in(row.alarm),

@@ -37,8 +37,9 @@ class CaughtUp:
     """
     Asks the bus each second whether messages wait for the consumer.
 
-    If none does, the messages that it has sent before its answer are those that have arrived. When these are stored,
-    the inbox has everything that was on the bus when it was asked. The thread of the intake calls each method.
+    A bus with another receiver of its name gives no number. If none waits, the messages that it has sent before its
+    answer are those that have arrived. When these are stored, the inbox has everything that was on the bus when it was
+    asked. The thread of the intake calls each method.
     """
 
     def __init__(

@@ -4,12 +4,18 @@ The facts by which attempts and runs are judged, read from the store.
 Not here: the queries (collect.watched), and the judge (judging).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.collect.counting import task_without_index
-from dkist_processing_core.collect.listening import spans
-from dkist_processing_core.collect.watched import WatchedAttempt, durations, watched_attempts, watched_runs
+from dkist_processing_core.collect.listening import complete_until, spans
+from dkist_processing_core.collect.watched import (
+    WatchedAttempt,
+    WatchedRun,
+    durations,
+    watched_attempts,
+    watched_runs,
+)
 from dkist_processing_core.watch.facts import Facts
 from dkist_processing_core.watch.limits import LATEST, learnt_limit
 from dkist_processing_core.watch.listening import Listening
@@ -20,6 +26,8 @@ if TYPE_CHECKING:
 _LEARNT_AGAIN_SECONDS = 300.0
 # As long as the bus keeps events: a watcher that was away for longer no longer withdraws alarms about what has ended.
 _ENDED_SECONDS = 8 * 24 * 3600.0
+# The watcher also measures how much of the time since its last judgement the store has listened.
+_ALWAYS_LISTENED_SECONDS = 3600.0
 
 
 class FactsReader:
@@ -39,10 +47,11 @@ class FactsReader:
 
     def read(self, connection: "Connection") -> Facts:
         """Return the facts of one state of the store."""
-        listening = Listening(spans(connection, self._bus))
-        until = listening.until or 0.0
+        until = complete_until(connection, self._bus) or 0.0
         attempts = watched_attempts(connection, ended_since=until - _ENDED_SECONDS)
         runs = watched_runs(connection, silent_since=until - self._idle_after, ended_since=until - _ENDED_SECONDS)
+        since = min((*_counted_from(attempts, runs), until - _ALWAYS_LISTENED_SECONDS))
+        listening = Listening(spans(connection, self._bus, since=since))
         return Facts(attempts, runs, listening, self._learnt(connection, attempts, until))
 
     def _learnt(
@@ -62,3 +71,15 @@ class FactsReader:
             limits[task] = learnt_at, limit
         self._limits = limits
         return {name: limit for name, task in names.items() if (limit := limits[task][1]) is not None}
+
+
+def _counted_from(attempts: Sequence[WatchedAttempt], runs: Sequence[WatchedRun]) -> Iterator[float]:
+    """Yield the moments since which the judge counts the time of listening."""
+    for attempt in attempts:
+        if attempt.is_open and attempt.last_received_at is not None:
+            yield attempt.last_received_at
+            if attempt.started_at is not None:
+                yield attempt.started_at + (attempt.clock_difference or 0.0)
+    for run in runs:
+        if run.is_idle and run.last_received_at is not None:
+            yield run.last_received_at

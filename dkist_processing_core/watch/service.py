@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dkist_processing_core.collect.collector import Collector
-from dkist_processing_core.collect.listening import spans
+from dkist_processing_core.collect.listening import complete_until
 from dkist_processing_core.consumer import Consumer
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.consumer.group import Group
@@ -26,7 +26,6 @@ from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.watch.expect import Expected
 from dkist_processing_core.watch.judge import Judge
-from dkist_processing_core.watch.listening import Listening
 from dkist_processing_core.watch.measures import Measures
 from dkist_processing_core.watch.overdue import IDLE_SECONDS
 from dkist_processing_core.watch.starts import Starts
@@ -138,7 +137,7 @@ class Watcher:
         @consumer.every(self._reconcile_every)
         def reconcile() -> None:
             with collector.connection() as connection:
-                until = Listening(spans(connection, archive_of(collector.bus))).until
+                until = complete_until(connection, archive_of(collector.bus))
             if until is not None:
                 reconciler.reconcile(publisher, as_of=datetime.fromtimestamp(until, UTC))
 
@@ -167,7 +166,7 @@ def _judged_until(collector: Collector) -> datetime:
     now = time.time()
     with collector.connection() as connection:
         due = next_time(connection, NAME, Judge.judge.__name__)
-        until = Listening(spans(connection, archive_of(collector.bus))).until
+        until = complete_until(connection, archive_of(collector.bus))
     if due is None:
         return datetime.fromtimestamp(now, UTC)
     return datetime.fromtimestamp(min(now, due, due if until is None else until), UTC)

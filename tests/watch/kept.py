@@ -302,13 +302,12 @@ def _facts_of(identity: Any, run: dict[str, Any], attempts: Iterable[dict[str, A
     Return the facts in the rows of a run, as the queries of `collect.watched` select them.
     """
     names = {name: getattr(identity, name) for name in ("workflow_name", "workflow_version", "run_id", "recipe_run_id")}
-    is_running = run["state"] == State.RUNNING
-    opened = [(row, bool(row["is_open"]) and is_running) for row in attempts]
+    rows = list(attempts)
     watched = [
-        watched_attempt(cast("Any", SimpleNamespace(**row | names)), is_open=is_open)
-        for row, is_open in opened
-        if is_open or row["is_alarmed"]
+        watched_attempt(cast("Any", SimpleNamespace(**row | names)))
+        for row in rows
+        if row["is_open"] or row["is_alarmed"]
     ]
-    is_idle = is_running and not any(row["state"] == State.RUNNING for row, is_open in opened if is_open)
-    idle = [watched_run(cast("Any", SimpleNamespace(**run | names)), is_idle=is_idle)]
-    return Facts(watched, idle if is_idle or run["has_alarm"] else [])
+    runs_one = any(row["is_open"] and row["state"] == State.RUNNING for row in rows)
+    found = watched_run(cast("Any", SimpleNamespace(**run | names, runs_one=runs_one)))
+    return Facts(watched, [found] if found.is_idle or run["has_alarm"] else [])

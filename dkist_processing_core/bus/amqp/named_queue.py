@@ -96,9 +96,13 @@ class NamedQueue:
         """Do nothing: the queue records which messages were read."""
 
     def backlog(self, link: "AmqpLink") -> int | None:
-        """Return how many messages are ready in the queue; None if that is not known."""
+        """
+        Return how many messages are ready in the queue; None if that is not known, or if another reader has some.
+
+        Two readers that wait for their turn at the same time may both find the queue free.
+        """
         load = link.queue_load(self.name)
-        return None if load is None else load.messages
+        return None if load is None or load.consumers > 1 else load.messages
 
     def has_caught_up(self, _: float) -> bool:
         """Return True: a queue replays no earlier messages."""

@@ -49,7 +49,7 @@ class AmqpReceiver:
         return self._thread.connections
 
     def backlog(self) -> int | None:
-        """Return how many messages are ready in the queue; None for a stream, or without a quick answer."""
+        """Return how many messages are ready; None for a stream, beside another reader, or without a quick answer."""
         answer: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         source = self._thread.source
         self._thread.request(lambda link: answer.put(None if link is None else source.backlog(link)))
