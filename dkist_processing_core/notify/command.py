@@ -17,6 +17,8 @@ from dkist_processing_core.notify.routes import Command
 from dkist_processing_core.text import clean_line, redact
 
 _LONGEST_OUTPUT = 200
+# The variables that a program needs. The others of this process may be secrets of the bus, the engine and the routes.
+_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE")
 
 
 def send(command: Command, notice: NoticeIssued) -> str:
@@ -34,6 +36,7 @@ def send(command: Command, notice: NoticeIssued) -> str:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
+                env={name: os.environ[name] for name in (*_PASSED, *command.variables) if name in os.environ},
                 # With the processes that it starts, it is ended together.
                 start_new_session=True,
             )

@@ -14,8 +14,8 @@ from dkist_processing_core.settings.interface import Settings
 
 PREFIX = "dkist-core.notify."
 """What the names of these consumers begin with; the name of the route follows."""
-# About 14 hours: a receiver may be down for a night.
-_MOST_TRIES = 80
+# About three days, by pauses of 7 to 15 minutes: a receiver may be down for a weekend.
+_MOST_TRIES = 400
 
 
 def send(route: Route, notice: NoticeIssued) -> str:

@@ -7,11 +7,22 @@ Not here: the fields themselves (routes).
 import os
 from contextlib import suppress
 from datetime import time
+from email.utils import getaddresses
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from dkist_processing_core.consumer.since import duration_of
@@ -40,8 +51,8 @@ def _seconds(value: Any) -> Any:
 
 def _time_of_day(value: Any) -> Any:
     with suppress(ValueError):
-        if isinstance(value, str):
-            return time.fromisoformat(value)
+        if isinstance(value, str) and (found := time.fromisoformat(value)).tzinfo is None:
+            return found
     raise wrong("a time of day between quotes, as '22:00'")
 
 
@@ -63,11 +74,26 @@ def _line(value: str) -> str:
     return value
 
 
+def _path(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise wrong("the path of a file")
+    return Path((info.context or {}).get("folder", ""), value)
+
+
+def _mail_address(value: str) -> str:
+    found = [address.rpartition("@") for _, address in getaddresses([value])]
+    if len(found) != 1 or not all(found[0]) or any(map(str.isspace, "".join(found[0]))):
+        raise wrong("one mail address, as 'Name <name@example.com>'")
+    return value
+
+
 EventName = Annotated[str, AfterValidator(_event)]
 CauseName = Annotated[str, AfterValidator(_cause)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 Line = Annotated[str, AfterValidator(_line)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+MailAddress = Annotated[Line, AfterValidator(_mail_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -81,7 +107,7 @@ class Secret(Table):
     """Where a secret is read when it is needed: an environment variable, or a file."""
 
     variable: Line | None = None
-    file: Line | None = None
+    file: FilePath | None = None
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
@@ -96,12 +122,13 @@ class Secret(Table):
         Raises:
             ConfigurationError: It is missing, or has a line break inside.
         """
-        if self.variable is not None:
+        if self.file is None:
+            assert self.variable is not None
             found, where = os.environ.get(self.variable, ""), f"the variable {self.variable}"
         else:
             where = f"the file {self.file}"
             try:
-                found = Path(str(self.file)).read_text(encoding="utf-8")
+                found = self.file.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 msg = f"{where} of a secret cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
                 raise ConfigurationError(msg) from None
@@ -112,14 +139,19 @@ class Secret(Table):
         return found
 
 
-def _url(value: str) -> str:
-    parts = urlsplit(value)
+def is_url(value: str) -> bool:
+    """Return True for an address of a webhook."""
     try:
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_url = False
-    if not is_url:
+        return False
+
+
+def _url(value: str) -> str:
+    if not is_url(value):
         raise wrong("an address as https://host/path")
+    parts = urlsplit(value)
     if redact(value, ()) != value or any(str(parts.hostname).endswith(host) for host in _SECRET_HOSTS):
         raise wrong(ELSEWHERE)
     return value

@@ -7,6 +7,7 @@ Not here: the text (wording), and further tries (inbox).
 import logging
 import smtplib
 import ssl
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import format_datetime
 
@@ -17,7 +18,9 @@ from dkist_processing_core.notify.routes import Email
 from dkist_processing_core.notify.wording import lines_of, title_of
 from dkist_processing_core.text import clean_line, redact
 
-_LONGEST_ANSWER = 200
+_LONGEST_ANSWER, _LASTING, _MOST_ACCEPTED = 200, 500, 1000
+# Who has a notice that is to be sent to others once more: the ids of notices with recipients, the latest ones.
+_accepted: dict[tuple[str, str], None] = {}
 logger = logging.getLogger("dkist_processing_core.notify")
 
 
@@ -25,22 +28,34 @@ def send(email: Email, notice: NoticeIssued) -> str:
     """
     Send a notice, and return the answer as a text.
 
+    If the server refuses some recipients for now, a further try of this process is for those alone.
+
     Raises:
-        NotDeliveredError: It was not delivered; a later try may succeed.
+        NotDeliveredError: It was not delivered to all; a later try may succeed.
         GiveUpError: The server refuses it, and will refuse it again.
         ConfigurationError: A secret is missing.
     """
     password = "" if email.password is None else email.password.read()
+    remaining = [each for each in email.recipients if (notice.id, each) not in _accepted]
+    stage = "the connection"
     try:
-        with _connected(email) as server:
+        server = _connected(email)
+        try:
             if email.user is not None:
+                stage = "the login"
                 server.login(email.user, password)
-            refused = server.send_message(message_of(email, notice), email.sender, email.recipients)
+            stage = "the message"
+            refused = server.send_message(message_of(email, notice), email.sender, remaining)
+            # The message was accepted, whatever the answer to this is.
+            with suppress(smtplib.SMTPException, OSError):
+                server.quit()
+        finally:
+            server.close()
     except smtplib.SMTPRecipientsRefused as error:
         code = min((code for code, _ in error.recipients.values()), default=0)
-        raise _refusal(code, "every recipient", "", password) from None
+        raise _refusal(code, ", ".join(error.recipients), "", password) from None
     except smtplib.SMTPResponseException as error:
-        raise _refusal(error.smtp_code, "the message", error.smtp_error, password) from None
+        raise _refusal(error.smtp_code, stage, error.smtp_error, password) from None
     except smtplib.SMTPNotSupportedError as error:
         msg = f"the mail server {email.host} cannot be used: {error}; correct the route, and retry the dead letter"
         raise GiveUpError(msg) from None
@@ -48,6 +63,13 @@ def send(email: Email, notice: NoticeIssued) -> str:
         reason = redact(clean_line(str(getattr(error, "strerror", None) or error)), also=[password])
         msg = f"the mail server {email.host} cannot be reached: {reason[:_LONGEST_ANSWER]}"
         raise NotDeliveredError(msg) from None
+    later = [each for each, (code, _) in refused.items() if code < _LASTING]
+    if later:
+        _accepted.update(((notice.id, each), None) for each in remaining if each not in refused)
+        for pair in list(_accepted)[:-_MOST_ACCEPTED]:
+            _accepted.pop(pair, None)
+        msg = f"the mail server refuses {', '.join(later)} for now; the other recipients have it"
+        raise NotDeliveredError(msg)
     if refused:
         # A further try would repeat it for the others.
         logger.error("the mail server has refused %s of a notice; others have it", ", ".join(refused))
@@ -91,6 +113,6 @@ def _refusal(code: int, what: str, answer: bytes | str, password: str) -> Except
     text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
     line = redact(clean_line(" ".join(text.split())), also=[password])[:_LONGEST_ANSWER]
     found = f"the mail server refused {what} with {code} {line}".strip()
-    if code >= 500:  # noqa: PLR2004
+    if code >= _LASTING:
         return GiveUpError(f"{found}; correct the route or its receiver, and retry the dead letter")
     return NotDeliveredError(found)

@@ -19,8 +19,10 @@ from dkist_processing_core.notify.fields import (
     Address,
     CauseName,
     EventName,
+    FilePath,
     Header,
     Line,
+    MailAddress,
     Password,
     Port,
     Seconds,
@@ -37,7 +39,7 @@ from dkist_processing_core.text import is_secret_name, redact, show
 EXAMPLE = "config/notify.example.toml"
 _LONGEST_NAME = 50
 # A value in one of these may be a secret at the wrong place.
-_MAY_BEELSEWHERE = {"url", "headers", "password", "variable", "file", "argv"}
+_MAY_BE_SECRET = {"url", "headers", "password", "variable", "file", "argv"}
 
 
 class Webhook(Table):
@@ -46,7 +48,7 @@ class Webhook(Table):
     url: Address
     format: Literal["slack", "cloudevents"]
     headers: dict[Line, Header] = Field(default_factory=dict)
-    ca: Path | None = Field(default=None, strict=False)
+    ca: FilePath | None = None
     timeout: Seconds = 10.0
 
     @field_validator("headers")
@@ -68,9 +70,9 @@ class Email(Table):
     security: Literal["starttls", "tls", "none"]
     user: Line | None = None
     password: Password | None = None
-    sender: Line
-    recipients: Annotated[list[Line], Field(min_length=1)]
-    ca: Path | None = Field(default=None, strict=False)
+    sender: MailAddress
+    recipients: Annotated[list[MailAddress], Field(min_length=1)]
+    ca: FilePath | None = None
     timeout: Seconds = 30.0
 
     @model_validator(mode="after")
@@ -86,6 +88,8 @@ class Command(Table):
     """A program that gets the notice on its standard input."""
 
     argv: Annotated[list[str], Field(min_length=1)]
+    variables: list[Line] = Field(default_factory=list)
+    """The variables of the environment that it gets beside the usual ones."""
     timeout: Seconds = 30.0
 
 
@@ -105,6 +109,12 @@ class QuietHours(Table):
         except (KeyError, OSError, ValueError) as error:  # by the form of an unknown name
             raise wrong("the name of a time zone, as 'Pacific/Honolulu'") from error
         return value
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if self.begin == self.end:
+            raise wrong("an end that differs from the begin")
+        return self
 
 
 class Route(Table):
@@ -195,7 +205,8 @@ def routes_in(path: Path) -> dict[str, Route]:
             )
             continue
         try:
-            routes[name] = Route.model_validate(table)
+            # Paths are relative to the folder of the file.
+            routes[name] = Route.model_validate(table, context={"folder": path.absolute().parent})
         except ValidationError as error:
             problems += [f"the route {name}, {problem}" for problem in _problems(error)]
     if problems:
@@ -217,7 +228,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
             yield f"{field}: found an empty list, expected one or more"
         else:
             expected = problem["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
-            is_shown = isinstance(found, str | int | float) and not _MAY_BEELSEWHERE & set(names)
+            is_shown = isinstance(found, str | int | float) and not _MAY_BE_SECRET & set(names)
             yield f"{field}: found {show(found) if is_shown else 'another value'}, {expected}"
 
 

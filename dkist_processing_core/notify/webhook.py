@@ -7,12 +7,14 @@ Not here: the text (wording), and further tries (inbox).
 import re
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from time import time
 from typing import Any
 
 import msgspec
 import requests
-from requests.auth import AuthBase
+from requests.auth import AuthBase, HTTPBasicAuth
+from requests.utils import get_auth_from_url
 
 from dkist_processing_core.errors import GiveUpError, NotDeliveredError, RetryLaterError
 from dkist_processing_core.events import CONTENT_TYPE, encode
@@ -21,21 +23,24 @@ from dkist_processing_core.notify.fields import Secret
 from dkist_processing_core.notify.notices import IDEMPOTENCY_KEY
 from dkist_processing_core.notify.routes import Webhook
 from dkist_processing_core.notify.wording import lines_of, title_of
-from dkist_processing_core.text import clean_line, redact
+from dkist_processing_core.process.uninstrumented import silence, uninstrumented
 
-_LONGEST_TEXT, _LONGEST_ANSWER = 12_000, 200
+_LONGEST_TEXT = 12_000
 # Answers after which a later try may succeed, although they are of the 4xx.
-_LATER, _SERVER_ERROR = (408, 425, 429), 500
-# Mattermost, Rocket.Chat and Discord read these in messages of Slack's form.
-_MENTION = re.compile(r"@(?=channel\b|all\b|here\b|everyone\b)", re.IGNORECASE)
-_IN_SLACK = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_ACCEPTED, _LATER, _SERVER_ERROR = range(200, 300), (408, 425, 429), 500
+# Mattermost, Rocket.Chat and Discord read mentions, code and links of Markdown in messages of Slack's form.
+_MARKUP = re.compile(r"@|\](?=\()")
+_IN_SLACK = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
 
 
-class _NoFileOfPasswords(AuthBase):
-    """Keeps `requests` from sending what a file `.netrc` has for the host."""
+class _OfAddress(AuthBase):
+    """Sends user and password of the address, and keeps `requests` from sending what a file `.netrc` has."""
+
+    def __init__(self, url: str) -> None:
+        self._pair = get_auth_from_url(url)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
+        return HTTPBasicAuth(*self._pair)(request) if any(self._pair) else request
 
 
 def send(webhook: Webhook, notice: NoticeIssued) -> str:
@@ -49,29 +54,32 @@ def send(webhook: Webhook, notice: NoticeIssued) -> str:
     """
     url = _plain(webhook.url)
     headers = {name: _plain(value) for name, value in webhook.headers.items()}
-    secrets = [url, *headers.values()]
     body, content_type = _body(webhook, notice)
     headers |= {"Content-Type": content_type, IDEMPOTENCY_KEY: notice.id}
+    # It logs the address at the level DEBUG.
+    silence("urllib3.connectionpool", "urllib3.util.retry")
     try:
-        answer = requests.post(
-            url,
-            body,
-            headers=headers,
-            timeout=webhook.timeout,
-            # A receiver that has moved would get a GET without the notice.
-            allow_redirects=False,
-            auth=_NoFileOfPasswords(),
-            verify=True if webhook.ca is None else str(webhook.ca),
-            stream=True,
-        )
+        with uninstrumented():
+            answer = requests.post(
+                url,
+                body,
+                headers=headers,
+                timeout=webhook.timeout,
+                # A receiver that has moved would get a GET without the notice.
+                allow_redirects=False,
+                auth=_OfAddress(url),
+                verify=True if webhook.ca is None else str(webhook.ca),
+                stream=True,
+            )
     except (requests.RequestException, OSError, ValueError) as error:
         # Its text has the address, which may be a secret.
         msg = f"the webhook cannot be reached: {_reason(error)}"
         raise NotDeliveredError(msg) from None
     with answer:
-        if answer.ok and not answer.is_redirect:
+        if answer.status_code in _ACCEPTED:
             return f"HTTP {answer.status_code}"
-        found = f"the webhook answered HTTP {answer.status_code}{_text_of(answer, secrets)}"
+        # The receiver's own text may repeat a part of the address or of a header.
+        found = f"the webhook answered HTTP {_shown(answer.status_code)}"
         is_lasting = answer.status_code < _SERVER_ERROR and answer.status_code not in _LATER
         if is_lasting:
             expected = "an address that has not moved" if answer.is_redirect else "an answer 2xx"
@@ -100,7 +108,7 @@ def slack_text(notice: NoticeIssued) -> str:
 
 
 def _escaped(line: str) -> str:
-    return _MENTION.sub("@\N{ZERO WIDTH SPACE}", line).translate(_IN_SLACK)
+    return _MARKUP.sub("\\g<0>\N{ZERO WIDTH SPACE}", line).translate(_IN_SLACK)
 
 
 def _reason(error: Exception) -> str:
@@ -117,13 +125,11 @@ def _reason(error: Exception) -> str:
     return next((text for kind, text in kinds if isinstance(error, kind)), "an unexpected error")
 
 
-def _text_of(answer: requests.Response, secrets: list[str]) -> str:
+def _shown(status: int) -> str:
     try:
-        text = next(answer.iter_content(4 * _LONGEST_ANSWER), b"").decode("utf-8", "replace")
-    except (requests.RequestException, OSError):
-        return ""
-    line = clean_line(" ".join(redact(text, also=secrets).split()))[:_LONGEST_ANSWER]
-    return f" ({line})" if line else ""
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 def _retry_after(answer: requests.Response) -> float | None:

@@ -7,7 +7,10 @@ from typing import Any
 from dkist_processing_core.events.notice import NoticeGroup, NoticeIssued
 from tests.facts import NOON
 
-HOSTILE = "<!channel> <https://evil.example|click> @everyone & *bold*\r\nBcc: victim@example.com\n.\n\x1b[31m\u202e"
+HOSTILE = (
+    "<!channel> <https://evil.example|click> @everyone & *bold*\r\nBcc: victim@example.com\n.\n\x1b[31m\u202e "
+    "`x` [t](https://e)"
+)
 
 
 def group(**facts: Any) -> NoticeGroup:

@@ -55,7 +55,9 @@ def test_a_sample_is_sent_and_its_answer_is_shown(receiver: HttpReceiver, monkey
     assert sent == (0, "the route ops has a sample: HTTP 200, a webhook in the form slack")
     assert receiver.requests[0].text.startswith("*sample: Sample failed: nothing has failed: this notice was sent by")
     assert refused[0] == unreachable[0] == 1
-    assert refused[1].startswith("error: the route ops: the webhook answered HTTP 403 (no), expected an answer 2xx")
+    assert refused[1].startswith(
+        "error: the route ops: the webhook answered HTTP 403 Forbidden, expected an answer 2xx"
+    )
     assert unreachable[1] == "error: the route ops: the webhook cannot be reached: no connection, or it broke"
     assert len(receiver.requests) == 2
     assert run("test", "other")[0] == 2
@@ -78,6 +80,26 @@ def test_routes_are_checked_with_their_secrets(routes: Path, monkeypatch: pytest
     assert f"{routes}: the route ops: the variable THE_HOOK of a secret is empty, expected one line" in without[1]
     assert run("check") == (2, run("check")[1])
     assert "found no file of routes; name one by --notify FILE or DKIST_CORE_NOTIFY" in run("check")[1]
+
+
+def test_a_check_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An address that is none, a file, and a program; no secret is shown.
+    """
+    path = tmp_path / "notify.toml"
+    path.write_text(
+        '[routes.a.webhook]\nurl = { variable = "THE_HOOK" }\nformat = "slack"\nca = "no.pem"\n'
+        '[routes.b.command]\nargv = ["no-such-program"]\n'
+    )
+    monkeypatch.setenv("THE_HOOK", "hunter2")
+
+    code, output = run("check", "--notify", str(path))
+
+    assert code == 1
+    assert "the route a: webhook.url: its secret is no address, expected one as https://host/path; " in output
+    assert f"the route a: ca: there is no file {tmp_path}/no.pem; " in output
+    assert "the route b: command.argv: there is no program 'no-such-program'" in output
+    assert "hunter2" not in output
 
 
 def test_a_family_or_a_workflow_is_muted_until_a_time(database: Database) -> None:

@@ -5,10 +5,12 @@ Not here: further tries, which are those of each consumer (test_storm).
 """
 
 import json
+import logging
 import os
 import ssl
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -108,6 +110,9 @@ def test_hostile_text_is_no_markup_and_has_a_limit(receiver: HttpReceiver) -> No
     assert ">" not in text
     assert "&lt;!channel&gt;" in text
     assert "@everyone" not in text
+    assert "@example.com" not in text
+    assert "](" not in text
+    assert "`" not in text
     assert "\x1b" not in text
     assert len(text) <= 12_000
     assert decode_notice(encode(hostile_notice())) == hostile_notice()
@@ -121,6 +126,8 @@ def test_hostile_text_is_no_markup_and_has_a_limit(receiver: HttpReceiver) -> No
         (404, {"Retry-After": "5"}, GiveUpError),
         (410, {}, GiveUpError),
         (301, {"Location": "http://127.0.0.1:1/"}, GiveUpError),
+        (302, {}, GiveUpError),
+        (304, {}, GiveUpError),
         (408, {}, NotDeliveredError),
         (429, {}, NotDeliveredError),
         (500, {}, NotDeliveredError),
@@ -131,15 +138,15 @@ def test_an_answer_decides_whether_it_is_tried_again(
     receiver: HttpReceiver, status: int, headers: dict[str, str], error: type[Exception]
 ) -> None:
     """
-    The error has the answer, without a secret that the receiver repeats.
+    The error has the status alone, since the receiver may repeat a secret or a part of it.
     """
     receiver.answer = lambda: (status, headers, f"no: {receiver.url}\n<b>".encode())
 
     with pytest.raises(error, match=f"HTTP {status}") as refused:
         send(webhook({"file": secret_file(receiver.url)}), notice())
 
-    assert "no: [redacted] <b>" in str(refused.value)
     assert "hidden-path" not in str(refused.value)
+    assert "<b>" not in str(refused.value)
     assert len(receiver.requests) == 1
 
 
@@ -187,6 +194,20 @@ def test_an_address_is_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_an_address_is_in_no_log_and_its_user_is_sent(
+    receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    At the level DEBUG libraries log the path.
+    """
+    monkeypatch.setenv("THE_ADDRESS", receiver.url.replace("://", "://user:hidden-word@"))
+    with caplog.at_level(logging.DEBUG):
+        send(webhook({"variable": "THE_ADDRESS"}), notice())
+
+    assert "hidden" not in caplog.text
+    assert receiver.requests[0].headers["Authorization"] == f"Basic {b64encode(b'user:hidden-word').decode()}"
+
+
 def test_a_secret_that_is_missing_is_named() -> None:
     """
     By its variable or its file.
@@ -219,7 +240,7 @@ class Mailbox:
         """
         self.messages: list[Any] = []
         self.logins: list[tuple[bytes, bytes]] = []
-        self.answer = "250 OK"
+        self.answer, self.farewell, self.busy = "250 OK", "221 Bye", set[str]()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(files.certificate, files.key)
         self.controller = Controller(
@@ -244,6 +265,8 @@ class Mailbox:
         """
         if address.startswith("unknown"):
             return "550 no such user"
+        if address in self.busy:
+            return "450 mailbox busy"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
@@ -254,6 +277,12 @@ class Mailbox:
         if self.answer.startswith("250"):
             self.messages.append(envelope)
         return self.answer
+
+    async def handle_QUIT(self, *_: object) -> str:  # noqa: N802 - as above
+        """
+        Answer the end of a session.
+        """
+        return self.farewell
 
     @property
     def port(self) -> int:
@@ -332,14 +361,40 @@ def test_a_refusal_of_a_mail_server_decides_whether_it_is_tried_again(
 
     assert later == "the mail server refused the message with 451 try later, [redacted]"
     assert never.startswith("the mail server refused the message with 554 spam; correct the route")
-    assert nobody.startswith("the mail server refused every recipient with 550")
+    assert nobody.startswith("the mail server refused unknown@example.com with 550")
     assert some == "accepted by localhost"
     assert len(mailbox.messages) == 1
-    assert "535" in login
+    assert login.startswith("the mail server refused the login with 535")
     assert "cannot be reached" in silent
     assert "certificate" in untrusted
     errors = (later, never, nobody, login, silent, untrusted)
     assert not any(word in each for each in errors for word in ("hidden-password", "wrong-password"))
+
+
+def test_recipients_who_are_refused_for_now_are_tried_again(mailbox: Mailbox, mail_route: Callable[..., Route]) -> None:
+    """
+    Those alone: the others have it.
+    """
+    route, key = mail_route(recipients=["ops@example.com", "busy@example.com"]), notice(sequence=99)
+    mailbox.busy = {"busy@example.com"}
+    with pytest.raises(NotDeliveredError, match=r"refuses busy@example.com for now; the other recipients have it"):
+        send(route, key)
+    with pytest.raises(NotDeliveredError, match=r"refused busy@example.com with 450"):
+        send(route, key)
+    mailbox.busy.clear()
+    send(route, key)
+
+    assert [message.rcpt_tos for message in mailbox.messages] == [["ops@example.com"], ["busy@example.com"]]
+
+
+def test_an_error_at_the_end_of_a_session_is_no_failure(mailbox: Mailbox, mail_route: Callable[..., Route]) -> None:
+    """
+    The message was accepted before.
+    """
+    mailbox.farewell = "421 shutting down"
+
+    assert send(mail_route(), notice()) == "accepted by localhost"
+    assert len(mailbox.messages) == 1
 
 
 def program(tmp_path: Path, source: str, *arguments: str, timeout: str = "20s") -> Route:
@@ -361,6 +416,23 @@ def test_a_command_gets_the_notice_on_its_input_without_a_shell(tmp_path: Path) 
 
     assert answer == "exit status 0"
     assert (tmp_path / "out").read_bytes() == encode(hostile_notice()) + b"$(id); *"
+
+
+@pytest.mark.processes
+def test_a_command_gets_no_secret_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    But the variables that its route names.
+    """
+    monkeypatch.setenv("BUS_PASSWORD", "hidden-word")
+    monkeypatch.setenv("PAGER_TOKEN", "for-the-pager")
+    argv = ["/bin/sh", "-c", 'env > "$1"', "sh", str(tmp_path / "out")]
+
+    send(route(command={"argv": argv, "variables": ["PAGER_TOKEN"]}), notice())
+
+    found = (tmp_path / "out").read_text()
+    assert "PAGER_TOKEN=for-the-pager" in found
+    assert "PATH=" in found
+    assert "hidden-word" not in found
 
 
 @pytest.mark.processes

@@ -31,7 +31,7 @@ def test_the_example_has_each_field() -> None:
     on_call = routes["on-call"]
     assert (on_call.window, on_call.clear_after) == (defaults.window, defaults.clear_after) == (300.0, 900.0)
     assert (on_call.most_at_once, on_call.events) == (defaults.most_at_once, defaults.events)
-    assert [secret.variable or secret.file for route in routes.values() for secret in route.secrets] == [
+    assert [secret.variable or str(secret.file) for route in routes.values() for secret in route.secrets] == [
         "SLACK_WEBHOOK",
         "/etc/dkist-core/mail-password",
         "EVENTS_AUTHORIZATION",
@@ -100,7 +100,7 @@ def test_quiet_hours_are_those_of_a_time_zone(hour: int, is_quiet: bool) -> None
         ),
         (
             (
-                "[routes.ops.email]\nhost = 'h'\nport = 25\nsecurity = 'none'\nsender = 's'\nrecipients = ['r']\n"
+                "[routes.ops.email]\nhost = 'h'\nport = 25\nsecurity = 'none'\nsender = 's@h'\nrecipients = ['r@h']\n"
                 "user = 'u'\npassword = { variable = 'X' }"
             ),
             "the route ops, email: found another value, expected security = 'starttls' or 'tls' beside a password",
@@ -110,6 +110,21 @@ def test_quiet_hours_are_those_of_a_time_zone(hour: int, is_quiet: bool) -> None
             (
                 "the route ops, email.sender: found 'a\\nb', expected one line of printable characters; "
                 "the route ops, email.recipients: found an empty list, expected one or more"
+            ),
+        ),
+        (
+            f"[routes.ops]\n{RECEIVER}\nquiet_hours = {{ begin = '22:00Z', end = '07:00' }}",
+            "the route ops, quiet_hours.begin: found '22:00Z', expected a time of day between quotes, as '22:00'",
+        ),
+        (
+            f"[routes.ops]\n{RECEIVER}\nquiet_hours = {{ begin = '22:00', end = '22:00' }}",
+            "the route ops, quiet_hours: found another value, expected an end that differs from the begin",
+        ),
+        (
+            "[routes.ops.email]\nhost = 'h'\nport = 25\nsecurity = 'none'\nsender = 'core'\nrecipients = ['a@h, b@']",
+            (
+                "the route ops, email.sender: found 'core', expected one mail address, as 'Name <name@example.com>'; "
+                "the route ops, email.recipients.0: found 'a@h, b@', expected one mail address"
             ),
         ),
         (
@@ -182,3 +197,20 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """
     with pytest.raises(ConfigurationError, match="No such file or directory; --notify and DKIST_CORE_NOTIFY name a"):
         routes_in(tmp_path / "nowhere.toml")
+
+
+def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Whatever the current folder of the process is.
+    """
+    (tmp_path / "token").write_text("https://host/hidden")
+    path = tmp_path / "notify.toml"
+    path.write_text('[routes.ops.webhook]\nurl = { file = "token" }\nformat = "slack"\nca = "ca.pem"\n')
+    monkeypatch.chdir("/")
+
+    webhook = routes_in(path)["ops"].webhook
+
+    assert webhook is not None
+    assert isinstance(webhook.url, Secret)
+    assert webhook.url.read() == "https://host/hidden"
+    assert webhook.ca == tmp_path / "ca.pem"

@@ -4,6 +4,8 @@
 Not here: reading the file (notify.routes), and reaching a receiver (notify.delivery).
 """
 
+import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +15,11 @@ from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCoreError, ExtraMissingError
 from dkist_processing_core.events import Reporter, TaskFailed
 from dkist_processing_core.events.notice import NoticeGroup, NoticeIssued
+from dkist_processing_core.notify.fields import Secret, is_url
 from dkist_processing_core.notify.routes import Route, routes_in
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings
+from dkist_processing_core.text import show
 from dkist_processing_core.text.console import print_text
 
 
@@ -31,14 +35,29 @@ def check(path: Path | None) -> None:
     routes = routes_in(path)
     problems = []
     for name, route in routes.items():
-        for secret in route.secrets:
-            try:
-                secret.read()
-            except ConfigurationError as error:
-                problems.append(f"the route {name}: {error}")
+        problems += [f"the route {name}: {problem}" for problem in _missing(route)]
         print_text(without_secrets(f"{name}: {', '.join(route.events)}, to {_receiver(route)}", settings))
     if problems:
         raise ConfigurationError(f"{path}: {'; '.join(problems)}")
+
+
+def _missing(route: Route) -> Iterator[str]:
+    """Yield what a route needs that is missing or cannot be used, without a secret."""
+    unreadable = []
+    for secret in route.secrets:
+        try:
+            secret.read()
+        except ConfigurationError as error:
+            unreadable.append(secret)
+            yield str(error)
+    url = None if route.webhook is None else route.webhook.url
+    if isinstance(url, Secret) and url not in unreadable and not is_url(url.read()):
+        yield "webhook.url: its secret is no address, expected one as https://host/path"
+    ca = next((each.ca for each in (route.webhook, route.email) if each is not None), None)
+    if ca is not None and not ca.is_file():
+        yield f"ca: there is no file {ca}"
+    if route.command is not None and shutil.which(route.command.argv[0]) is None:
+        yield f"command.argv: there is no program {show(route.command.argv[0])}"
 
 
 def send_sample(name: str, path: Path | None) -> None:
