@@ -22,7 +22,6 @@ from tests.watch.truth import IDLE_AFTER, Published, Truth
 from tests.watch.watchers import STRIDE, Disturbances, Watcher
 from tests.watch.world import DrawnWorld
 
-pytestmark = pytest.mark.once
 Make = Callable[[float], Kept]
 
 

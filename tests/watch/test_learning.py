@@ -29,7 +29,6 @@ from tests.watch.kept import KeptInMemory, RecordingPublisher
 from tests.watch.recorded import TASKS, recorded_runs
 from tests.watch.world import BEGIN, moment
 
-pytestmark = pytest.mark.once
 RUNS = 200
 HANGS = 0.05
 _FOUND_WITHIN = 1.2

@@ -28,7 +28,6 @@ from tests.watch.truth import IDLE_AFTER, Published, Truth
 from tests.watch.watchers import STRIDE, Disturbances, Watcher
 from tests.watch.world import FOUND_AGAIN, Attempt, HistoryRun, Interval, Report, World, moment
 
-pytestmark = pytest.mark.once
 _RUN = "scheduled__0"
 _MOST_ATTEMPTS = 4
 _lags = st.floats(0.01, 0.99)
