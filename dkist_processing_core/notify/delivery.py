@@ -9,6 +9,7 @@ from dkist_processing_core.consumer import Consumer
 from dkist_processing_core.events import Event
 from dkist_processing_core.events.notice import NoticeIssued
 from dkist_processing_core.notify import command, mail, webhook
+from dkist_processing_core.notify.deadline import within
 from dkist_processing_core.notify.routes import Route
 from dkist_processing_core.settings.interface import Settings
 
@@ -16,6 +17,8 @@ PREFIX = "dkist-core.notify."
 """What the names of these consumers begin with; the name of the route follows."""
 # About three days, by pauses of 7 to 15 minutes: a receiver may be down for a weekend.
 _MOST_TRIES = 400
+# The time limit of a route is that of each step, such as a connection or an answer; a receiver may send byte by byte.
+_STEPS = 3
 
 
 def send(route: Route, notice: NoticeIssued) -> str:
@@ -26,10 +29,10 @@ def send(route: Route, notice: NoticeIssued) -> str:
         NotDeliveredError, RetryLaterError, ConfigurationError: It was not delivered; a later try may succeed.
         GiveUpError: No later try will succeed.
     """
-    if route.webhook is not None:
-        return webhook.send(route.webhook, notice)
-    if route.email is not None:
-        return mail.send(route.email, notice)
+    if (hook := route.webhook) is not None:
+        return within(_STEPS * hook.timeout, lambda: webhook.send(hook, notice))
+    if (email := route.email) is not None:
+        return within(_STEPS * email.timeout, lambda: mail.send(email, notice))
     assert route.command is not None
     return command.send(route.command, notice)
 

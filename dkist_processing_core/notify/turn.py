@@ -17,8 +17,8 @@ from dkist_processing_core.notify.delivery import PREFIX
 from dkist_processing_core.notify.routes import Route
 from dkist_processing_core.notify.tables import ROUTES
 
-# No route has this name.
-_ROW = ""
+ROW_OF_TURN = ""
+"""The name of the row of the routes that count now; no route has it."""
 _LIVE_SECONDS, _RENEW_SECONDS = 30.0, 5.0
 _REMOVED = "its route is no longer in the file of the routes"
 logger = logging.getLogger("dkist_processing_core.notify")
@@ -43,7 +43,7 @@ class Turn:
 
     def take(self, transaction: Connection, now: float) -> bool:
         """Return False while another process counts for other routes; it is logged once."""
-        row = transaction.scalar(select(ROUTES.c.state).where(ROUTES.c.name == _ROW))
+        row = transaction.scalar(select(ROUTES.c.state).where(ROUTES.c.name == ROW_OF_TURN))
         last = None if row is None else msgspec.json.decode(row, type=Counter)
         is_same = last is not None and last.digest == self._digest
         # The clocks of two hosts may differ.
@@ -60,13 +60,13 @@ class Turn:
         if not is_same:
             give_up_removed(transaction, self._routes, now)
         if last is None or not is_same or abs(now - last.at) >= _RENEW_SECONDS:
-            put(transaction, _ROW, msgspec.json.encode(Counter(self._digest, now)))
+            put(transaction, ROW_OF_TURN, msgspec.json.encode(Counter(self._digest, now)))
         return True
 
 
 def give_up_removed(transaction: Connection, routes: Container[str], now: float) -> None:
     """Drop the groups of routes that are not given, and make dead letters of their notices."""
-    for name in transaction.scalars(select(ROUTES.c.name).where(ROUTES.c.name != _ROW)).all():
+    for name in transaction.scalars(select(ROUTES.c.name).where(ROUTES.c.name != ROW_OF_TURN)).all():
         if name not in routes:
             transaction.execute(delete(ROUTES).where(ROUTES.c.name == name))
     of_routes = inbox.c.consumer.startswith(PREFIX, autoescape=True)

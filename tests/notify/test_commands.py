@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 from dkist_processing_core.cli.program import app
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.inbox import Database
+from dkist_processing_core.notify.counting import Counting
+from dkist_processing_core.notify.routes import Route
+from dkist_processing_core.settings.reading import read_settings
 from tests.facts import failed
 from tests.notify.receivers import HttpReceiver
 from tests.services.sockets import closed_port
@@ -131,6 +134,20 @@ def test_a_family_or_a_workflow_is_muted_until_a_time(database: Database) -> Non
     ]
     assert run("mutes") == (0, "nothing is muted")
     assert run("unmute", "0123")[0] == 1
+
+
+def test_a_family_that_only_a_route_has_is_muted(database: Database) -> None:
+    """
+    The store may lag behind.
+    """
+    counting = Counting(read_settings(), {"ops": Route.model_validate({"command": {"argv": ["true"]}})})
+    with database.transaction() as transaction:
+        Store().clear(transaction)
+        counting.add(transaction, failed("T", fingerprint="abcdef0123456789"))
+        counting.fold(transaction)
+
+    assert run("mute", "abcd", "--for", "1h")[1].endswith(": the family abcdef0123456789")
+    assert run("unmute", "abcd")[0] == 0
 
 
 @pytest.mark.parametrize(

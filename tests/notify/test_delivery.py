@@ -7,11 +7,13 @@ Not here: further tries, which are those of each consumer (test_storm).
 import json
 import logging
 import os
+import socketserver
 import ssl
 import sys
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.policy import default
@@ -192,6 +194,29 @@ def test_an_address_is_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
         "the webhook cannot be reached: its address or a header cannot be used",
         "the webhook cannot be reached: no answer within the time limit",
     ]
+
+
+def test_a_receiver_that_answers_byte_by_byte_is_given_up() -> None:
+    """
+    Each byte arrives within the limit of a step, but not the whole answer.
+    """
+    ended = threading.Event()
+
+    class Drip(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                self.request.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                # The pause of a slow receiver.
+                while not ended.wait(0.1):
+                    self.request.sendall(b"x")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        slow = refusal(NotDeliveredError, webhook(f"http://127.0.0.1:{server.server_address[1]}/", timeout="1s"))
+        ended.set()
+        server.shutdown()
+
+    assert slow == "the receiver has not answered completely within 3 s"
 
 
 def test_an_address_is_in_no_log_and_its_user_is_sent(

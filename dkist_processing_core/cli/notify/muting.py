@@ -84,9 +84,17 @@ def _muted(database: "Database", family: str | None, workflow: str | None) -> "t
         assert workflow is not None, "the caller has checked it"
         return "workflow", workflow
     from dkist_processing_core.collect.questions import Questions  # noqa: PLC0415 - as above
+    from dkist_processing_core.notify.open_families import open_families_named  # noqa: PLC0415 - as above
 
     with database.reading() as connection:
-        return "family", family_named(Questions(connection), family)
+        try:
+            return "family", family_named(Questions(connection), family)
+        except DKISTProcessingCoreError:
+            # The store may lag behind the notices.
+            found = open_families_named(connection, family)
+            if len(found) != 1:
+                raise
+            return "family", found.pop()
 
 
 @contextmanager
