@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 from dkist_processing_core.airflow.run_end import RunEnd, UnreportedFailures
 from dkist_processing_core.cli import app
 from dkist_processing_core.cli.draw.findings import draw_findings, summary
+from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.tables import LISTENING
 from dkist_processing_core.consumer.completeness import archive_of
@@ -38,12 +40,13 @@ from dkist_processing_core.events import (
     TaskStarted,
     WorkflowFailed,
     WorkflowFinished,
+    WorkflowOverdue,
     WorkflowStarted,
 )
 from dkist_processing_core.identity import Run
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.reconcile.airflow_api import EngineRun
-from dkist_processing_core.reconcile.judgement import GRACE, Outcome, judge_known
+from dkist_processing_core.reconcile.judgement import GRACE, Outcome, judge_known, judge_unknown
 from dkist_processing_core.reconcile.reconciler import Reconciler
 from dkist_processing_core.reconcile.rounds import Finding, Round
 from dkist_processing_core.runs import RunState, State
@@ -151,12 +154,13 @@ def reconcile(minutes: float = 5, *, as_of: datetime | None = None, **options: A
         return opened.reconcile(publisher, as_of=as_of, **options)
 
 
-def prove(airflow: FakeAirflow) -> None:
+def know_another(airflow: FakeAirflow, workflow: str = "V", **facts: Any) -> None:
     """
-    Show that this Airflow has run an ended run of the store, and make it know the DAG.
+    Publish the end of another run, which Airflow knows: it is the Airflow of the store.
     """
-    publish(make(WorkflowFinished, run_id="manual__0", time=NOW, reported_by="engine", ended_at=NOW))
-    airflow.add(DAG, "manual__0", "success")
+    of_other = {"workflow_name": workflow, "run_id": "other"} | facts
+    publish(make(WorkflowFinished, time=NOW, reported_by="engine", ended_at=NOW, **of_other))
+    airflow.add(f"{workflow}_1", "other", "success", began=BEGAN, over=NOW)
 
 
 def outcomes(found: Round) -> dict[str, Outcome]:
@@ -233,10 +237,40 @@ def test_an_end_within_the_grace_is_left_to_the_callback(airflow: FakeAirflow) -
     """
     publish(*begun())
     airflow.add(DAG, RUN, "success", began=BEGAN, over=NOW - timedelta(seconds=59))
+    airflow.clock_ahead = timedelta(minutes=1)
 
     early, due = reconcile(as_of=NOW), reconcile(as_of=NOW + timedelta(seconds=1))
 
     assert (outcomes(early), outcomes(due)) == ({RUN: Outcome.RECENT}, {RUN: Outcome.ENDED})
+
+
+@pytest.mark.parametrize("ahead", [-5, 5])
+def test_the_grace_holds_by_both_clocks(airflow: FakeAirflow, ahead: float) -> None:
+    """
+    Airflow's clock, by which it states the end, may differ from that of the store.
+    """
+    publish(*begun())
+    airflow.clock_ahead = timedelta(minutes=ahead)
+    by_airflow = datetime.now(UTC) + airflow.clock_ahead
+    airflow.add(DAG, RUN, "success", began=BEGAN - timedelta(hours=1), over=by_airflow - timedelta(seconds=30))
+
+    assert outcomes(reconcile(as_of=datetime.now(UTC))) == {RUN: Outcome.RECENT}
+
+
+def test_a_run_that_is_cleared_while_airflow_is_asked_gets_no_end(airflow: FakeAirflow) -> None:
+    """
+    The states of its tasks may be those of its next start.
+    """
+    publish(*begun())
+    airflow.add(DAG, RUN, "failed", began=BEGAN, over=OVER, A="success", B="failed")
+
+    def clear(_: str, path: str) -> None:
+        if path.endswith("taskInstances"):
+            airflow.add(DAG, RUN, "queued", A="success", B=None)
+
+    airflow.misbehaves = clear
+
+    assert outcomes(reconcile()) == {RUN: Outcome.RUNNING}
 
 
 @pytest.mark.parametrize(
@@ -288,16 +322,16 @@ def test_a_cleared_run_gets_the_end_of_its_new_start(airflow: FakeAirflow) -> No
 
 def test_a_deleted_run_ends_as_failed_with_that_reason(airflow: FakeAirflow) -> None:
     """
-    Another run of the store shows that this is the Airflow that ran it; its open task has failed, and is announced.
+    Another run shows that this is the Airflow that ran it; its open task has failed, and is announced.
     """
     publish(*begun())
-    prove(airflow)
+    know_another(airflow)
 
     found = reconcile()
 
     view = RunState(published()).run(RUN)
-    assert view is not None
     assert outcomes(found) == {RUN: Outcome.ENDED}
+    assert view is not None
     assert (view.state, view.ended_at) == (State.FAILED, None)
     assert view.reason == (
         "lost: Airflow does not know this run, deleted, or lost when an older backup of Airflow's database was restored"
@@ -312,7 +346,7 @@ def test_a_run_that_airflow_does_not_know_and_that_still_reports_gets_no_end(air
     Its samples show that it lives, as long as not three of them are missing.
     """
     publish(*begun(), of(TaskSampled, "B", 1, sequence=5, interval_seconds=300.0))
-    prove(airflow)
+    know_another(airflow)
 
     alive, silent = reconcile(minutes=14), reconcile(minutes=17)
 
@@ -325,31 +359,89 @@ def test_old_reports_in_a_new_store_are_old(airflow: FakeAirflow) -> None:
     """
     silent, recent = begun(), [*begun("manual__2"), of(TaskFinished, "B", 5, "manual__2")]
     publish(*silent, *recent)
-    prove(airflow)
+    know_another(airflow)
 
     found = reconcile(as_of=NOW)
 
-    assert outcomes(found) == {RUN: Outcome.ENDED, "manual__2": Outcome.RECENT}
+    assert outcomes(found) == {RUN: Outcome.ENDED, "manual__2": Outcome.ALIVE}
+
+
+def received(event: Event, minutes_ago: float) -> Event:
+    """
+    Return a report as the store returns it.
+    """
+    return event.with_acknowledgement(lambda: None, NOW - timedelta(minutes=minutes_ago))
+
+
+def minutes_since(event: Event) -> float:
+    """
+    Return how long ago a report was made.
+    """
+    return (NOW - event.time).total_seconds() / 60
+
+
+def test_the_clock_of_a_host_does_not_matter_for_what_was_received_when_it_was_published() -> None:
+    """
+    It is 20 minutes behind, and the run reports; it is 20 minutes ahead, and the run is silent.
+    """
+    for differs, silent, outcome in ((20, 0, Outcome.ALIVE), (-20, 0, Outcome.ALIVE), (-20, 2, Outcome.ENDED)):
+        events = [*begun(), of(TaskSampled, "B", silent, sequence=40, interval_seconds=30.0)]
+        reports = [
+            received(msgspec.structs.replace(each, time=each.time - timedelta(minutes=differs)), minutes_since(each))
+            for each in events
+        ]
+
+        judgement = judge_unknown(reports, as_of=NOW, grace=GRACE)
+
+        assert judgement.outcome is outcome
+
+
+@pytest.mark.parametrize(("minutes", "outcome"), [(14, Outcome.ALIVE), (15, Outcome.ENDED)])
+@pytest.mark.parametrize("of_attempt", [[], [(TaskStarted, "C")]], ids=["in a queue", "an attempt without samples"])
+def test_without_samples_a_run_may_be_silent_for_longer(
+    minutes: int, outcome: Outcome, of_attempt: list[tuple[type[Event], str]]
+) -> None:
+    """
+    Its task may wait in a queue, or its environment is built; an alarm of a watcher is no sign of life.
+    """
+    events = [*begun(), of(TaskFinished, "B", minutes), *(of(kind, task, minutes) for kind, task in of_attempt)]
+    alarm = of(WorkflowOverdue, None, 1, reported_by="watcher", sequence=2, limit_seconds=3600.0)
+    reports = [received(each, minutes_since(each)) for each in (*events, alarm)]
+
+    assert judge_unknown(reports, as_of=NOW, grace=GRACE).outcome is outcome
 
 
 def test_an_airflow_that_may_be_the_wrong_one_ends_nothing(airflow: FakeAirflow) -> None:
     """
-    It knows no run of the store, although it has the DAG; a run that it knows, or an option, makes it the right one.
+    It knows no run of the store, although it has the DAG; a run that it knows makes it the right one.
     """
     publish(*begun())
-    airflow.add(DAG, "a run of the other", "success")
+    airflow.add(DAG, "of-staging", "success")
     wrong = reconcile()
-    airflow.delete(DAG)
-    other = make(WorkflowFinished, workflow_name="V", run_id="other", time=NOW, reported_by="engine", ended_at=NOW)
-    publish(other)
-    airflow.add("V_1", "other", "success")
+    know_another(airflow)
 
     right = reconcile()
 
     assert (outcomes(wrong), outcomes(right)) == ({RUN: Outcome.UNPROVEN}, {RUN: Outcome.ENDED})
     assert not wrong.is_complete
-    assert right.findings[0].end is not None
-    assert "this run and its DAG" in (right.findings[0].end.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("address", "outcome"), [("https://staging.example", Outcome.UNPROVEN), ("https://a.example", Outcome.ENDED)]
+)
+def test_a_run_of_another_airflow_on_the_bus_gets_no_end(airflow: FakeAirflow, address: str, outcome: Outcome) -> None:
+    """
+    Its log has another address than that of a run that this Airflow knows.
+    """
+
+    def failed(run_id: str, log_url: str, workflow: str = "W") -> Event:
+        facts = {"cause": "lost", "log_url": log_url, "workflow_name": workflow, "reported_by": "engine"}
+        return of(TaskFailed, "B", 20, run_id, provisional=True, **facts)
+
+    publish(*begun(), failed(RUN, f"{address}/dags/W_1/runs/1"), failed("other", "https://a.example/dags/W_1/runs/2"))
+    know_another(airflow, "W")
+
+    assert outcomes(reconcile(minutes=20)) == {RUN: outcome}
 
 
 def test_all_runs_may_be_gone_on_request(airflow: FakeAirflow) -> None:
@@ -357,20 +449,42 @@ def test_all_runs_may_be_gone_on_request(airflow: FakeAirflow) -> None:
     As after the loss of Airflow's database.
     """
     publish(*begun())
-    assert airflow.dags == set()
+    assert airflow.runs == {}
 
     assert outcomes(reconcile(is_proven=True)) == {RUN: Outcome.ENDED}
 
 
+def test_only_failures_of_the_last_days_are_announced(airflow: FakeAirflow) -> None:
+    """
+    People do not wait for those of a run that ended months ago, of which a new store has still received the reports.
+    """
+    publish(*begun(), *begun("manual__2"))
+    for run_id, days in ((RUN, 8), ("manual__2", 6)):
+        airflow.add(
+            DAG, run_id, "failed", began=BEGAN - timedelta(days=days), over=OVER - timedelta(days=days), B="failed"
+        )
+
+    found = reconcile()
+
+    assert {each.run.run_id: each.failures.unannounced for each in found.findings} == {
+        RUN: (),
+        "manual__2": (("B", 1),),
+    }
+    assert [each.failures.without_end for each in found.findings] == [("B",)] * 2
+    assert announced() == ["B"]
+
+
 def test_a_run_of_another_publisher_gets_no_end(airflow: FakeAirflow) -> None:
     """
-    No engine of this library has reported it, and Airflow knows nothing about it.
+    No engine of this library has reported it, and Airflow knows nothing about it; that is no problem to solve.
     """
     publish(of(TaskStarted, "A", 29, "a-run-of-another-engine"))
-    publish(make(WorkflowFinished, workflow_name="V", run_id="other", time=NOW, reported_by="engine", ended_at=NOW))
-    airflow.add("V_1", "other", "success")
+    know_another(airflow)
 
-    assert outcomes(reconcile()) == {"a-run-of-another-engine": Outcome.UNPROVEN}
+    found = reconcile(minutes=20)
+
+    assert outcomes(found) == {"a-run-of-another-engine": Outcome.FOREIGN}
+    assert found.is_complete
 
 
 def test_runs_without_airflow_are_not_asked_about(airflow: FakeAirflow) -> None:
@@ -575,7 +689,7 @@ def test_a_404_of_another_server_is_not_a_deleted_run(airflow: FakeAirflow) -> N
     Only Airflow's own answer names the run.
     """
     publish(*begun())
-    airflow.dags.add(DAG)
+    know_another(airflow)
     airflow.misbehaves = lambda _, path: (404, {"detail": "Not Found"}) if path.endswith(RUN) else None
 
     assert outcomes(reconcile()) == {RUN: Outcome.REFUSED}
@@ -591,12 +705,31 @@ def test_the_number_of_requests_in_a_round_is_limited(airflow: FakeAirflow) -> N
     with reconciler(most_requests=7) as (collector, opened):
         take_in(collector)
 
-        rounds = [opened.reconcile(None, as_of=NOW) for _ in range(3)]
+        rounds = [opened.reconcile(None, as_of=NOW) for _ in range(4)]
 
-    assert [found.problem for found in rounds] == [None] * 3
+    assert [found.problem for found in rounds] == [None] * 4
     assert all(0 < found.left < 6 for found in rounds)
     assert {run_id for found in rounds for run_id in outcomes(found)} == {f"manual__{number}" for number in range(6)}
-    assert len(airflow.asked) <= 21
+    assert len(airflow.asked) <= 28
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["a limit on the requests", "an outage"])
+def test_a_round_that_ends_early_has_ended_deleted_runs(airflow: FakeAirflow, *, is_away: bool) -> None:
+    """
+    Those about which Airflow was asked, and the next rounds continue with the others.
+    """
+    ids = [f"manual__{number}" for number in range(15)]
+    publish(*(event for run_id in ids for event in begun(run_id)))
+    know_another(airflow)
+    airflow.misbehaves = lambda _, path: (503, b"") if is_away and path.endswith(ids[9]) else None
+    with reconciler(most_requests=100 if is_away else 10) as (collector, opened):
+        take_in(collector)
+
+        rounds = [outcomes(opened.reconcile(None, as_of=NOW)) for _ in range(4)]
+
+    ended = {run_id for found in rounds for run_id, outcome in found.items() if outcome is Outcome.ENDED}
+    assert all(0 < len(found) < len(ids) for found in rounds)
+    assert ended == set(ids) - ({ids[9]} if is_away else set())
 
 
 def test_an_outage_is_one_warning_and_a_metric(airflow: FakeAirflow, caplog: pytest.LogCaptureFixture) -> None:
@@ -622,6 +755,21 @@ def test_an_outage_is_one_warning_and_a_metric(airflow: FakeAirflow, caplog: pyt
         for each in values
     ]
     assert numbers == [[0.0, 3.0], [1.0, 3.0]]
+
+
+def test_a_run_that_goes_on_waits_for_nothing(airflow: FakeAirflow) -> None:
+    """
+    An alert can then be about the metric: such a run may be as it should be for days.
+    """
+    publish(*begun(), *begun("manual__2"))
+    airflow.add(DAG, RUN, "running", began=BEGAN)
+    airflow.add(DAG, "manual__2", "success", began=BEGAN, over=NOW)
+    with reconciler() as (collector, opened):
+        take_in(collector)
+        opened.reconcile(None, as_of=NOW)
+        values = {each.metric.name: each.values[0] for each in opened.measurements()}
+
+    assert getattr(values["dkist.core.reconcile.waiting"], "value", None) == 1
 
 
 def test_a_silent_server_ends_the_round_in_time(monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole) -> None:
@@ -746,12 +894,14 @@ def test_the_findings_fit_a_terminal(width: int, *, ascii_only: bool) -> None:
     assert text.count("manual__") == 0
     assert "failed, published: lost: why" in text
     assert "failed, and announced: B" in text
-    assert "an attempt of it still reports" in text
+    assert "an attempt of it may still work" in text
+    assert "no callback has ever reported it" in text
     assert "https://airflow.example answered something else" in text
     assert "still running in Airflow" not in text
     assert summary(rounds()) == (
-        "10 runs without an end: 1 ended, 1 running, 1 over since a moment, 1 published before, 1 with a later start, "
-        "1 alive, 1 unknown, 1 without an answer, 2 not asked about"
+        "11 runs without an end: 1 ended, 1 running, 1 just ended, 1 published before, 1 already reported, "
+        "1 not known to Airflow, but perhaps alive, 1 of other publishers, 1 not known to Airflow, "
+        "1 without an answer, 2 not asked about"
     )
 
 
@@ -829,23 +979,28 @@ def test_the_command_fails_where_airflow_does_not_answer(airflow: FakeAirflow) -
 
 def test_the_command_judges_by_what_a_service_has_taken_in(airflow: FakeAirflow) -> None:
     """
-    A service that lags may still have to take in the end that seems to be missing.
+    A service that lags may still have to take in the end that seems to be missing; one that lags by minutes is broken.
     """
     publish(*begun())
-    airflow.add(DAG, RUN, "success", began=BEGAN, over=OVER)
+    now = datetime.now(UTC)
+    airflow.add(DAG, RUN, "success", began=BEGAN, over=now - timedelta(seconds=90))
     with Collector(read_settings()) as service:
         take_in(service)
         assert service._service.acquire()
-        unknown_code, unknown = run_command()
-        with service._database.transaction() as transaction:
-            until = (OVER + timedelta(seconds=30)).timestamp()
-            transaction.execute(LISTENING.insert().values(bus=archive_of(service.bus), since=until, until=until))
-        code, output = run_command()
+        results = [run_command()]
+        for seconds_ago in (180, 60):
+            with service._database.transaction() as transaction:
+                until = (now - timedelta(seconds=seconds_ago)).timestamp()
+                transaction.execute(LISTENING.insert().values(bus=archive_of(service.bus), since=until, until=until))
+            results.append(run_command())
         service._service.release()
 
-    assert unknown_code == 1
+    (unknown_code, unknown), (stale_code, stale), (code, output) = results
+    assert (unknown_code, stale_code) == (1, 1)
     assert "does not have all events yet; try again in a minute" in unknown.replace("\n", " ")
-    assert (code, output.splitlines()[-1]) == (0, "1 run without an end: 1 over since a moment")
+    since = local_time(now - timedelta(seconds=180), "%m-%d %H:%M:%S", None)
+    assert f"the store is complete until {since} only" in stale.replace("\n", " ")
+    assert (code, output.splitlines()[-1]) == (0, "1 run without an end: 1 just ended")
 
 
 def test_only_chosen_workflows_are_asked_about(airflow: FakeAirflow) -> None:
@@ -855,5 +1010,5 @@ def test_only_chosen_workflows_are_asked_about(airflow: FakeAirflow) -> None:
     publish(*begun())
     airflow.add(DAG, RUN, "success", began=BEGAN, over=OVER)
 
-    assert run_command("--workflow", "V*") == (0, "no run of an engine is without an end\n")
+    assert run_command("--workflow", "V*") == (0, "no run of a workflow 'V*' is without an end\n")
     assert run_command("--workflow", "W*")[1].endswith("1 run without an end: 1 ended\n")

@@ -273,7 +273,7 @@ RECONCILE_WAITING = Metric(
     "dkist.core.reconcile.waiting",
     Kind.UP_DOWN_COUNTER,
     _RUN,
-    "Runs of an engine without an end, as of the last round.",
+    "Runs without an end that Airflow does not run, or about which it did not answer, as of the last round.",
 )
 OF_RECONCILIATION = (RECONCILE_CONNECTED, RECONCILE_FAILED, RECONCILE_ENDS, RECONCILE_WAITING)
 """What `watch` serves where the settings name an Airflow."""

@@ -1,5 +1,5 @@
 """
-Airflow's REST API, version 2, as far as the ends of runs need it: runs, the states of their tasks, and DAGs.
+Airflow's REST API, version 2, as far as the ends of runs need it: runs, and the states of their tasks.
 
 Airflow 3.0 to 3.3 are supported. Each answer is what Airflow knows, or one `EngineApiError`. Not here: tokens
 (airflow_token), connections and their limits (http_client), and what follows from an answer (judgement).
@@ -32,6 +32,8 @@ class EngineRun(msgspec.Struct, frozen=True):
     state: str
     start_date: datetime | None = None
     end_date: datetime | None = None
+    answered_at: datetime | None = None
+    """When Airflow answered, by its clock."""
 
     @property
     def has_ended(self) -> bool:
@@ -47,6 +49,10 @@ class EngineRun(msgspec.Struct, frozen=True):
     def began(self) -> datetime | None:
         """When it began, in UTC."""
         return _in_utc(self.start_date)
+
+    def differs(self, other: "EngineRun | None") -> bool:
+        """Return True if another answer about the run has another state or another start, or does not know it."""
+        return other is None or (self.state, self.start_date) != (other.state, other.start_date)
 
     @property
     def over(self) -> datetime | None:
@@ -96,11 +102,6 @@ class AirflowApi:
         self._client.begin_round()
         self._tokens.begin_round()
 
-    @property
-    def requests_left(self) -> int:
-        """The number of requests that may still be sent in this round."""
-        return self._client.requests_left
-
     def active_runs(self) -> set[tuple[str, str]]:
         """
         Return DAG id and run id of all runs that are queued or running.
@@ -120,21 +121,9 @@ class AirflowApi:
         """
         path = _path_of_run(dag_id, run_id)
         answer = self._get(path)
-        return None if self._is_unknown(answer, path, run_id) else self._decoded(answer, path, EngineRun)
-
-    def has_dag(self, dag_id: str) -> bool:
-        """
-        Return True if Airflow knows a DAG, also one whose file is gone.
-
-        Raises:
-            EngineApiError: Airflow does not answer.
-        """
-        path = f"/dags/{quote(dag_id, safe='')}"
-        answer = self._get(path)
-        if self._is_unknown(answer, path, dag_id):
-            return False
-        self._decoded(answer, path, _Detail)
-        return True
+        if self._is_unknown(answer, path, run_id):
+            return None
+        return msgspec.structs.replace(self._decoded(answer, path, EngineRun), answered_at=answer.at)
 
     def task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
         """

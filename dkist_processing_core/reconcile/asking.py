@@ -5,7 +5,7 @@ Not here: what follows from the answers (judgement), and publishing (publishing)
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dkist_processing_core.airflow.run_end import UnreportedFailures, unreported_in
@@ -14,13 +14,24 @@ from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.errors import EngineApiError, EngineUnreachableError
 from dkist_processing_core.events import Event
 from dkist_processing_core.identity import BY_HAND, LOCAL, Run
-from dkist_processing_core.reconcile.airflow_api import AirflowApi
+from dkist_processing_core.reconcile.airflow_api import AirflowApi, EngineRun
 from dkist_processing_core.reconcile.http_client import RequestsUsedUpError
-from dkist_processing_core.reconcile.judgement import Judgement, Outcome, judge_known, judge_unknown
+from dkist_processing_core.reconcile.judgement import (
+    ANNOUNCED_WITHIN,
+    Judgement,
+    Outcome,
+    judge_known,
+    judge_unknown,
+    origins_of,
+)
 from dkist_processing_core.runs import State
 
 _OF_THIS_LIBRARY = (f"{LOCAL}__", f"{BY_HAND}__")
+_Key = tuple[str, str]
+# So many runs are asked about to find one that Airflow knows, of each kind.
 _WITNESSES = 5
+_MOST_ENDED = 1000
+_ANY = ""
 _ENDED = (State.FINISHED, State.FAILED)
 
 
@@ -58,80 +69,96 @@ class Asking:
         self._as_of = as_of
         self._grace = grace
         self._is_proven = is_proven
-        self._dags: dict[str, bool] = {}
+        self._active: set[_Key] = set()
+        self._found: dict[_Key, EngineRun | None] = {}
+        self._witnesses: dict[str, frozenset[str] | None] = {}
 
     def answers(self, runs: Iterable[StoredRun]) -> Iterator[Answered]:
         """
-        Yield what follows for each run, those that Airflow does not know last.
+        Yield what follows for each run.
 
         Raises:
             EngineUnreachableError: Airflow does not answer.
             RequestsUsedUpError: No request is left in this round.
         """
-        active = self._api.active_runs()
-        unknown = []
+        self._active = self._api.active_runs()
         for stored in runs:
-            if key_of(stored.run) in active:
-                self._is_proven = True
-                yield Answered(stored, Judgement(Outcome.RUNNING))
-                continue
             try:
-                answered = self._known(stored)
+                yield self._answered(stored)
             except (EngineUnreachableError, RequestsUsedUpError):
                 raise
             except EngineApiError as error:
                 yield Answered(stored, Judgement(Outcome.REFUSED), problem=str(error))
-                continue
-            if answered is None:
-                unknown.append(stored)
-            else:
-                self._is_proven = True
-                yield answered
-        for stored in unknown:
-            yield self._unknown(stored)
 
-    def _known(self, stored: StoredRun) -> Answered | None:
-        """Return what follows for a run that Airflow knows; None if it does not know it."""
-        found = self._api.run(*key_of(stored.run))
+    def _answered(self, stored: StoredRun) -> Answered:
+        key = key_of(stored.run)
+        if key in self._active:
+            return Answered(stored, Judgement(Outcome.RUNNING))
+        found = self._find(key)
         if found is None:
-            return None
+            return self._unknown(stored)
         if not found.has_ended:
             return Answered(stored, Judgement(Outcome.RUNNING))
-        states = self._api.task_states(*key_of(stored.run))
+        states = self._api.task_states(*key)
+        if found.differs(self._api.run(*key)):
+            # It was cleared or deleted meanwhile: the states may be those of its next start.
+            return Answered(stored, Judgement(Outcome.RUNNING))
         reports = self._reports(stored)
-        return self._with_failures(
-            stored, judge_known(reports, found, states, as_of=self._as_of, grace=self._grace), reports
-        )
+        judgement = judge_known(reports, found, states, as_of=self._as_of, grace=self._grace)
+        return self._with_failures(stored, judgement, reports)
+
+    def _find(self, key: _Key) -> EngineRun | None:
+        if key not in self._found:
+            self._found[key] = self._api.run(*key)
+        return self._found[key]
 
     def _unknown(self, stored: StoredRun) -> Answered:
+        """Return what follows for a run that Airflow does not know, which may be another Airflow's."""
         reports = self._reports(stored)
+        judgement = judge_unknown(reports, as_of=self._as_of, grace=self._grace)
+        if judgement.end is not None and not self._is_proven and not self._is_of_this_airflow(stored.run, reports):
+            return Answered(stored, Judgement(Outcome.UNPROVEN))
+        return self._with_failures(stored, judgement, reports)
+
+    def _is_of_this_airflow(self, run: Run, reports: Iterable[Event]) -> bool:
+        """Return True if Airflow knows another run of the store, of the same DAG if possible, of the same address."""
+        dag_id, _ = key_of(run)
+        if dag_id not in self._witnesses:
+            same = self._witness(Choice(workflow=run.workflow_name, version=run.workflow_version))
+            self._witnesses[dag_id] = self._any_witness() if same is None else same
+        known = self._witnesses[dag_id]
+        if known is None:
+            return False
+        origins = origins_of(reports)
+        return not origins or not known or not origins.isdisjoint(known)
+
+    def _any_witness(self) -> frozenset[str] | None:
+        if _ANY not in self._witnesses:
+            self._witnesses[_ANY] = self._witness(Choice())
+        return self._witnesses[_ANY]
+
+    def _witness(self, choice: Choice) -> frozenset[str] | None:
+        """Return the addresses in the reports on a chosen run that Airflow knows; None if none of some is known."""
+        with self._collector.questions() as questions:
+            open_runs = questions.runs(replace(choice, states=(State.RUNNING,)))
+            over = questions.runs(replace(choice, states=_ENDED), _MOST_ENDED)
+        open_runs = [each for each in open_runs if is_of_engine(each.run)]
+        # A run without a time of its end was lost to Airflow.
+        over = [each for each in over if is_of_engine(each.run) and each.ended_at is not None]
+        active = [each for each in open_runs if key_of(each.run) in self._active]
+        for stored in [*active[:1], *over[:_WITNESSES], *open_runs[:_WITNESSES]]:
+            if key_of(stored.run) in self._active or self._is_known(stored.run):
+                return origins_of(self._reports(stored))
+        return None
+
+    def _is_known(self, run: Run) -> bool:
         try:
-            # Otherwise the address may be that of another Airflow, which may have the same DAGs.
-            if not self._knows_any():
-                return Answered(stored, Judgement(Outcome.UNPROVEN))
-            has_dag = self._has_dag(stored.run)
+            return self._find(key_of(run)) is not None
         except (EngineUnreachableError, RequestsUsedUpError):
             raise
-        except EngineApiError as error:
-            return Answered(stored, Judgement(Outcome.REFUSED), problem=str(error))
-        return self._with_failures(
-            stored, judge_unknown(reports, has_dag=has_dag, as_of=self._as_of, grace=self._grace), reports
-        )
-
-    def _has_dag(self, run: Run) -> bool:
-        dag_id, _ = key_of(run)
-        if dag_id not in self._dags:
-            self._dags[dag_id] = self._api.has_dag(dag_id)
-        return self._dags[dag_id]
-
-    def _knows_any(self) -> bool:
-        """Return True if Airflow knows at least one run of the store; if need be, ask about some that have ended."""
-        if not self._is_proven:
-            with self._collector.questions() as questions:
-                ended = questions.runs(Choice(states=_ENDED), 10 * _WITNESSES)
-            witnesses = [each.run for each in ended if is_of_engine(each.run)][:_WITNESSES]
-            self._is_proven = any(self._api.run(*key_of(run)) is not None for run in witnesses)
-        return self._is_proven
+        except EngineApiError:
+            # The user may not read its DAG, for example: another run may be known.
+            return False
 
     def _reports(self, stored: StoredRun) -> tuple[Event, ...]:
         with self._collector.questions() as questions:
@@ -141,6 +168,9 @@ class Asking:
         if judgement.end is None:
             return Answered(stored, judgement)
         failures = unreported_in(reports, stored.run, judgement.end.failed_tasks)
+        if self._as_of - (judgement.end.over or stored.last_sign_at) > ANNOUNCED_WITHIN:
+            # People do not wait for it any more.
+            failures = replace(failures, unannounced=())
         return Answered(stored, judgement, reports, failures)
 
 
@@ -149,6 +179,6 @@ def is_of_engine(run: Run) -> bool:
     return not run.run_id.startswith(_OF_THIS_LIBRARY)
 
 
-def key_of(run: Run) -> tuple[str, str]:
+def key_of(run: Run) -> _Key:
     """Return the DAG id and the run id by which Airflow knows a run."""
     return f"{run.workflow_name}_{run.workflow_version}", run.run_id

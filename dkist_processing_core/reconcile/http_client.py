@@ -6,6 +6,8 @@ Not here: what is requested, and the meaning of the answers (airflow_api, airflo
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
@@ -35,6 +37,8 @@ class Answer:
     content_type: str
     body: bytes
     location: str | None = None
+    at: datetime | None = None
+    """The time of the answer, in UTC, by the clock of the server; None if it gives none."""
 
     @property
     def summary(self) -> str:
@@ -106,6 +110,7 @@ class HttpClient:
                     response.headers.get("Content-Type", "").partition(";")[0].strip(),
                     self._body(response),
                     response.headers.get("Location", "").partition("?")[0] if is_redirection else None,
+                    _time_in(response.headers.get("Date", "")),
                 )
         except (requests.RequestException, OSError, ValueError) as error:
             msg = f"Airflow at {self.address} does not answer: {_reason(error)}"
@@ -127,6 +132,14 @@ class HttpClient:
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+
+
+def _time_in(date: str) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _reason(error: BaseException) -> str:

@@ -5,14 +5,17 @@ Pure functions, without a clock. Not here: the answers (airflow_api), and publis
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from dkist_processing_core.airflow.run_end import RunEnd
 from dkist_processing_core.events import (
     Event,
     Reporter,
+    TaskFailed,
     TaskSampled,
     TaskStarted,
     WorkflowEnd,
@@ -20,11 +23,17 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from dkist_processing_core.reconcile.airflow_api import NO_STATE, EngineRun
-from dkist_processing_core.runs import RunView, State, run_view
+from dkist_processing_core.runs import Alarm, RunView, State, run_view
 
 GRACE = timedelta(seconds=60)
 """How long a callback of Airflow has for its own report, which may state another time of the end."""
+ANNOUNCED_WITHIN = timedelta(days=7)
+"""How long after the end of a run its failures are announced to people: as long as the bus keeps events."""
 _MISSED_SAMPLES = 3
+# While no sample is announced: a task may wait in a queue, or its environment may be built.
+_WITHOUT_SAMPLES = timedelta(minutes=15)
+# Reports that were received within a moment although their times lie apart come from the bus's archive.
+_AT_ONCE, _APART = timedelta(seconds=10), timedelta(minutes=1)
 # By how much the clock of another host may be behind.
 _CLOCKS = timedelta(minutes=5)
 # Airflow computes a duration from the same two times, rounded to microseconds.
@@ -49,13 +58,15 @@ class Outcome(StrEnum):
     RUNNING = "running"
     """Airflow still runs it."""
     RECENT = "recent"
-    """It has ended, or was deleted, so recently that a callback of Airflow may still report its end."""
+    """It has ended so recently that a callback of Airflow may still report its end."""
     SENT = "sent"
     """This process has published its end before, and the store does not have it yet."""
     REPORTED = "reported"
     """The bus has the end of this start; that the run goes on is shown by reports that Airflow does not know about."""
     ALIVE = "alive"
-    """Airflow does not know it, but one of its attempts still reports."""
+    """Airflow does not know it, but it has not been silent for long enough: one of its attempts may still work."""
+    FOREIGN = "foreign"
+    """Airflow does not know it, and no callback of this library ever reported it: another publisher runs it."""
     UNPROVEN = "unproven"
     """Airflow does not know it, and nothing shows that this is the Airflow that ran it."""
     REFUSED = "refused"
@@ -86,7 +97,7 @@ def judge_known(
     """
     if any(_is_of(end, found) for end in reports if isinstance(end, WorkflowEnd)):
         return Judgement(Outcome.REPORTED)
-    if as_of - (found.over or _last_receipt(reports)) < grace:
+    if _time_since_end(reports, found, as_of) < grace:
         return Judgement(Outcome.RECENT)
     began, over = found.began, found.over
     seconds = None if began is None or over is None else max(0.0, (over - began).total_seconds())
@@ -106,49 +117,73 @@ def _is_of(end: WorkflowEnd, found: EngineRun) -> bool:
     return abs(end.ended_at - timedelta(seconds=end.duration_seconds) - began) <= _SAME_START
 
 
-def judge_unknown(reports: Sequence[Event], *, has_dag: bool, as_of: datetime, grace: timedelta) -> Judgement:
+def _time_since_end(reports: Sequence[Event], found: EngineRun, as_of: datetime) -> timedelta:
+    """Return for how long the end is known: the store's clock and Airflow's may differ, so both must show it."""
+    if found.over is None:
+        return as_of - _last_sign(reports)
+    return min(as_of, found.answered_at or as_of) - found.over
+
+
+def judge_unknown(reports: Sequence[Event], *, as_of: datetime, grace: timedelta) -> Judgement:
     """
-    Return what follows for a run that Airflow does not know.
+    Return what follows for a run that Airflow does not know, if it is the Airflow that ran it.
 
     Args:
         reports: The reports on the run in the store.
-        has_dag: Whether Airflow knows the DAG of the run.
         as_of: The time up to which the store has all reports of the bus.
-        grace: How long the run must have been silent.
+        grace: How long the run must have been silent at least.
     """
-    last = _last_receipt(reports)
+    if not any(each.reported_by is Reporter.ENGINE for each in reports):
+        return Judgement(Outcome.FOREIGN)
+    last = _last_sign(reports)
     view = run_view(reports, received_at=last)
-    if not has_dag and not any(each.reported_by is Reporter.ENGINE for each in reports):
-        # It may be a run of another publisher.
-        return Judgement(Outcome.UNPROVEN)
-    # A store that was just made has received old reports only now: then their own times count.
-    silence = max(as_of - last, as_of - max(each.time for each in reports) - _CLOCKS)
-    if silence < grace:
-        return Judgement(Outcome.RECENT)
-    if silence < _MISSED_SAMPLES * _longest_interval(reports, view):
+    if as_of - last < max(grace, _longest_silence(reports, view)):
         return Judgement(Outcome.ALIVE)
-    what = "this run" if has_dag else "this run and its DAG"
     # Nothing states when it ended.
-    reason = f"{WorkflowFailed.lost} Airflow does not know {what}, {_BACKUP}"
+    reason = f"{WorkflowFailed.lost} Airflow does not know this run, {_BACKUP}"
     states = {task.name: _STATES.get(task.state, NO_STATE) for task in view.tasks}
     return Judgement(Outcome.ENDED, RunEnd(succeeded=False, states=states, reason=reason))
 
 
-def _last_receipt(reports: Iterable[Event]) -> datetime:
-    return max(each.received_at or each.time for each in reports)
+def _last_sign(reports: Iterable[Event]) -> datetime:
+    """
+    Return when the last sign of life was received.
+
+    The clock of a host does not matter, unless the reports were taken in from the bus's archive: then only their own
+    times show when they were published.
+    """
+    signs = [(each.received_at or each.time, each.time) for each in reports if not isinstance(each, Alarm)]
+    last = max(received for received, _ in signs)
+    at_once = [at for received, at in signs if last - received <= _AT_ONCE]
+    return last if max(at_once) - min(at_once) <= _APART else min(last, max(at_once) + _CLOCKS)
 
 
-def _longest_interval(reports: Iterable[Event], view: RunView) -> timedelta:
-    """Return the longest time between two samples that an attempt without an end has announced."""
-    is_open = {
-        (task.name, attempt.number) for task in view.tasks for attempt in task.attempts if not attempt.state.is_end
-    }
-    seconds = [0.0]
+def _longest_silence(reports: Iterable[Event], view: RunView) -> timedelta:
+    """Return for how long the run may be silent while it works: by the samples that its open attempts announce."""
+    intervals: dict[tuple[str, int | None], float] = {}
     for each in reports:
-        if isinstance(each, TaskSampled | TaskStarted) and (each.task_name, each.attempt) in is_open:
+        if isinstance(each, TaskSampled | TaskStarted):
             interval = each.interval_seconds if isinstance(each, TaskSampled) else each.sample_seconds
-            seconds.append(interval or 0.0)
-    return timedelta(seconds=max(seconds))
+            key = (each.task_name, each.attempt)
+            intervals[key] = max(intervals.get(key, 0.0), interval or 0.0)
+    is_open = [
+        (task.name, attempt.number) for task in view.tasks for attempt in task.attempts if not attempt.state.is_end
+    ]
+    announced = [intervals.get(key, 0.0) for key in is_open]
+    limits = [timedelta(seconds=_MISSED_SAMPLES * each) if each else _WITHOUT_SAMPLES for each in announced]
+    return max(limits, default=_WITHOUT_SAMPLES)
+
+
+def origins_of(reports: Iterable[Event]) -> frozenset[str]:
+    """Return the addresses of the Airflows in the log URLs of reports."""
+    found = set()
+    for each in reports:
+        if isinstance(each, TaskFailed) and each.log_url:
+            # A port or a bracket may be wrong.
+            with suppress(ValueError):
+                parts = urlsplit(each.log_url)
+                found.add(f"{parts.scheme}://{parts.netloc}")
+    return frozenset(found)
 
 
 def start_of(reports: Iterable[Event], began: datetime | None) -> WorkflowStarted | None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS = 500
 """The limit on the requests of one round."""
+# What an operator may have to look after if it lasts.
+_WAITING = (Outcome.RECENT, Outcome.ALIVE, Outcome.UNPROVEN, Outcome.REFUSED)
 logger = logging.getLogger(__name__)
 
 
@@ -107,10 +109,12 @@ class Reconciler:
             pass
         except EngineApiError as error:
             problem = str(error)
+            # It may be this run about which Airflow cannot answer: the others come first in the next round.
+            self._asked |= {stored.run: self._rounds for stored in runs[len(findings) :][:1]}
         self._note_outage(problem)
         left = len(runs) - len(findings)
-        self._waiting = left + sum(each.outcome is not Outcome.ENDED for each in findings)
-        return Round(self._api.address, findings, left, problem, is_dry=publisher is None)
+        self._waiting = left + sum(each.outcome in _WAITING for each in findings)
+        return Round(self._api.address, findings, left, problem, is_dry=publisher is None, workflow=workflow)
 
     def _note_outage(self, problem: str | None) -> None:
         """Count a failed round, and log the beginning and the end of an outage."""

@@ -42,6 +42,8 @@ class Round:
     """Why the round ended before: Airflow did not answer."""
     is_dry: bool = False
     """Whether nothing was published."""
+    workflow: str | None = None
+    """The name of the workflows to which the round was restricted, in which `*` and `?` stand for any characters."""
 
     @property
     def is_complete(self) -> bool:

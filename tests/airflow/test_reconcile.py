@@ -150,14 +150,14 @@ def variables_of(ground: Ground, folder: Path) -> dict[str, str]:
 
 def reconciled(ground: Ground, folder: Path) -> Round:
     """
-    Run one round as if some minutes had passed: a round leaves the first one after an end to the callback.
+    Run one round as if enough minutes had passed: a round waits for a callback, and for reports of a deleted run.
     """
     values: dict[str, Any] = {name.lower(): value for name, value in variables_of(ground, folder).items()}
     settings = DKISTProcessingCoreConfiguration(**values)
     with Collector(settings) as collector, Publisher.open(settings) as publisher:
         assert collector.catch_up() is None
-        reconciler = Reconciler(collector)
-        found = reconciler.reconcile(publisher, as_of=datetime.now(UTC) + timedelta(minutes=5))
+        reconciler = Reconciler(collector, grace=timedelta())
+        found = reconciler.reconcile(publisher, as_of=datetime.now(UTC) + timedelta(minutes=20))
         reconciler.close()
         assert publisher.flush(SECONDS)
     return found

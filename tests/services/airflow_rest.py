@@ -7,10 +7,11 @@ Not here: a real Airflow (tests.services.airflow).
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -30,7 +31,6 @@ class FakeAirflow:
 
     runs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     tasks: dict[tuple[str, str], dict[str, str | None]] = field(default_factory=dict)
-    dags: set[str] = field(default_factory=set)
     page: int = 100
     """The largest number of entries in one answer, as ``[api] maximum_page_limit``."""
     admits_all: bool = False
@@ -39,6 +39,8 @@ class FakeAirflow:
     misbehaves: Callable[[str, str], Reply | None] = lambda *_: None
     """Returns another answer to a request, by its method and path; None for the usual one."""
     asked: list[str] = field(default_factory=list)
+    clock_ahead: timedelta = timedelta()
+    """By how much its clock is ahead."""
     port: int = 0
 
     @property
@@ -61,7 +63,6 @@ class FakeAirflow:
         """
         Add or change a run with its tasks.
         """
-        self.dags.add(dag_id)
         self.runs[dag_id, run_id] = {
             "dag_id": dag_id,
             "dag_run_id": run_id,
@@ -78,8 +79,6 @@ class FakeAirflow:
         """
         for key in [key for key in self.runs if key[0] == dag_id and run_id in (None, key[1])]:
             del self.runs[key], self.tasks[key]
-        if run_id is None:
-            self.dags.discard(dag_id)
 
     def answer(self, method: str, target: str, token: str | None, body: bytes) -> Reply:
         """
@@ -103,9 +102,6 @@ class FakeAirflow:
             return 200, self._part("dag_runs", found, query)
         if matched := re.fullmatch(r"/api/v2/dags/([^/]+)/dagRuns/([^/]+)(/taskInstances)?", path):
             return self._about_run((matched[1], matched[2]), query if matched[3] else None)
-        if matched := re.fullmatch(r"/api/v2/dags/([^/]+)", path):
-            is_known = matched[1] in self.dags
-            return (200, {"dag_id": matched[1]}) if is_known else (404, {"detail": f"Dag {matched[1]} was not found"})
         return 404, {"detail": "Not Found"}
 
     def _about_run(self, key: tuple[str, str], query: dict[str, list[str]] | None) -> Reply:
@@ -156,6 +152,12 @@ def fake_airflow(**facts: Any) -> Iterator[FakeAirflow]:
             self.wfile.write(sent)
 
         do_POST = do_GET  # noqa: N815 - a name of http.server
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """
+            Return the time of an answer.
+            """
+            return super().date_time_string((timestamp or time.time()) + fake.clock_ahead.total_seconds())
 
         def log_message(self, *_: object) -> None:
             """

@@ -24,18 +24,20 @@ _WORDS = {
     Outcome.RECENT: "over for less than a minute: the callback may still report it",
     Outcome.SENT: "published before, and not in the store yet",
     Outcome.REPORTED: "not published: the bus has the end that Airflow knows, and later reports",
-    Outcome.ALIVE: "not published: Airflow does not know the run, but an attempt of it still reports",
+    Outcome.ALIVE: "not published: Airflow does not know the run, but an attempt of it may still work",
+    Outcome.FOREIGN: "left alone: Airflow does not know the run, and no callback has ever reported it",
     Outcome.UNPROVEN: "not published: Airflow does not know the run, and may be the wrong Airflow; correct "
     "DKIST_CORE_AIRFLOW_URL, or use --all-gone",
 }
 _COUNTED = {
     Outcome.ENDED: "ended",
     Outcome.RUNNING: "running",
-    Outcome.RECENT: "over since a moment",
+    Outcome.RECENT: "just ended",
     Outcome.SENT: "published before",
-    Outcome.REPORTED: "with a later start",
-    Outcome.ALIVE: "alive",
-    Outcome.UNPROVEN: "unknown",
+    Outcome.REPORTED: "already reported",
+    Outcome.ALIVE: "not known to Airflow, but perhaps alive",
+    Outcome.FOREIGN: "of other publishers",
+    Outcome.UNPROVEN: "not known to Airflow",
     Outcome.REFUSED: "without an answer",
 }
 
@@ -106,6 +108,7 @@ def summary(found: Round) -> str:
     counts += [f"{found.left} not asked about"] if found.left else []
     total = len(found.findings) + found.left
     if not total:
-        return "no run of an engine is without an end"
+        which = "an engine" if found.workflow is None else f"a workflow {found.workflow!r}"
+        return f"no run of {which} is without an end"
     about = f"{counted(total, 'run')} without an end: {', '.join(counts)}"
     return f"{about}; nothing was published" if found.is_dry else about

@@ -42,7 +42,10 @@ def reconcile(
 
     Airflow's REST API is asked about each run of an engine that has no end in the store: a run may have been marked by
     hand or deleted, its callback may be lost. An end is published if Airflow regards the run as over for a minute, and
-    the bus does not have it. The settings are DKIST_CORE_AIRFLOW_URL, and DKIST_CORE_AIRFLOW_USERNAME and
+    the bus does not have it. Failed tasks of runs that ended within 7 days are also announced by the failure message of
+    release 7.x, `recipe.run.failure`, unless they were before.
+
+    The settings are DKIST_CORE_AIRFLOW_URL, and DKIST_CORE_AIRFLOW_USERNAME and
     DKIST_CORE_AIRFLOW_PASSWORD, or DKIST_CORE_AIRFLOW_TOKEN_FILE. The exit code is 1 if Airflow did not answer about
     every run.
     """

@@ -4,11 +4,13 @@ One round of reconciliation with a store that is up to date, and its result as l
 Not here: the round (reconcile.reconciler), and its lines (draw.findings).
 """
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.findings import draw_findings, summary
+from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.reconcile.as_json import round_json
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.store.reading import open_collector, out_of_date
@@ -19,6 +21,9 @@ from dkist_processing_core.text.terminal import write_json
 
 _MOST_REQUESTS = 100_000
 _DELIVERY_SECONDS = 30.0
+# A service proves each second that the store is complete.
+_OLDEST = timedelta(minutes=2)
+_FORM = "%m-%d %H:%M:%S"
 
 
 def reconcile_once(workflow: str | None, *, dry_run: bool, all_gone: bool, as_json: bool) -> int:
@@ -36,11 +41,18 @@ def reconcile_once(workflow: str | None, *, dry_run: bool, all_gone: bool, as_js
         from dkist_processing_core.reconcile.reconciler import Reconciler  # noqa: PLC0415
 
         reconciler = Reconciler(collector, most_requests=_MOST_REQUESTS, warns=False)
+        began = datetime.now(UTC)
         if (error := collector.catch_up()) is not None:
             raise out_of_date(error, collector.completed_at())
         if (as_of := collector.complete_until) is None:
             msg = (
                 f"the service that collects into {collector.where} does not have all events yet; try again in a minute"
+            )
+            raise DKISTProcessingCoreError(msg)
+        if began - as_of > _OLDEST:
+            msg = (
+                f"the store is complete until {local_time(as_of, _FORM, None)} only, and a later end may be on the "
+                f"bus; see the service that collects into {collector.where}"
             )
             raise DKISTProcessingCoreError(msg)
         is_delivered = True
