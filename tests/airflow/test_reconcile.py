@@ -103,6 +103,8 @@ def silent_runs(ground: Ground, folder: Path) -> Iterator[Silent]:
         for what in ("marked failed", "marked success", "deleted"):
             # Airflow ends the task, and its launcher reports that.
             listener.wait_for(runs[what], "task.failed")
+        # The callback announces it after its launcher has reported the end.
+        wait_until(lambda: runs["marked failed"] in listener.announced(), SECONDS)
         airflow.rest("DELETE", f"dags/{WAITS}/dagRuns/{runs['deleted']}")
         wait_until((ground.folder / f"Waits-{numbers['works']}").exists, SECONDS)
         assert not [run_id for run_id in runs.values() if any(isinstance(e, WorkflowEnd) for e in listener.of(run_id))]
