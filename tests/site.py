@@ -9,10 +9,11 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -33,6 +34,7 @@ from tests.services.prometheus import PrometheusServer
 from tests.services.proxy import Proxy
 from tests.services.sockets import LOOPBACK, free_ports
 from tests.services.storage import disk_folder
+from tests.waiting import wait_until
 
 SECONDS = 30.0
 INTERVAL = "500ms"
@@ -223,6 +225,9 @@ def open_site(broker: Broker, folder: Path) -> Iterator[Site]:
             )
             stack.callback(_end, process)
             processes[name] = process
+            if name == "collect":
+                # Otherwise the watcher may be the one that keeps the store.
+                wait_until(lambda: _receives(ports["collect"]))
         ports["rabbitmq"] = stack.enter_context(broker.node.metrics())
         prometheus = stack.enter_context(PrometheusServer(folder / "prometheus", _settings(folder, ports)))
         yield Site(folder, environment, broker, proxy, otlp, prometheus, processes)
@@ -249,6 +254,15 @@ def _settings(folder: Path, ports: Mapping[str, int]) -> dict[str, Any]:
             for job, ports in scraped.items()
         ],
     }
+
+
+def _receives(port: int) -> bool:
+    """
+    Return True if the consumer that serves its health at a port receives.
+    """
+    with suppress(OSError), urlopen(f"http://{LOOPBACK}:{port}/", timeout=SECONDS) as answer:
+        return b'"receives": true' in answer.read()
+    return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
