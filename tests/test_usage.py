@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, inspect, select
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.cli.draw.usage_table import draw_usage
@@ -208,7 +208,8 @@ def test_the_runs_of_an_earlier_release_have_their_usage_after_the_migration() -
         fill(present, [attempt("A", "1", GIB)])
         upgrade(former, "in memory", "0006")
         for table in (RUNS, REPORTS):
-            former.execute(table.insert(), [dict(row) for row in present.execute(select(table)).mappings()])
+            columns = [table.c[column["name"]] for column in inspect(former).get_columns(table.name)]
+            former.execute(table.insert(), [dict(row) for row in present.execute(select(*columns)).mappings()])
         upgrade(former, "in memory")
         Store(clock=NOW.timestamp).fold(former, 10)
         (task,), _ = Questions(former).usages(Choice())
