@@ -39,6 +39,8 @@ from dkist_processing_core.events import (
 from dkist_processing_core.inbox.tables import metadata as inbox_tables
 from tests.facts import NOON, failed, finished, make, sampled, started
 from tests.test_store import empty, rolled_back
+
+# Its tests on PostgreSQL have pytest.mark.once.
 from tests.test_store import engine as engine  # noqa: PLC0414 - a fixture
 
 _Arrival = tuple[float, Event]

@@ -176,12 +176,15 @@ def check(actor: Actor, count: int, print_line: Callable[[str], None]) -> None:
 
     actor.run()
 
-    faults = actor.faults
-    if not actor.plan.ordered:
-        # Two of a run are handled at the same time.
-        del faults["inverted"]
-    assert [kind for kind, found in faults.items() if found] == []
+    assert [kind for kind, found in promised(actor).items() if found] == []
     assert actor.rows("dead") == []
+
+
+def promised(actor: Actor) -> dict[str, list[tuple[str, int]]]:
+    """
+    Return the faults that the plan excludes: without an order, two of a run may be handled at the same time.
+    """
+    return {kind: found for kind, found in actor.faults.items() if actor.plan.ordered or kind != "inverted"}
 
 
 @pytest.mark.parametrize(("bus", "kind", "plan"), CASES)
@@ -215,7 +218,7 @@ def test_an_event_that_kills_its_consumer_is_dead_and_all_others_are_handled(
 
     actor.run()
 
-    assert actor.faults == {"missed": [], "doubled": [], "inverted": []}
+    assert not any(promised(actor).values())
     assert actor.rows("dead") == ["its consumer ended 5 times while it handled this event"]
 
 
