@@ -180,7 +180,7 @@ def test_reports_that_are_not_handled_or_folded_hold_the_span_back_and_do_not_en
 
 
 def test_another_process_continues_the_span_of_one_that_has_just_ended(machine: Machine) -> None:
-    """After a longer time, or with a disturbance of its own, it begins anew."""
+    """After a longer time, or if the new process was disturbed itself, it begins anew."""
     machine.proves(100)
     machine.listening = Listening(NAME, BUS, monotonic=lambda: machine.monotonic)
     machine.passes(3.0)

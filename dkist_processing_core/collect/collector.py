@@ -1,6 +1,7 @@
 """
 The consumer that keeps the store of runs: as a service, or by a command that needs the store now.
 
+It is long because the service and a command that catches up take the same steps, under locks that exclude each other.
 Not here: the store (folding), and the commands (cli.store).
 """
 

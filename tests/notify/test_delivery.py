@@ -376,7 +376,7 @@ def test_a_refusal_of_a_mail_server_decides_whether_it_is_tried_again(
     mailbox.answer = "554 spam"
     never = refusal(GiveUpError, mail_route())
     mailbox.answer = "250 OK"
-    nobody = refusal(GiveUpError, mail_route(recipients=["unknown@example.com"]))
+    unknown = refusal(GiveUpError, mail_route(recipients=["unknown@example.com"]))
     some = send(mail_route(recipients=["unknown@example.com", "ops@example.com"]), notice())
     monkeypatch.setenv("MAIL_WORD", "wrong-password")
     login = refusal(GiveUpError, mail_route())
@@ -386,13 +386,13 @@ def test_a_refusal_of_a_mail_server_decides_whether_it_is_tried_again(
 
     assert later == "the mail server refused the message with 451 try later, [redacted]"
     assert never.startswith("the mail server refused the message with 554 spam; correct the route")
-    assert nobody.startswith("the mail server refused unknown@example.com with 550")
+    assert unknown.startswith("the mail server refused unknown@example.com with 550")
     assert some == "accepted by localhost"
     assert len(mailbox.messages) == 1
     assert login.startswith("the mail server refused the login with 535")
     assert "cannot be reached" in silent
     assert "certificate" in untrusted
-    errors = (later, never, nobody, login, silent, untrusted)
+    errors = (later, never, unknown, login, silent, untrusted)
     assert not any(word in each for each in errors for word in ("hidden-password", "wrong-password"))
 
 
