@@ -645,3 +645,65 @@ def test_a_run_that_is_terminated_as_it_learns_of_an_end_books_that_end(monkeypa
     assert done.returncode == -signal.SIGTERM
     assert run.state is State.FAILED
     assert [task.engine_state for task in run.tasks] == ["success", "no_status", "no_status", "no_status"]
+
+
+AT_EACH_INSTRUCTION_OF_A_HOOK = """
+import dis, os, sys
+from dkist_processing_core.process.signals import around_forks
+
+class Limit(Exception): pass
+
+calls = []
+around_forks(lambda: calls.append("before"), lambda: calls.append("after"))
+# The interpreter calls handlers of signals at these instructions, and nowhere else in a function that calls nothing.
+handles = lambda name: name == "RESUME" or (name.startswith("JUMP_BACKWARD") and "NO_INTERRUPT" not in name)
+names = {}
+
+def hooked(frame, event, argument):
+    if frame.f_code.co_name != "_steps":
+        return None
+    frame.f_trace_opcodes = True
+    names.update((each.offset, each.opname) for each in dis.get_instructions(frame.f_code))
+    return at_instruction
+
+def at_instruction(frame, event, argument):
+    global left
+    if event == "opcode" and handles(names[frame.f_lasti]):
+        left -= 1
+        if left == 0:
+            raise Limit
+    return at_instruction
+
+for number in range(1, 100):
+    left, raised = number, False
+    calls.clear()
+    sys.settrace(hooked)
+    try:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+    except Limit:
+        raised = True
+    finally:
+        sys.settrace(None)
+    print(calls, raised)
+    if left > 0:
+        break
+"""
+
+
+def test_an_exception_at_any_instruction_of_a_hook_of_forks_is_raised_after_the_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The jumps of a loop included, at which the interpreter calls handlers too.
+    """
+    without_coverage(monkeypatch)
+
+    done = run_python(AT_EACH_INSTRUCTION_OF_A_HOOK, {})
+
+    assert (done.returncode, done.stderr) == (0, "")
+    *struck, last = done.stdout.splitlines()
+    assert len(struck) >= 2
+    assert set(struck) == {"['before', 'after'] True"}
+    assert last == "['before', 'after'] False"

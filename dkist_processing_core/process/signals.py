@@ -277,16 +277,20 @@ def _steps(step: Callable[[], int]) -> Iterator[int]:
     is_due = False
     while True:
         try:
-            try:
-                if is_due:
-                    number = step()
-                is_due = True
-                # An exception at the resumption is raised here, inside this block.
-                yield number
-            except GeneratorExit:  # the interpreter ends
-                return
-            except BaseException as error:  # noqa: BLE001 - raised again after the fork
-                _keep(error)
+            while True:
+                try:
+                    # A handler is also called at the jump back to the start of a loop. That of this loop is inside its
+                    # `try`, that of the next outer one inside the other `try`.
+                    while True:
+                        if is_due:
+                            number = step()
+                        is_due = True
+                        # An exception at the resumption is raised here.
+                        yield number
+                except GeneratorExit:  # the interpreter ends
+                    return
+                except BaseException as error:  # noqa: BLE001 - raised again after the fork
+                    _keep(error)
         except BaseException as error:  # noqa: BLE001 - another one
             _keep(error)
 
