@@ -56,8 +56,17 @@ from tests.services.airflow_rest import PASSWORD, USER, FakeAirflow, fake_airflo
 from tests.services.sockets import BlackHole, closed_port
 
 DAG, RUN = "W_1", "manual__1"
-NOW = datetime.now(UTC).replace(microsecond=123456)
-BEGAN, OVER = NOW - timedelta(minutes=30), NOW - timedelta(minutes=10)
+NOW = BEGAN = OVER = datetime(2026, 1, 1, tzinfo=UTC)  # each test has its own times: see below
+
+
+@pytest.fixture(autouse=True)
+def _times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Set the times to some before the start of the test: the suite may have been running for longer.
+    """
+    now = datetime.now(UTC).replace(microsecond=123456)
+    for name, minutes in (("NOW", 0), ("BEGAN", 30), ("OVER", 10)):
+        monkeypatch.setattr(f"{__name__}.{name}", now - timedelta(minutes=minutes))
 
 
 @pytest.fixture
@@ -80,13 +89,13 @@ def of(event_class: type[Event], task: str | None, minutes_ago: float, run_id: s
     return make(event_class, task, **facts)
 
 
-def begun(run_id: str = RUN, began: datetime = BEGAN) -> list[Event]:
+def begun(run_id: str = RUN, began: datetime | None = None) -> list[Event]:
     """
     Return the reports on a run whose first task has finished and whose second one runs.
     """
     graph = Graph(nodes=("A", "B", "C"), edges=(("A", "B"), ("B", "C")))
     return [
-        of(WorkflowStarted, None, 30, run_id, reported_by="engine", started_at=began, graph=graph),
+        of(WorkflowStarted, None, 30, run_id, reported_by="engine", started_at=began or BEGAN, graph=graph),
         of(TaskDispatched, "A", 29, run_id),
         of(TaskStarted, "A", 29, run_id),
         of(TaskFinished, "A", 25, run_id, reported_by="task"),
@@ -274,18 +283,18 @@ def test_a_run_that_is_cleared_while_airflow_is_asked_gets_no_end(airflow: FakeA
 
 
 @pytest.mark.parametrize(
-    "facts",
-    [
-        {"ended_at": OVER, "duration_seconds": 1200.0},
-        {"ended_at": OVER + timedelta(seconds=2), "duration_seconds": 1202.0},
-        {"ended_at": None, "duration_seconds": None, "time": OVER},
-    ],
+    "seconds",
+    [0, 2, None],
     ids=["the same time", "another time", "a callback that knows no times"],
 )
-def test_no_second_end_is_published_for_a_start(airflow: FakeAirflow, facts: dict[str, Any]) -> None:
+def test_no_second_end_is_published_for_a_start(airflow: FakeAirflow, seconds: int | None) -> None:
     """
     Reports of an attempt that seems to be later, as by a clock that is ahead, do not change that.
     """
+    known = (
+        {} if seconds is None else {"ended_at": OVER + timedelta(seconds=seconds), "duration_seconds": 1200.0 + seconds}
+    )
+    facts = {"ended_at": None, "duration_seconds": None, "time": OVER} | known
     end = of(WorkflowFinished, None, 10, reported_by="engine", tasks={"A": "success"}, **facts)
     publish(*begun(), end, of(TaskDispatched, "C", 1), of(TaskDispatched, "C", 0.5, attempt=2, max_attempts=2))
     airflow.add(DAG, RUN, "success", began=BEGAN, over=OVER, A="success", B="success", C="success")
