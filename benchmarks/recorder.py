@@ -29,6 +29,7 @@ LAUNCHER_PERCENT = 0.5
 _WORK = "benchmarks.sides.work"
 # Slices of about a second, and processes of a tenth of one.
 _PAIRS, _PAIRS_OF_NO_OP = 12, 20
+_LONGEST_OF_PAIR = 20.0
 # A multiple of the time between two signs of life, after the more frequent samples of a young task.
 _YOUNG_SECONDS, _WATCHED_SECONDS = 10.0, 30.0
 
@@ -62,7 +63,8 @@ def _slices(ground: Ground, task: str, pairs: int) -> list[tuple[float, float]]:
     with ground.state_dir() as folder:
         file = folder / "slices"
         settings = {PAIRS: str(pairs), SLICES: str(file)}
-        figures_of(["-m", "benchmarks.sides.launched_process", _WORK, task, RECORDED], settings, folder)
+        command = ["-m", "benchmarks.sides.launched_process", _WORK, task, RECORDED]
+        figures_of(command, settings, folder, seconds=_LONGEST_OF_PAIR * pairs)
         return [tuple(pair) for pair in json.loads(file.read_text(encoding="ascii"))]
 
 

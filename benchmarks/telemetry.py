@@ -202,13 +202,15 @@ def _cost(folder: Path, ended: float, wall: float, cpu: float = 0.0) -> Cost:
     return Cost(wall, ended - float(returned), cpu, int(peak) / 1024)
 
 
-def figures_of(arguments: list[str], settings: dict[str, str], folder: Path) -> dict[str, float]:
-    """Run Python with these arguments on a state folder, and return the figures that it prints."""
-    figures: dict[str, float] = json.loads(_run(arguments, settings, folder).splitlines()[-1])
+def figures_of(
+    arguments: list[str], settings: dict[str, str], folder: Path, *, seconds: float = _SECONDS
+) -> dict[str, float]:
+    """Run Python with these arguments on a state folder for at most `seconds`, and return the figures it prints."""
+    figures: dict[str, float] = json.loads(_run(arguments, settings, folder, seconds).splitlines()[-1])
     return figures
 
 
-def _run(arguments: list[str], settings: _Settings, folder: Path) -> str:
+def _run(arguments: list[str], settings: _Settings, folder: Path, seconds: float = _SECONDS) -> str:
     state = {"DKIST_CORE_STATE_DIR": str(folder), FIGURES: str(folder / "figures")}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -217,5 +219,5 @@ def _run(arguments: list[str], settings: _Settings, folder: Path) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=_SECONDS,
+        timeout=seconds,
     ).stdout
