@@ -29,7 +29,8 @@ LIMIT_SECONDS = 60
 SECRET = "hunter2secret"
 # The end of each: the process waits until the sampler has seen it there, and kills itself.
 TASK = f"""
-import ctypes, faulthandler, gc, logging, multiprocessing, os, resource, signal, subprocess, sys, threading, time, warnings
+import ctypes, faulthandler, gc, logging, multiprocessing, os, resource
+import signal, subprocess, sys, threading, time, warnings
 from pathlib import Path
 from dkist_processing_core import TaskBase
 
