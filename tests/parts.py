@@ -44,7 +44,9 @@ def main(parts: list[str], arguments: list[str]) -> int:
     selected = _Selected()
     report = io.StringIO()
     with redirect_stdout(report):
-        status = pytest.main([*arguments, "--collect-only", "--quiet", "--no-header"], plugins=[selected])
+        # The default of `-m` leaves out the tests of `make soak`, which has parts too.
+        everything = ["-m", "", *arguments, "--collect-only", "--quiet", "--no-header"]
+        status = pytest.main(everything, plugins=[selected])
     if status not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
         sys.stderr.write(report.getvalue())
         return int(status)

@@ -657,18 +657,19 @@ def lines_of(file: Path) -> list[str]:
 
 def parts_of(*arguments: str) -> list[str]:
     """Return the parts of the suite that have a test among the selected ones."""
-    parts = ["once", "not once", "quiet", "airflow", "strace and not soak"]
+    parts = ["once", "not once", "quiet", "airflow", "strace and not soak", "soak"]
     command = [sys.executable, "-m", "tests.parts", *parts, "--", "-p", "no:cacheprovider", *arguments]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return ran.stdout.splitlines()
 
 
 def test_the_parts_of_a_selection_are_those_of_its_tests() -> None:
-    """The arguments of pytest select as in a run: by file, name and mark."""
+    """The arguments of pytest select as in a run: by file, name and mark. Those of `make soak` are selected too."""
     modules = [f"tests/test_{name}.py" for name in ("sync", "airflow_config")]
 
     assert parts_of(*modules) == ["once", "not once", "airflow", "strace and not soak"]
     assert parts_of(*modules, "-m", "airflow", "-k", "setting") == ["once", "airflow"]
+    assert parts_of("tests/test_deaths.py") == ["not once", "quiet", "soak"]
 
 
 LEFT_OUT = """

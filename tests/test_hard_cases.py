@@ -128,6 +128,8 @@ def test_a_backlog_on_a_full_disk_is_not_sent_again_and_again(broker: Broker) ->
         channel.queue_bind("seen", "workflow.events.x", "#")
 
         done = run_python(FULL_WITH_BACKLOG, broker.env)
+        assert done.returncode == 0, done.stderr
+        assert "lost" not in done.stderr, done.stderr
         count = channel.queue_declare("seen", passive=True).method.message_count
         with Publisher.open(settings_of(broker)) as publisher:
             wait_until(lambda: books_of(settings_of(broker)).pending == 0)
@@ -142,7 +144,6 @@ def test_a_backlog_on_a_full_disk_is_not_sent_again_and_again(broker: Broker) ->
 
         wait_until(has_all)
 
-    assert done.returncode == 0, done.stderr
     assert count <= 2 * 340
     assert len(seen) == 340
     assert len([line for line in done.stderr.splitlines() if "cannot be used" in line]) == 1
