@@ -95,8 +95,8 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --f
     --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
 lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
 	npm install --prefix requirements --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
-	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples --extra notebook --extra consumer
-	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples --extra notebook --extra consumer --extra docs
+	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples --extra notebook --extra dashboard
+	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples --extra notebook --extra dashboard --extra docs
 	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
 	$(COMPILE) --output-file requirements/uv.txt -c requirements/dev.txt requirements/uv.in
 	$(COMPILE) --output-file requirements/peers.txt requirements/peers.in

@@ -106,7 +106,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
 )
 
 # The tests of consumers and inboxes take minutes; those of `testing` run consumers on each Python.
-OF_CONSUMERS = frozenset({"consumer", "inbox", "notify", "watch"})
+OF_CONSUMERS = frozenset({"consumer", "dashboard", "inbox", "notify", "watch"})
 
 # Behaviour that a version of RabbitMQ can change: queues and their counts, permissions, refusals and their messages,
 # the topology. Other tests with a broker are about processes, files and networks; `make soak` runs them on newer

@@ -58,11 +58,13 @@ OPTIONAL_LIBRARIES = {
     "alembic",
     "fastapi",
     "flask",
+    "igraph",
     "jinja2",
     "nbconvert",
     "nbformat",
     "psycopg",
     "sqlalchemy",
+    "sse_starlette",
     "starlette",
     "talus",
     "uvicorn",
@@ -70,6 +72,7 @@ OPTIONAL_LIBRARIES = {
 # The packages that are about an optional library, and are imported only when they are used.
 ROOMS_OF_LIBRARIES = {
     "collect": {"sqlalchemy"},
+    "dashboard": {"igraph", "jinja2", "sqlalchemy", "sse_starlette", "starlette", "uvicorn"},
     "inbox": {"alembic", "psycopg", "sqlalchemy"},
     "notify": {"sqlalchemy"},
 }

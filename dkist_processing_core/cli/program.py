@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from dkist_processing_core.cli import output
 from dkist_processing_core.cli.consume.commands import consume
+from dkist_processing_core.cli.dashboard.commands import dashboard
 from dkist_processing_core.cli.dead_letters.commands import dead_letters_app
 from dkist_processing_core.cli.doctor.commands import doctor
 from dkist_processing_core.cli.environments.commands import environments_app
@@ -201,6 +202,7 @@ app.command("top")(top)
 app.command("failures")(failures)
 app.command("usage")(usage)
 app.command("collect")(collect)
+app.command("dashboard")(dashboard)
 app.command("watch")(watch)
 app.command("reconcile")(reconcile)
 app.command("doctor")(doctor)

@@ -1,0 +1,3 @@
+"""
+The command `dkist-core dashboard`.
+"""

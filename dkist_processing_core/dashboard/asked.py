@@ -1,0 +1,54 @@
+"""
+What a page is asked for, and what it answers: values for a template.
+
+A page is a function of `Asked`; it neither reads the clock nor writes HTML. Not here: the pages (pages), and rendering
+them (rendering).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.dashboard.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request for a page."""
+
+    path: str
+    query: Mapping[str, str]
+    """The parameters of the address; of a repeated one, the last."""
+    questions: Questions
+    """One state of the store."""
+    now: datetime
+    at: datetime | None
+    """The time of the past that is asked for; None for the present."""
+    site: Site
+
+    def text(self, name: str) -> str | None:
+        """Return a parameter; None if it is missing or empty."""
+        return self.query.get(name) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a page shows: values for a template of its own."""
+
+    title: str
+    template: str
+    values: Mapping[str, object]
+    status: int = 200
+
+
+PageFunction = Callable[[Asked], Page]
+
+
+class PageError(Exception):
+    """A page cannot be shown: the address is wrong, or what it names does not exist. The message is for the viewer."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        """Store what was found and what was expected, and the status of the answer."""
+        super().__init__(message)
+        self.status = status

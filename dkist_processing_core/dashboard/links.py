@@ -1,0 +1,56 @@
+"""
+The addresses of the pages.
+
+A run is named by its identity in the query, in which any character can be written, so that an address is the same after
+the store was built again. Not here: what the pages show (pages).
+"""
+
+from urllib.parse import urlencode
+
+from dkist_processing_core.identity import Run
+
+
+def address(path: str, **parameters: object) -> str:
+    """Return the address of a path with the parameters that are neither None nor empty."""
+    given = {name: str(value) for name, value in parameters.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def run_address(run: Run, **parameters: object) -> str:
+    """Return the address of a run."""
+    return address("/run", workflow=run.workflow_name, version=run.workflow_version, id=run.run_id, **parameters)
+
+
+def attempt_address(run: Run, task_name: str, number: int | None, **parameters: object) -> str:
+    """Return the address of an attempt."""
+    return address(
+        "/attempt",
+        workflow=run.workflow_name,
+        version=run.workflow_version,
+        id=run.run_id,
+        task=task_name,
+        attempt=number,
+        **parameters,
+    )
+
+
+def compare_address(first: Run, second: Run) -> str:
+    """Return the address of the comparison of two runs of a workflow."""
+    return address(
+        "/compare",
+        workflow=first.workflow_name,
+        a=first.run_id,
+        a_version=first.workflow_version,
+        b=second.run_id,
+        b_version=second.workflow_version,
+    )
+
+
+def workflow_address(name: str) -> str:
+    """Return the address of a workflow."""
+    return address("/workflow", name=name)
+
+
+def family_address(family: str) -> str:
+    """Return the address of a family of failures."""
+    return address("/failures", family=family)

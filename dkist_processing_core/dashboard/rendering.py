@@ -1,0 +1,57 @@
+"""
+Rendering a page by its template, as a whole or only its live parts.
+
+A live part is a block whose name begins with `live_`, and whose one element has the block's name as its id. All HTML
+and SVG is in the templates, which escape every value. Not here: the values (pages), and the words (words).
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dkist_processing_core.dashboard import links, words
+from dkist_processing_core.dashboard.asked import Page
+
+_LIVE = "live_"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= words.FILTERS
+    environment.globals |= {
+        name: getattr(links, name)
+        for name in (
+            "address",
+            "attempt_address",
+            "compare_address",
+            "family_address",
+            "run_address",
+            "workflow_address",
+        )
+    }
+    # A block that is rendered alone does not see what its template has imported.
+    environment.globals["ui"] = environment.get_template("ui.html").module
+    return environment
+
+
+def whole(page: Page, common: Mapping[str, object]) -> str:
+    """Return a page; `common` are the values that each page has."""
+    return _environment().get_template(page.template).render({**common, **page.values, "title": page.title})
+
+
+def live_parts(page: Page, common: Mapping[str, object]) -> dict[str, str]:
+    """Return the live parts of a page, each by its id."""
+    template = _environment().get_template(page.template)
+    context = template.new_context({**common, **page.values, "title": page.title})
+    return {
+        name: "".join(block(context)).strip() for name, block in template.blocks.items() if name.startswith(_LIVE)
+    }
