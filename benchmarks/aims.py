@@ -173,6 +173,7 @@ AIMS = (
         Aim(f"{name}, {unit}", name, recorder.LIMIT, "ours", most=most)
         for name, unit, most in (
             *((recorder.added_name(work), "%", recorder.PERCENT) for work in recorder.WORK.values()),
+            *((recorder.share_name(work), "%", recorder.PERCENT) for work in recorder.WORK.values()),
             (f"{recorder.ADDED}, wall", "ms", recorder.ADDED_MS),
             (recorder.LAUNCHER, "%", recorder.LAUNCHER_PERCENT),
         )

@@ -15,7 +15,11 @@ from dkist_processing_core import TaskBase
 from dkist_processing_core.recorder import writing
 
 PAIRS, SLICES = "BENCH_PAIRS", "BENCH_SLICES"
-"""The variables with the number of pairs of slices, and with the file for their seconds: `[[with, without], …]`."""
+"""
+The variables with the number of pairs of slices, and with the file for their seconds: `[[with, without, thread], …]`.
+
+The last one is the processor time of the recorder's thread.
+"""
 READY = "ready"
 """The line that the waiting task prints when all its processes run."""
 PROCESSES = 10
@@ -32,7 +36,7 @@ def _measure(step: Callable[[], object], steps: int) -> None:
     assert recorder is not None, "the process was started with one"
     sampler, found = recorder._sampler, []  # noqa: SLF001 - as above
     for number in range(int(os.environ[PAIRS])):
-        seconds = {}
+        seconds, of_thread = {}, 0.0
         for is_on in (True, False) if number % 2 else (False, True):
             sampler.stop()
             if is_on:
@@ -41,8 +45,15 @@ def _measure(step: Callable[[], object], steps: int) -> None:
             for _ in range(steps):
                 step()
             seconds[is_on] = time.perf_counter() - began
-        found.append([seconds[True], seconds[False]])
+            if is_on:
+                of_thread = _processor_seconds(sampler._native_id)  # noqa: SLF001 - as above
+        found.append([seconds[True], seconds[False], of_thread])
     Path(os.environ[SLICES]).write_text(json.dumps(found), encoding="ascii")
+
+
+def _processor_seconds(thread: int) -> float:
+    """Return the processor time of a thread of this process (Documentation/scheduler/sched-stats.rst of Linux)."""
+    return int(Path(f"/proc/self/task/{thread}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
 
 
 class Computes(TaskBase):
