@@ -177,6 +177,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.versions)
         if "node_modules" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.node)
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.chromium)
+            item.add_marker(pytest.mark.processes)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -62,7 +62,7 @@ quiet_everywhere='quiet and not soak and not airflow and not clients and not onc
 with_airflow='airflow and not soak'
 with_clients='clients and not soak'
 with_node='node and not soak'
-with_packages="(rabbitmq or prometheus or strace or node or airflow or clients) and not soak$left_out"
+with_packages="(rabbitmq or prometheus or strace or node or chromium or airflow or clients) and not soak$left_out"
 
 all=("$here" "$once" "$everywhere" "$but_versions" "$apart" "$of_the_broker" "$quiet" "$quiet_everywhere" \
     "$with_airflow" "$with_clients" "$with_node" "$with_packages")

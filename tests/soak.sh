@@ -21,7 +21,7 @@ with_a_broker='rabbitmq and not soak and not airflow and not clients'
 long_on_versions='soak and versions'
 # Tests with needs of their own.
 with_airflow='soak and airflow'
-with_packages='soak and (rabbitmq or prometheus or strace or node or airflow or clients)'
+with_packages='soak and (rabbitmq or prometheus or strace or node or chromium or airflow or clients)'
 
 all=("$long" "$with_a_broker" "$long_on_versions" "$with_airflow" "$with_packages")
 selected=$(printf '%s\n' "${all[@]}")

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes RabbitMQ, PostgreSQL, Redis, Prometheus, strace and npm available to the tests through Debian's or Ubuntu's own packages.
+# Makes RabbitMQ, PostgreSQL, Redis, Prometheus, strace, npm and Chromium available to the tests through Debian's or
+# Ubuntu's own packages.
 #
 #   install_packages.sh                      install what is missing; silent on success
 #   install_packages.sh --check              change nothing; exit 1 with one sentence if RabbitMQ is missing
@@ -8,6 +9,7 @@
 #   install_packages.sh --check prometheus   the same for Prometheus, which brings promtool
 #   install_packages.sh --check strace       the same for strace
 #   install_packages.sh --check npm          the same for npm, which brings Node.js
+#   install_packages.sh --check chromium     the same for Chromium
 #
 # The tests start private servers. Therefore this script must start no service, enable none for the next boot, leave no
 # open port, and create no database cluster of the machine.
@@ -26,6 +28,7 @@ missing_redis='Redis is missing: install the package redis-server (Debian, Ubunt
 missing_prometheus='Prometheus is missing: install the package prometheus (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_strace='strace is missing: install the package strace (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_npm='npm is missing: install the package npm (Debian, Ubuntu), as root by tests/services/install_packages.sh'
+missing_chromium='Chromium is missing: install the package chromium (Debian), as root by tests/services/install_packages.sh'
 units='rabbitmq-server.service epmd.service epmd.socket postgresql.service redis-server.service prometheus.service'
 
 fail() {
@@ -72,7 +75,8 @@ clusters() {
 look() {
     packages=
     missing=
-    if ! command -v npm >/dev/null; then packages=npm missing=$missing_npm; fi
+    if ! command -v chromium >/dev/null; then packages=chromium missing=$missing_chromium; fi
+    if ! command -v npm >/dev/null; then packages="npm $packages" missing=$missing_npm; fi
     if ! command -v strace >/dev/null; then packages="strace $packages" missing=$missing_strace; fi
     if ! has_prometheus; then packages="prometheus $packages" missing=$missing_prometheus; fi
     if ! has_redis; then packages="redis-server $packages" missing=$missing_redis; fi
@@ -82,6 +86,7 @@ look() {
 
 if [ "${1-}" = --check ]; then
     case ${2-rabbitmq} in
+    chromium) if ! command -v chromium >/dev/null; then fail "$missing_chromium"; fi ;;
     npm) if ! command -v npm >/dev/null; then fail "$missing_npm"; fi ;;
     strace) if ! command -v strace >/dev/null; then fail "$missing_strace"; fi ;;
     prometheus) if ! has_prometheus; then fail "$missing_prometheus"; fi ;;
@@ -125,7 +130,7 @@ else
     for package in $packages; do
         denied=101
         case $package in
-        strace | npm) ;; # these have no service
+        strace | npm | chromium) ;; # these have no service
         *)
             denied=0
             "$policy" "$package" start >/dev/null 2>&1 || denied=$?
