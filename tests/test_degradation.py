@@ -291,7 +291,10 @@ def test_a_disk_that_stays_full_does_not_keep_events_from_the_broker(broker: Bro
         lines = on_a_full_disk("", broker.env)
         received = {body[2].decode() for body in iter(lambda: channel.basic_get("seen", auto_ack=True), (None,) * 3)}
 
-    assert [line.endswith("Events are kept in memory until it can be used.") for line in lines] == [True], lines
+    causes = [line.partition(" cannot be used: ")[2] for line in lines]
+    # On a slow machine, the thread that delivers may have had the journal for longer than the publisher waits.
+    (cause,) = [cause for cause in causes if not cause.startswith("database is locked.")]
+    assert cause.endswith("Events are kept in memory until it can be used.")
     assert {json.loads(body)["id"] for body in received} == {progressed("A", number).id for number in range(200)}
 
 
