@@ -33,7 +33,7 @@ WORDS = """        case TaskApplauded():
 """
 USE = """
 from datetime import UTC, datetime
-from dkist_processing_core.cli.draw.facts import facts
+from dkist_processing_core.runs.wording.facts import facts
 from dkist_processing_core.events import TaskApplauded, TaskStarted, decode, encode, fit
 from dkist_processing_core.events.schema import schema
 from dkist_processing_core.runs import RunState
@@ -151,8 +151,8 @@ def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path)
     """
     edit(copy, "events/facts.py", "EVENT_CLASSES: tuple", f"{CLASS.lstrip()}EVENT_CLASSES: tuple")
     edit(copy, "events/__init__.py", "    TaskDispatched,\n", "    TaskApplauded,\n    TaskDispatched,\n")
-    edit(copy, "cli/draw/facts.py", "    TaskDispatched,\n", "    TaskApplauded,\n    TaskDispatched,\n")
-    edit(copy, "cli/draw/facts.py", BEFORE_START, f"{WORDS}{BEFORE_START}")
+    edit(copy, "runs/wording/facts.py", "    TaskDispatched,\n", "    TaskApplauded,\n    TaskDispatched,\n")
+    edit(copy, "runs/wording/facts.py", BEFORE_START, f"{WORDS}{BEFORE_START}")
     make_events(copy)
 
     assert "'hands'" in run(copy, "-c", USE)
@@ -173,7 +173,7 @@ def test_a_field_is_added_by_the_steps_that_are_written_down(following: str, obs
     """
     edit(copy, "events/facts.py", following, f"{FIELD}{following}")
     edit(copy, "attempt/lifecycle.py", observed, f'{observed} | {{"frames": 7}}')
-    edit(copy, "cli/draw/facts.py", BEFORE_PEAK, f"{SHORT}{BEFORE_PEAK}")
+    edit(copy, "runs/wording/facts.py", BEFORE_PEAK, f"{SHORT}{BEFORE_PEAK}")
     edit(copy, "cli/draw/attempts.py", BEFORE_PROGRESS, f"{DETAIL}{BEFORE_PROGRESS}")
     make_events(copy)
 

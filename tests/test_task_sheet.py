@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from dkist_processing_core.cli.draw.glyphs import UNICODE
 from dkist_processing_core.cli.draw.sparkline import sparkline
 from dkist_processing_core.cli.draw.task_sheet import draw_task
-from dkist_processing_core.cli.draw.usage import used
 from dkist_processing_core.events import Cause, Event, Reporter, Resources, TaskFailed
 from dkist_processing_core.runs import run_view
+from dkist_processing_core.runs.wording.usage import used
 from dkist_processing_core.testing import SampleRun, run_that_fails, run_with_killed_attempt
 from tests.strategies import events, reports
 

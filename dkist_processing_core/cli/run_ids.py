@@ -74,7 +74,7 @@ def _offered(runs: "dict[str, list[Run]]", incomplete: str) -> list[tuple[str, s
 
 def _described(alike: "list[Run]") -> str:
     """Return a description of the runs of one id: of the newest, and the number of other workflows."""
-    from dkist_processing_core.cli.draw.words import named_recipe_run
+    from dkist_processing_core.runs.wording.facts import named_recipe_run
     from dkist_processing_core.text import counted
 
     run, others = alike[0], len(alike) - 1

@@ -41,6 +41,11 @@ def visible_line(text: str) -> str:
     return visible(text).replace("\n", r"\n").replace("\t", r"\t")
 
 
+def one_line(text: str) -> str:
+    """Return the first line of a text that is not blank, with single spaces, escaped: suitable for a row."""
+    return visible(next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), ""))
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < _TWO_DIGITS:

@@ -13,12 +13,11 @@ from rich.text import Text
 from dkist_processing_core.cli.dead_letters.as_json import group_as_json, letter_as_json
 from dkist_processing_core.cli.dead_letters.texts import failure_of, hidden, message_of, moment, tries_of
 from dkist_processing_core.cli.draw.rows import rows
-from dkist_processing_core.cli.draw.words import one_line
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.dead_letters import DeadLetter, Group, open_places
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal, print_remark
-from dkist_processing_core.text.terminal import write_json
+from dkist_processing_core.text.terminal import one_line, write_json
 
 _VERBS = {"retry": "retries", "restore": "restores"}
 

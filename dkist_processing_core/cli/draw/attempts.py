@@ -6,13 +6,13 @@ Not here: their places (draw.timeline, draw.run_sheet).
 
 from collections.abc import Iterator
 
-from dkist_processing_core.cli.draw.facts import end_detail
 from dkist_processing_core.cli.draw.glyphs import DISPUTED_STYLE, RETRIED_STYLE, STYLES, Glyphs
-from dkist_processing_core.cli.draw.last_place import last_place
-from dkist_processing_core.cli.draw.words import one_line
 from dkist_processing_core.events import TaskFailed, TaskSkipped
 from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, State, TaskView
+from dkist_processing_core.runs.wording.facts import end_detail
+from dkist_processing_core.runs.wording.last_place import last_place
 from dkist_processing_core.text import amount
+from dkist_processing_core.text.terminal import one_line
 
 _SHOWN_FRAMES = 3
 

@@ -1,7 +1,7 @@
 """
 The course of what an attempt used, as a line for each kind of use above one axis of time.
 
-Not here: the characters of a line (draw.sparkline), and the totals (draw.usage).
+Not here: the characters of a line (draw.sparkline), and the totals (runs.wording.usage).
 """
 
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.sparkline import sparkline
 from dkist_processing_core.events import Profile
 from dkist_processing_core.runs import AttemptView
+from dkist_processing_core.runs.wording.usage import KINDS_OF_USE
 from dkist_processing_core.text import size
 
 MOST_CELLS = 60
-_MOST_PROCESSORS = 1e6
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def course(profile: Profile, cells: int, glyphs: Glyphs) -> Iterator[tuple[str, str]]:
     """Yield the lines, each with its name; what was never used has no line, and the axis has the name ""."""
-    for place, (name, text_of) in enumerate(_KINDS, 1):
+    for place, (name, text_of) in enumerate(KINDS_OF_USE, 1):
         values = [(point[0], float(point[place])) for point in profile]
         most = max((value for _, value in values), default=0.0)
         if most > 0:
@@ -47,20 +47,4 @@ def memory_of(attempt: AttemptView, cells: int, glyphs: Glyphs) -> str:
         return ""
     # The process may have held it between two samples.
     most = max(attempt.end.peak_memory or 0, *(value for _, value in values))
-    return f"{sparkline(values, min(cells, len(values)), glyphs.levels)} {_size(most)}".lstrip()
-
-
-def _size(count: float) -> str:
-    return size(round(count))
-
-
-def _processors(share: float) -> str:
-    return f"{min(share, _MOST_PROCESSORS):.1f} processors"
-
-
-def _rate(count: float) -> str:
-    return f"{_size(count)}/s"
-
-
-# In the order of a point's values.
-_KINDS = (("memory", _size), ("CPU", _processors), ("read", _rate), ("written", _rate))
+    return f"{sparkline(values, min(cells, len(values)), glyphs.levels)} {size(round(most))}".lstrip()

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.lanes import Line, Stroke, lay_out, widest
 from dkist_processing_core.cli.draw.order import drawing_order
-from dkist_processing_core.cli.draw.words import broken, one_line
+from dkist_processing_core.cli.draw.words import broken
 from dkist_processing_core.resource_queue import ResourceQueue
+from dkist_processing_core.text.terminal import one_line
 from dkist_processing_core.workflow import Workflow
 
 _GAP = "  "

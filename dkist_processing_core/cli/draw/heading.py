@@ -10,12 +10,14 @@ from datetime import tzinfo
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import DISPUTED_STYLE, STYLES, Glyphs
-from dkist_processing_core.cli.draw.moments import Moments
 from dkist_processing_core.cli.draw.overdue import alarm_of
-from dkist_processing_core.cli.draw.words import local_time, named_recipe_run, one_line
+from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.runs import RunView, State, stated_times
+from dkist_processing_core.runs.moments import Moments
+from dkist_processing_core.runs.wording.facts import named_recipe_run
 from dkist_processing_core.text import counted, duration
 from dkist_processing_core.text.console import folded
+from dkist_processing_core.text.terminal import one_line
 
 _INDENT = 2
 _FORM = "%Y-%m-%d %H:%M:%S"

@@ -10,8 +10,7 @@ from datetime import tzinfo
 from rich.cells import cell_len
 from rich.text import Text
 
-from dkist_processing_core.cli.draw.facts import facts
-from dkist_processing_core.cli.draw.words import fitted, local_time, one_line
+from dkist_processing_core.cli.draw.words import fitted, local_time
 from dkist_processing_core.events import (
     Event,
     TaskEvent,
@@ -27,7 +26,9 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from dkist_processing_core.identity.short_ids import SHORT, ShortIds
+from dkist_processing_core.runs.wording.facts import facts
 from dkist_processing_core.text.console import ATTENTION, folded
+from dkist_processing_core.text.terminal import one_line
 
 _STYLES: dict[type[Event], str] = {
     WorkflowStarted: "bold",

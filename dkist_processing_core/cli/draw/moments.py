@@ -1,84 +1,26 @@
 """
-The times of a run's events for a drawing, with missing times derived from the known ones.
+The times of an attempt as parts of a bar.
 
-Not here: cells and glyphs. Reporters on several hosts have different clocks, so no code here relies on their order.
+Not here: the times themselves (runs.moments), and the characters (draw.bars).
 """
-
-from collections.abc import Iterator
-from datetime import datetime, timedelta
 
 from dkist_processing_core.cli.draw.bars import Stretch
 from dkist_processing_core.cli.draw.glyphs import Ink
 from dkist_processing_core.cli.draw.scale import Scale
-from dkist_processing_core.runs import AttemptView, RunView, TaskView
+from dkist_processing_core.runs import AttemptView, TaskView
+from dkist_processing_core.runs.moments import Moments, Part
+
+_INKS = {Part.WAITING: Ink.WAITING, Part.PREPARING: Ink.PREPARING, Part.RUNNING: Ink.RUNNING}
 
 
-class Moments:
-    """The times of a run and its attempts."""
-
-    def __init__(self, view: RunView, now: datetime) -> None:
-        """Collect the times of a run; a run or attempt without an end lasts until `now`."""
-        self._view = view
-        self._ends = {task.name: task.attempts[-1].ended_at for task in view.tasks if task.attempts}
-        self._upstreams: dict[str, list[str]] = {}
-        for upstream, task in view.graph.edges if view.graph else ():
-            self._upstreams.setdefault(task, []).append(upstream)
-        known = [*self._known(), *([] if view.state.is_end else [now])]
-        self.span = (min(known), max(known)) if known else (now, now)
-
-    def _known(self) -> Iterator[datetime]:
-        """Yield every known time."""
-        attempts = [attempt for task in self._view.tasks for attempt in task.attempts]
-        found: list[datetime | None] = [self._view.started_at, self._view.ended_at]
-        for attempt in attempts:
-            found += [attempt.dispatched_at, self.started(attempt), attempt.ended_at]
-            if attempt.progress is not None and attempt.progress not in self._view.implausible:
-                found.append(attempt.progress.time)
-        yield from (moment for moment in found if moment is not None)
-
-    @staticmethod
-    def started(attempt: AttemptView) -> datetime | None:
-        """Return when an attempt began to run: the reported time, otherwise its end minus its duration."""
-        if attempt.started_at is not None or attempt.ended_at is None or attempt.duration_seconds is None:
-            return attempt.started_at
-        try:
-            return attempt.ended_at - timedelta(seconds=attempt.duration_seconds)
-        except OverflowError:
-            return None
-
-    def duration(self, attempt: AttemptView) -> float | None:
-        """Return the duration of an attempt in seconds, or its running time until now."""
-        if attempt.duration_seconds is not None or attempt.started_at is None or attempt.state.is_end:
-            return attempt.duration_seconds
-        return max(0.0, (self.span[1] - attempt.started_at).total_seconds())
-
-    def stretches(self, task: TaskView, attempt: AttemptView, scale: Scale) -> list[Stretch]:
-        """Return the bar of an attempt: its times of waiting, of preparation and of running."""
-        ended = attempt.ended_at or self.span[1]
-        started = self.started(attempt)
-        dispatched = attempt.dispatched_at or started or ended
-        ready = self._ready(task, attempt)
-        stretches = []
-        if ready is not None and ready < dispatched:
-            stretches.append(Stretch(Ink.WAITING, scale.half(ready), scale.half(dispatched)))
-        if dispatched < (started or ended):
-            stretches.append(Stretch(Ink.PREPARING, scale.half(dispatched), scale.half(started or ended)))
-        if started is not None or attempt.state.is_end:
-            first = min(scale.half(started or ended), 2 * scale.cells - 1)
+def stretches(moments: Moments, task: TaskView, attempt: AttemptView, scale: Scale) -> list[Stretch]:
+    """Return the bar of an attempt: its times of waiting, of preparation and of running."""
+    found = []
+    for each in moments.stretches(task, attempt):
+        first, end = scale.half(each.begin), scale.half(each.end)
+        if each.part is Part.RUNNING:
             # An attempt that has run is visible, even if it was short.
-            stretches.append(Stretch(Ink.RUNNING, first, max(first + 1, scale.half(ended))))
-        return stretches
-
-    def _ready(self, task: TaskView, attempt: AttemptView) -> datetime | None:
-        """Return the time from which an attempt waited only for a free worker; None if this is unknown."""
-        place = task.attempts.index(attempt)
-        if place > 0:
-            return task.attempts[place - 1].ended_at
-        if self._view.graph is None:
-            return None
-        upstreams = self._upstreams.get(task.name, [])
-        ends = [self._ends.get(upstream) for upstream in upstreams]
-        known = [moment for moment in ends if moment is not None]
-        if len(known) < len(ends):
-            return None
-        return max(known, default=self._view.started_at)
+            first = min(first, 2 * scale.cells - 1)
+            end = max(first + 1, end)
+        found.append(Stretch(_INKS[each.part], first, end))
+    return found

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from dkist_processing_core.cli.draw.words import broken, one_line
+from dkist_processing_core.cli.draw.words import broken
 from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import one_line
 
 _LEAST_ROOM = 20
 _MOST_LINES = 20

@@ -10,16 +10,16 @@ from datetime import datetime, tzinfo
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.attempts import details_of, disputes_of, labels_of, last_frames_of, mark_of
-from dkist_processing_core.cli.draw.facts import measured
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
-from dkist_processing_core.cli.draw.moments import Moments
 from dkist_processing_core.cli.draw.overdue import alarm_of
-from dkist_processing_core.cli.draw.stack import authors_lines
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.events import Event, TaskFailed, TaskStarted
 from dkist_processing_core.runs import AttemptView, RunView, TaskView
+from dkist_processing_core.runs.moments import Moments
+from dkist_processing_core.runs.wording.facts import measured
+from dkist_processing_core.runs.wording.stack import authors_lines
 from dkist_processing_core.text import duration, parts_of_attempt
 
 _WITHOUT_TERMINAL = 200

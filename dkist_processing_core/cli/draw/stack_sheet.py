@@ -1,7 +1,7 @@
 """
 Where a running attempt is now: its phase, its progress, and the stacks of its threads.
 
-Not here: the stack of an exception (draw.stack).
+Not here: the stack of an exception (runs.wording.stack).
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from rich.text import Text
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli.draw.heading import flow
 from dkist_processing_core.cli.draw.sheet import Sheet
-from dkist_processing_core.cli.draw.words import one_line
 from dkist_processing_core.recorder.reading import Recording
 from dkist_processing_core.runs import State
 from dkist_processing_core.text import duration
+from dkist_processing_core.text.terminal import one_line
 
 
 def draw_recording(

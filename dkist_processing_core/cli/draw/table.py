@@ -11,8 +11,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import Glyphs
-from dkist_processing_core.cli.draw.words import fitted, one_line
+from dkist_processing_core.cli.draw.words import fitted
 from dkist_processing_core.text.console import folded
+from dkist_processing_core.text.terminal import one_line
 
 WIDE = 140
 """From this width on, and without a terminal, a row has all its facts; in a narrower terminal some are below it."""

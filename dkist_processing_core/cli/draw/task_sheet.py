@@ -1,7 +1,7 @@
 """
 A task of a run with everything that is known about each of its attempts.
 
-Not here: the whole run (draw.run_sheet), and the texts about resources (draw.usage, draw.course).
+Not here: the whole run (draw.run_sheet), and the texts about resources (runs.wording.usage, draw.course).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,18 +12,19 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.attempts import details_of, disputes_of, mark_of
 from dkist_processing_core.cli.draw.course import MOST_CELLS, course
-from dkist_processing_core.cli.draw.facts import measured
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import flow
-from dkist_processing_core.cli.draw.moments import Moments
 from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.sheet import INDENT, LABEL, Sheet
-from dkist_processing_core.cli.draw.stack import authors_lines
-from dkist_processing_core.cli.draw.usage import used
-from dkist_processing_core.cli.draw.words import local_time, named_recipe_run, one_line
+from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.events import Event, TaskFailed, TaskSampled, TaskStarted
 from dkist_processing_core.runs import AttemptView, RunView, TaskView
+from dkist_processing_core.runs.moments import Moments
+from dkist_processing_core.runs.wording.facts import measured, named_recipe_run
+from dkist_processing_core.runs.wording.stack import authors_lines
+from dkist_processing_core.runs.wording.usage import used
 from dkist_processing_core.text import duration, parts_of_attempt
+from dkist_processing_core.text.terminal import one_line
 
 _LEAST_CELLS = 8
 _ROOM_OF_VALUE = 16

@@ -24,12 +24,13 @@ from dkist_processing_core.cli.draw.bars import axis, bar, strokes_legend
 from dkist_processing_core.cli.draw.course import memory_of
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
-from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.moments import stretches
 from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.words import broken, fitted
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.runs import AttemptView, RunView, TaskView
+from dkist_processing_core.runs.moments import Moments
 from dkist_processing_core.text import duration, parts_of_attempt
 from dkist_processing_core.text.console import folded
 
@@ -159,8 +160,8 @@ class _Tasks:
         columns, ellipsis = self._columns, self._glyphs.ellipsis
         line = Text.assemble((f"{mark} ", style), fitted(name, columns.name, ellipsis), " ")
         if columns.chart:
-            stretches = self._moments.stretches(task, attempt, self._scale)
-            line.append_text(bar(stretches, columns.chart, self._glyphs, style, self._ticks)).append(" ")
+            parts = stretches(self._moments, task, attempt, self._scale)
+            line.append_text(bar(parts, columns.chart, self._glyphs, style, self._ticks)).append(" ")
         line.append(f"{self._duration(attempt):>{columns.duration}}")
         memory = self._memory(attempt) if columns.memory else ""
         return line.append(f"{_GAP}{memory}", "dim") if memory else line

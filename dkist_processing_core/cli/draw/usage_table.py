@@ -1,7 +1,7 @@
 """
 What tasks have used as a table, and below it by how much the memory of each queue could shrink.
 
-Not here: the sums (collect.usage), and the use by one attempt (draw.usage).
+Not here: the sums (collect.usage), and the use by one attempt (runs.wording.usage).
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
-from dkist_processing_core.cli.draw.words import one_line
 from dkist_processing_core.collect.answers import Usage
 from dkist_processing_core.runs import State
 from dkist_processing_core.text import counted, size
 from dkist_processing_core.text.console import folded
+from dkist_processing_core.text.terminal import one_line
 
 _INDENT = 2
 _LEAST_SHOWN = 0.1

@@ -1,7 +1,7 @@
 """
 Format foreign text and times for a terminal.
 
-Not here: durations, sizes and counts (text), colours, and the texts about an event (draw.facts) or a run
+Not here: durations, sizes and counts (text), colours, and the texts about an event (runs.wording.facts) or a run
 (draw.timeline).
 """
 
@@ -13,12 +13,7 @@ from datetime import datetime, tzinfo
 from rich.cells import cell_len, set_cell_size
 
 from dkist_processing_core.text import duration
-from dkist_processing_core.text.terminal import visible, visible_line
-
-
-def named_recipe_run(recipe_run_id: int | None) -> str:
-    """Return a text for a recipe run; a run without a usable recipe run id has no number."""
-    return "no recipe run" if recipe_run_id is None else f"recipe run {recipe_run_id}"
+from dkist_processing_core.text.terminal import visible_line
 
 
 def local_time(moment: datetime, form: str, zone: tzinfo | None) -> str:
@@ -34,11 +29,6 @@ def restriction(since: datetime | None, *, is_of_some: bool, zone: tzinfo | None
     """Return what restricts a choice, to follow the statement that it has nothing."""
     when = "" if since is None else f" since {local_time(since, '%Y-%m-%d %H:%M:%S', zone)}"
     return f"{' in this choice' if is_of_some else ''}{when}"
-
-
-def one_line(text: str) -> str:
-    """Return the first line of a text that is not blank, with single spaces, escaped: suitable for a row."""
-    return visible(next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), ""))
 
 
 def pasted(name: str) -> str | None:

@@ -8,7 +8,6 @@ from functools import partial
 
 import typer
 
-from dkist_processing_core.cli.draw.words import one_line
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.environments import Environments, Requirement, folder_of
 from dkist_processing_core.environments.limits import Limits
@@ -16,7 +15,7 @@ from dkist_processing_core.errors import EnvironmentRequestError
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text import duration, size
 from dkist_processing_core.text.console import print_text
-from dkist_processing_core.text.terminal import write_line
+from dkist_processing_core.text.terminal import one_line, write_line
 
 
 def build(text: str, extras: list[str]) -> None:

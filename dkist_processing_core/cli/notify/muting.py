@@ -9,14 +9,14 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.cli.draw.words import local_time, one_line
+from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.store.family import family_named
 from dkist_processing_core.errors import DKISTProcessingCoreError, ExtraMissingError
 from dkist_processing_core.events import format_time
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import print_text
-from dkist_processing_core.text.terminal import write_json
+from dkist_processing_core.text.terminal import one_line, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

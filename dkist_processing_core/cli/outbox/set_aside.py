@@ -14,7 +14,7 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.rows import rows
-from dkist_processing_core.cli.draw.words import local_time, one_line, pasted
+from dkist_processing_core.cli.draw.words import local_time, pasted
 from dkist_processing_core.cli.outbox.as_json import as_json, set_aside_as_json
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.errors import JournalError
@@ -22,7 +22,7 @@ from dkist_processing_core.journal import SetAside
 from dkist_processing_core.outbox import OutboxState, outboxes, set_aside
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import visible_line, write_json
+from dkist_processing_core.text.terminal import one_line, visible_line, write_json
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _PREFIX = "edu.nso.dkist."

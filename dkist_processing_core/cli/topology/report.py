@@ -14,9 +14,10 @@ from rich.text import Text
 
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.cli.draw.rows import rows
-from dkist_processing_core.cli.draw.words import fitted, one_line
+from dkist_processing_core.cli.draw.words import fitted
 from dkist_processing_core.cli.topology.findings import GOOD, RIGHT_NEEDED, Finding, Item, State
 from dkist_processing_core.text.console import ATTENTION, Terminal
+from dkist_processing_core.text.terminal import one_line
 
 # The worst state first.
 _STYLES = {

@@ -1,7 +1,7 @@
 """
 Where a task was shortly before its end, by the last stacks of its threads, which are a sample and have an age.
 
-Not here: the whole stacks (draw.task_sheet).
+Not here: the whole stacks (cli.draw.task_sheet).
 """
 
 import itertools

@@ -1,13 +1,11 @@
 """
 A short text of an event's facts, apart from its identity and time.
 
-Not here: colours and columns (draw.lines, draw.timeline).
+Not here: colours and columns (cli.draw.lines, cli.draw.timeline).
 """
 
 from collections.abc import Iterator
 
-from dkist_processing_core.cli.draw.last_place import last_place
-from dkist_processing_core.cli.draw.words import named_recipe_run, one_line
 from dkist_processing_core.events import (
     Event,
     Resources,
@@ -26,10 +24,17 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from dkist_processing_core.runs import STATES_OF_ENGINE, State
+from dkist_processing_core.runs.wording.last_place import last_place
 from dkist_processing_core.text import amount, counted, duration, parts_of_attempt, size
+from dkist_processing_core.text.terminal import one_line
 
 _NAMED_TASKS = 3
 _OF_ENGINE: dict[str, str] = {**STATES_OF_ENGINE, "no_status": State.NOT_RUN}
+
+
+def named_recipe_run(recipe_run_id: int | None) -> str:
+    """Return a text for a recipe run; a run without a usable recipe run id has no number."""
+    return "no recipe run" if recipe_run_id is None else f"recipe run {recipe_run_id}"
 
 
 def facts(event: Event) -> str:

@@ -1,13 +1,15 @@
 """
 What an attempt has used, as texts: beside what was planned, where the control group states that.
 
-Not here: the course of it (draw.course).
+Not here: the course of it (cli.draw.course).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dkist_processing_core.events import Resources
 from dkist_processing_core.text import counted, duration, size
+
+_MOST_PROCESSORS = 1e6
 
 
 def used(resources: Resources, seconds: float | None) -> Iterator[tuple[str, str]]:
@@ -106,3 +108,24 @@ def _seconds(seconds: float | None, what: str) -> str | None:
 
 def _joined(*parts: str | None) -> str:
     return ", ".join(part for part in parts if part is not None)
+
+
+def _size(count: float) -> str:
+    return size(round(count))
+
+
+def _processors(share: float) -> str:
+    return f"{min(share, _MOST_PROCESSORS):.1f} processors"
+
+
+def _rate(count: float) -> str:
+    return f"{_size(count)}/s"
+
+
+KINDS_OF_USE: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("memory", _size),
+    ("CPU", _processors),
+    ("read", _rate),
+    ("written", _rate),
+)
+"""The kinds of use in a point of a profile, in the order of its values, each with the function that words a value."""
