@@ -7,10 +7,11 @@ relies on their order.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from dkist_processing_core.runs._views import AttemptView, RunView, TaskView
+from dkist_processing_core.runs.critical_path import ran_from
 
 
 class Part(StrEnum):
@@ -50,20 +51,10 @@ class Moments:
         attempts = [attempt for task in self._view.tasks for attempt in task.attempts]
         found: list[datetime | None] = [self._view.started_at, self._view.ended_at]
         for attempt in attempts:
-            found += [attempt.dispatched_at, self.started(attempt), attempt.ended_at]
+            found += [attempt.dispatched_at, ran_from(attempt), attempt.ended_at]
             if attempt.progress is not None and attempt.progress not in self._view.implausible:
                 found.append(attempt.progress.time)
         yield from (moment for moment in found if moment is not None)
-
-    @staticmethod
-    def started(attempt: AttemptView) -> datetime | None:
-        """Return when an attempt began to run: the reported time, otherwise its end minus its duration."""
-        if attempt.started_at is not None or attempt.ended_at is None or attempt.duration_seconds is None:
-            return attempt.started_at
-        try:
-            return attempt.ended_at - timedelta(seconds=attempt.duration_seconds)
-        except OverflowError:
-            return None
 
     def duration(self, attempt: AttemptView) -> float | None:
         """Return the duration of an attempt in seconds, or its running time until now."""
@@ -78,7 +69,7 @@ class Moments:
         An attempt that has ended without a known time has run for no time at the end of the run.
         """
         ended = attempt.ended_at or self.span[1]
-        started = self.started(attempt)
+        started = ran_from(attempt)
         dispatched = attempt.dispatched_at or started or ended
         ready = self._ready(task, attempt)
         stretches = []
