@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exist
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
 from dkist_processing_core.collect.families import Condition, first_failure, recipe_runs
 from dkist_processing_core.collect.folding import event_in, in_parts
-from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, REPORTS, RUNS, TASKS
+from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_NEW, IS_OPEN, REPORTS, RUNS, TASKS
 from dkist_processing_core.collect.usage import usages
 from dkist_processing_core.collect.watched import alarm_in, alarms_in
 from dkist_processing_core.consumer import matches
@@ -30,6 +30,11 @@ class Questions:
     def __init__(self, connection: Connection) -> None:
         """Store the connection."""
         self._connection = connection
+
+    def revision(self) -> object:
+        """Return a value that differs after each change of the answers."""
+        news = select(func.count()).select_from(REPORTS).where(IS_NEW)
+        return self._connection.execute(select(func.max(RUNS.c.received_at), news.scalar_subquery())).one()
 
     def runs(self, choice: Choice, limit: int | None = None) -> list[StoredRun]:
         """Return the chosen runs, the one with the latest report first."""

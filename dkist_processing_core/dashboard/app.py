@@ -1,63 +1,42 @@
 """
-The application of the dashboard: which path leads to which page, and the answers' headers.
+The application of the dashboard: which path leads to which page, and what each request passes before.
 
-Not here: the pages (pages), their rendering (rendering), and the server (server).
+Not here: the pages (pages), and the server (server).
 """
 
-import hashlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
-from functools import cache, partial
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Mount, Route
 
-from dkist_processing_core.collect.questions import Questions
-from dkist_processing_core.dashboard import rendering
-from dkist_processing_core.dashboard.asked import Asked, Page, PageError, PageFunction
-from dkist_processing_core.dashboard.links import address
+from dkist_processing_core.dashboard import guards
+from dkist_processing_core.dashboard.access import Access, role_of
+from dkist_processing_core.dashboard.asked import PageFunction
+from dkist_processing_core.dashboard.live import Live
 from dkist_processing_core.dashboard.pages import now
 from dkist_processing_core.dashboard.site import Site
+from dkist_processing_core.dashboard.static_files import StaticFiles
+from dkist_processing_core.dashboard.viewing import OpenQuestions, Viewing
 
 PAGES: dict[str, PageFunction] = {"/": now.page}
 """The page of each path."""
-_STATIC = Path(__file__).parent / "static"
-OpenQuestions = Callable[[], AbstractContextManager[Questions]]
 
 
-def application(site: Site, questions: OpenQuestions) -> Starlette:
-    """Return the application; `questions` opens one state of the store."""
-    routes: list[Any] = [
-        Route(path, partial(_answer, path, page, site, questions), methods=["GET"]) for path, page in PAGES.items()
-    ]
-    routes.append(Mount("/static", StaticFiles(directory=_STATIC)))
-    return Starlette(routes=routes)
+class Application:
+    """The ASGI application of one dashboard."""
 
+    def __init__(self, site: Site, questions: OpenQuestions) -> None:
+        """Store its parts; `questions` opens one state of the store."""
+        self._viewing = Viewing(PAGES, site, questions)
+        self.live = Live(self._viewing.parts, self._viewing.revision)
+        routes: list[BaseRoute] = [Route(path, partial(self._page, path), methods=["GET"]) for path in PAGES]
+        routes += [Route("/live", self.live, methods=["GET"]), Mount("/static", StaticFiles())]
+        # A request passes them in this order, the headers first, which are also those of an internal error.
+        self.app = guards.Headers(Starlette(routes=routes, middleware=[Middleware(Access)]))
 
-def _answer(path: str, page: PageFunction, site: Site, questions: OpenQuestions, request: Request) -> Response:
-    """Return a page as HTML. Starlette calls this in a thread, since the store is read synchronously."""
-    query = dict(request.query_params)
-    try:
-        with questions() as opened:
-            found = page(Asked(path, query, opened, datetime.now(UTC), None, site))
-    except PageError as error:
-        found = Page("Not shown", "error.html", {"message": str(error)}, error.status)
-    return HTMLResponse(rendering.whole(found, _common(path, query, site)), found.status)
-
-
-def _common(path: str, query: dict[str, str], site: Site) -> dict[str, object]:
-    """Return the values that each page has."""
-    here = address(path, **query)
-    return {"site": site, "path_of_page": path, "live_address": address("/live", of=here), "static": _static_address}
-
-
-@cache
-def _static_address(name: str) -> str:
-    """Return the address of a file that browsers may keep: it contains the digest of the file."""
-    return f"/static/{name}?{hashlib.sha256((_STATIC / name).read_bytes()).hexdigest()[:16]}"
+    def _page(self, path: str, request: Request) -> Response:
+        """Return a page. Starlette calls this in a thread, since the store is read synchronously."""
+        return HTMLResponse(*self._viewing.whole(path, dict(request.query_params), role_of(request.scope)))

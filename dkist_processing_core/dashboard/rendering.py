@@ -52,6 +52,4 @@ def live_parts(page: Page, common: Mapping[str, object]) -> dict[str, str]:
     """Return the live parts of a page, each by its id."""
     template = _environment().get_template(page.template)
     context = template.new_context({**common, **page.values, "title": page.title})
-    return {
-        name: "".join(block(context)).strip() for name, block in template.blocks.items() if name.startswith(_LIVE)
-    }
+    return {name: "".join(block(context)).strip() for name, block in template.blocks.items() if name.startswith(_LIVE)}

@@ -1,24 +1,36 @@
 """
 The HTTP server of the dashboard, in a thread of its process.
 
-Not here: what it serves (app).
+Not here: what it serves (app), and the limits of one connection (connection).
 """
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from dkist_processing_core.dashboard.connection import Connection
 from dkist_processing_core.errors import ConfigurationError
+
+# Names of events may have thousands of characters, and are in addresses.
+_HEADER_BYTES = 64 * 1024
+_MOST_CONNECTIONS = 1000
+_ENDING_SECONDS = 2
 
 
 @contextmanager
-def served(app: ASGIApp, host: str, port: int) -> Iterator[str]:
+def served(app: ASGIApp, host: str, port: int, before_end: Callable[[], None]) -> Iterator[str]:
     """
     Serve an application during the block.
+
+    Args:
+        app: The application.
+        host: The address to listen on.
+        port: The port; 0 for a free one.
+        before_end: Ends the answers that would not end; it is called in the thread of the server.
 
     Yields:
         The address to open, which ends with `/`.
@@ -26,17 +38,44 @@ def served(app: ASGIApp, host: str, port: int) -> Iterator[str]:
     Raises:
         ConfigurationError: Nothing can be served there.
     """
+    shown = f"[{host}]" if ":" in host else host
     try:
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        msg = f"nothing can be served at {host}, port {port}: {error.strerror or error}; expected a free port"
+        msg = f"nothing can be served at {shown}:{port}: {error.strerror or error}; expected a free port of this host"
         raise ConfigurationError(msg) from error
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, server_header=False))
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        # The application logs its errors.
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        # The address of a proxy is needed to trust its headers.
+        proxy_headers=False,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_ENDING_SECONDS,
+    )
+    server = _Server(config, before_end)
     thread = threading.Thread(target=server.run, args=([bound],), name="dkist-core-dashboard", daemon=True)
     thread.start()
-    shown = f"[{host}]" if ":" in host else host
     try:
         yield f"http://{shown}:{bound.getsockname()[1]}/"
     finally:
         server.should_exit = True
         thread.join()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, before_end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._before_end = before_end
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the answers first that would not end."""
+        self._before_end()
+        await super().shutdown(sockets)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.consumer.group import Group
-from dkist_processing_core.dashboard.app import application
+from dkist_processing_core.dashboard.app import Application
 from dkist_processing_core.dashboard.server import served
 from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.settings.interface import Settings
@@ -34,5 +34,6 @@ class Dashboard:
             collector = stack.enter_context(Collector(self._settings))
             member = stack.enter_context(collector.service())
             site = Site(bus=collector.bus.where, store=collector.where, version="")
-            opened(stack.enter_context(served(application(site, collector.questions), *self._address)))
+            application = Application(site, collector.questions)
+            opened(stack.enter_context(served(application.app, *self._address, application.live.end)))
             self._group.run(lambda: [member])

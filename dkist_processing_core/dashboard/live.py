@@ -1,0 +1,206 @@
+"""
+Live pages: the changing parts of each page that is being viewed, rendered once per change for all its viewers.
+
+A viewer requests `/live?of=ADDRESS` and receives server-sent events. The data of `parts` is a JSON object: the HTML of
+each part that has changed by its id, at first of all parts. The data of `away` is a sentence: why nothing can be
+rendered now; the next `parts`, which may be empty, ends that. The data of `gone` is a sentence: why the page cannot be
+shown any more; it is the last event. A stream ends after some minutes, and the viewer requests another one. Not here:
+the rendering (viewing), and viewers that do not read (connection).
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from dkist_processing_core.dashboard.access import Role, role_of
+from dkist_processing_core.dashboard.asked import PageError
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.text.internal_errors import log_internal_error_once
+
+Render = Callable[[str, Role], dict[str, str]]
+"""Returns the live parts of the page at an address, for a role."""
+MOST_VIEWERS = 500
+_LOOK_SECONDS = 0.25
+# Durations grow, and attempts become late, without a report.
+_TIME_SECONDS = 10.0
+# Who may view is checked at each request.
+_STREAM_SECONDS = 600.0
+_RECONNECT_MILLISECONDS = 1000
+_PING_SECONDS = 15
+
+
+class Live:
+    """The ASGI application of live pages. All methods belong to the thread of its event loop."""
+
+    def __init__(self, render: Render, revision: Callable[[], object], *, most_viewers: int = MOST_VIEWERS) -> None:
+        """
+        Store what renders. Nothing is read while there are no viewers.
+
+        Args:
+            render: Returns the live parts of a page. It is called in another thread.
+            revision: Returns a value that differs after each change of the store. It is called in another thread.
+            most_viewers: The largest number of viewers; further ones are refused.
+        """
+        self._render = render
+        self._revision = revision
+        self._most_viewers = most_viewers
+        self._channels: dict[tuple[str, Role], _Channel] = {}
+        self._watching: asyncio.Task[None] | None = None
+        self._is_ending = False
+
+    @property
+    def viewers(self) -> int:
+        """The number of viewers."""
+        return sum(channel.viewers for channel in self._channels.values())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the parts of a page as long as the viewer reads them."""
+        if self.viewers >= self._most_viewers:
+            text = f"{self._most_viewers} viewers follow pages already; try again later, or load the page again\n"
+            await PlainTextResponse(text, 503, {"Retry-After": "30"})(scope, receive, send)
+            return
+        with self._viewing(Request(scope).query_params.get("of", ""), role_of(scope)) as channel:
+            await EventSourceResponse(self._events(channel), ping=_PING_SECONDS)(scope, receive, send)
+
+    def end(self) -> None:
+        """End all streams."""
+        self._is_ending = True
+        for channel in self._channels.values():
+            channel.wake()
+
+    @contextmanager
+    def _viewing(self, address: str, role: Role) -> Iterator["_Channel"]:
+        """Count a viewer of a page during the block."""
+        key = address, role
+        channel = self._channels.setdefault(key, _Channel())
+        channel.viewers += 1
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+        try:
+            yield channel
+        finally:
+            channel.viewers -= 1
+            if not channel.viewers:
+                del self._channels[key]
+
+    async def _events(self, channel: "_Channel") -> AsyncIterator[ServerSentEvent]:
+        clock = asyncio.get_running_loop().time
+        until, seen = clock() + _STREAM_SECONDS, 0
+        yield ServerSentEvent(retry=_RECONNECT_MILLISECONDS)
+        while not self._is_ending and clock() < until:
+            has_changed = channel.has_changed
+            if channel.version > seen:
+                message, seen = channel.since(seen), channel.version
+                yield message
+                if channel.is_gone:
+                    return
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(until):
+                        await has_changed.wait()
+
+    async def _watch(self) -> None:
+        """Render what is viewed after each change of the store, and from time to time, until there are no viewers."""
+        clock = asyncio.get_running_loop().time
+        revision: object = None
+        due = clock()
+        while self._channels:
+            began = clock()
+            try:
+                found = await run_in_threadpool(self._revision)
+            except Exception as error:  # noqa: BLE001 - the next look may succeed
+                reason = _reason(error)
+                for channel in self._channels.values():
+                    channel.interrupt(reason)
+            else:
+                is_due = found != revision or began >= due
+                for (address, role), channel in list(self._channels.items()):
+                    if is_due or not channel.version:
+                        await self._update(channel, address, role)
+                if is_due:
+                    revision, due = found, began + _TIME_SECONDS
+            # Rendering takes at most half of the time.
+            await asyncio.sleep(max(_LOOK_SECONDS, clock() - began))
+        self._watching = None
+
+    async def _update(self, channel: "_Channel", address: str, role: Role) -> None:
+        try:
+            channel.update(await run_in_threadpool(self._render, address, role))
+        except PageError as error:
+            channel.close(str(error))
+        except Exception as error:  # noqa: BLE001 - of one page, and the next rendering may succeed
+            channel.interrupt(_reason(error))
+
+
+class _Channel:
+    """The parts of one page for one role, and the messages about them."""
+
+    def __init__(self) -> None:
+        self.viewers = 0
+        self.version = 0
+        """It grows with each message to the viewers; 0 before the first one."""
+        self.is_gone = False
+        self.has_changed = asyncio.Event()
+        """The event of the next change; each change has another one."""
+        self._reason: str | None = None
+        self._parts: dict[str, str] = {}
+        self._changed_in: dict[str, int] = {}
+        # Viewers that have seen the same version get the same message.
+        self._messages: dict[int, ServerSentEvent] = {}
+
+    def update(self, parts: dict[str, str]) -> None:
+        """Take over the rendered parts."""
+        changed = [name for name, html in parts.items() if self._parts.get(name) != html]
+        if changed or self._reason is not None or not self.version:
+            self._reason = None
+            self._advance()
+            self._parts = parts
+            self._changed_in |= dict.fromkeys(changed, self.version)
+
+    def interrupt(self, reason: str) -> None:
+        """Note why nothing can be rendered now."""
+        if reason != self._reason:
+            self._reason = reason
+            self._advance()
+
+    def close(self, reason: str) -> None:
+        """Note why the page cannot be shown any more."""
+        self._reason, self.is_gone = reason, True
+        self._advance()
+
+    def since(self, seen: int) -> ServerSentEvent:
+        """Return the message for viewers that have seen this version."""
+        if seen not in self._messages:
+            self._messages[seen] = self._message(seen)
+        return self._messages[seen]
+
+    def _message(self, seen: int) -> ServerSentEvent:
+        if self._reason is not None:
+            return ServerSentEvent(self._reason, event="gone" if self.is_gone else "away")
+        parts = {name: html for name, html in self._parts.items() if self._changed_in[name] > seen}
+        return ServerSentEvent(json.dumps(parts), event="parts")
+
+    def _advance(self) -> None:
+        self.version += 1
+        self._messages.clear()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let all viewers look at the channel."""
+        self.has_changed.set()
+        self.has_changed = asyncio.Event()
+
+
+def _reason(error: Exception) -> str:
+    """Return why a page cannot be rendered now, as a sentence for its viewers."""
+    if isinstance(error, DKISTProcessingCoreError):
+        return str(error)
+    log_internal_error_once("a live page is not rendered", error)
+    return "an error of this package, which the log of the dashboard has"

@@ -1,0 +1,108 @@
+"""
+A page as a viewer gets it: as a whole, or only its live parts.
+
+Not here: the values of a page (pages), the templates (rendering), and sending the parts (live).
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.dashboard import rendering
+from dkist_processing_core.dashboard.access import Role
+from dkist_processing_core.dashboard.asked import Asked, Page, PageError, PageFunction
+from dkist_processing_core.dashboard.links import address
+from dkist_processing_core.dashboard.site import Site
+
+STATIC = Path(__file__).parent / "static"
+"""The folder of the files that pages load."""
+OpenQuestions = Callable[[], AbstractContextManager[Questions]]
+_NOT_FOUND = 404
+
+
+class Viewing:
+    """The pages of one dashboard. Its methods read the store, and are called in threads."""
+
+    def __init__(self, pages: Mapping[str, PageFunction], site: Site, questions: OpenQuestions) -> None:
+        """Store the page of each path; `questions` opens one state of the store."""
+        self._pages = pages
+        self._site = site
+        self._questions = questions
+
+    def revision(self) -> object:
+        """Return a value that differs after each change of the store."""
+        with self._questions() as questions:
+            return questions.revision()
+
+    def whole(self, path: str, query: Mapping[str, str], role: Role) -> tuple[str, int]:
+        """Return the HTML of a page and its status; of one that cannot be shown, the page that explains it."""
+        try:
+            page = self._page(path, query)
+        except PageError as error:
+            page = Page("Not shown", "error.html", {"message": str(error)}, error.status)
+        return rendering.whole(page, self._common(path, query, role)), page.status
+
+    def parts(self, of: str, role: Role) -> dict[str, str]:
+        """
+        Return the live parts of the page at an address, by their ids.
+
+        Raises:
+            PageError: There is no such page, or it is not live.
+        """
+        split = urlsplit(of)
+        query = dict(parse_qsl(split.query))
+        if split.scheme or split.netloc or "at" in query:
+            msg = f"found the address {of!r}, expected that of a page about the present"
+            raise PageError(msg)
+        return rendering.live_parts(self._page(split.path, query), self._common(split.path, query, role))
+
+    def _page(self, path: str, query: Mapping[str, str]) -> Page:
+        page = self._pages.get(path)
+        if page is None:
+            msg = f"there is no page {path!r}, expected one of {', '.join(self._pages)}"
+            raise PageError(msg, _NOT_FOUND)
+        at = _time(query.get("at", ""))
+        with self._questions() as questions:
+            return page(Asked(path, query, questions, datetime.now(UTC), at, self._site))
+
+    def _common(self, path: str, query: Mapping[str, str], role: Role) -> dict[str, object]:
+        """Return the values that each page has."""
+        here = address(path, **query)
+        return {
+            "site": self._site,
+            "path_of_page": path,
+            # A page about the past does not change.
+            "live_address": None if query.get("at") else address("/live", of=here),
+            "static": static_address,
+            "may_change": role is Role.OPERATOR,
+        }
+
+
+def static_address(name: str) -> str:
+    """Return the address of a file that browsers may keep: it contains the digest of the file."""
+    return f"/static/{name}?{digest_of(name)}"
+
+
+@cache
+def digest_of(name: str) -> str:
+    """Return the digest of a file that pages load."""
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:16]
+
+
+def _time(text: str) -> datetime | None:
+    """Return a time of an address in UTC, which is also its zone by default; None without one."""
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None:
+        msg = f"found at={text!r}, expected a time by ISO 8601, as 2026-11-29T12:00:00Z"
+        raise PageError(msg)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
