@@ -1,7 +1,7 @@
 """
 Values as words of a page: durations, sizes and times.
 
-Not here: the elements around them (templates/ui.html).
+Not here: the elements around them, which are in templates.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def duration(seconds: float | None) -> str:
     """Return a duration in its two largest units."""
     if seconds is None:
-        return "–"
+        return "\N{EN DASH}"
     if seconds < _MINUTE:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - with one digit more
     whole = round(seconds)

@@ -1,18 +1,17 @@
 """
-A dashboard that serves during a block, requests to it, and viewers that follow a page.
+Requests to a dashboard without a browser, and viewers that follow a page.
+
+Not here: the dashboard in the process of the test (ground).
 """
 
 import http.client
 import json
-import queue
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.dashboard.service import Dashboard
+from tests.dashboard.ground import Served, dashboard
 from tests.waiting import SECONDS
 
 
@@ -39,11 +38,11 @@ class Answer:
 class Site:
     """The address of a dashboard, and requests to it."""
 
-    def __init__(self, address: str) -> None:
-        """Store the address, which ends with `/`."""
-        self.address = address
-        self.host = urlsplit(address).hostname or ""
-        self.port = urlsplit(address).port or 0
+    def __init__(self, served: Served) -> None:
+        """Store the dashboard."""
+        self.publish = served.publish
+        self.host = urlsplit(served.address).hostname or ""
+        self.port = urlsplit(served.address).port or 0
 
     def connection(self) -> http.client.HTTPConnection:
         """Return a new connection."""
@@ -102,24 +101,5 @@ class Viewer:
 @contextmanager
 def running(**options: Any) -> Iterator[Site]:
     """Run a dashboard of the settings of the environment, on a free port."""
-    dashboard = Dashboard(DKISTProcessingCoreConfiguration.read(), port=0, **options)
-    said: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            dashboard.run(said.put)
-        except BaseException as error:
-            said.put(error)
-            raise
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        found = said.get(timeout=SECONDS)
-        if isinstance(found, BaseException):
-            raise found
-        yield Site(found)
-    finally:
-        dashboard.stop()
-        thread.join(SECONDS)
-        assert not thread.is_alive()
+    with dashboard(**options) as served:
+        yield Site(served)

@@ -4,24 +4,15 @@ Live pages: what a viewer is sent, and when.
 
 from contextlib import ExitStack
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.events import Event
 from tests.dashboard.serving import running
 from tests.stored import running_run
-
-
-def publish(*events: Event) -> None:
-    """Put events on the bus of the environment."""
-    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
-        publisher.publish(*events)
 
 
 def test_a_viewer_gets_all_parts_at_first_and_then_each_change() -> None:
     """A report that the bus gets while somebody looks at the page changes the page."""
     with running() as site, site.viewer("/") as viewer:
         first = viewer.parts()
-        publish(*running_run())
+        site.publish(*running_run())
         changed = viewer.parts()
         while "Invert" not in "".join(changed.values()):
             changed = viewer.parts()
