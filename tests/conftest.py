@@ -46,9 +46,9 @@ CLEANED_NAMES = frozenset(
     }
 )
 
-# These tests do not depend on the interpreter: documents, files, drawings, command lines, the fold of events, the part
-# of broker and disk in a fault, installations by pip and uv. Other tests run tasks, outbox and environments on each
-# Python.
+# These tests do not depend on the interpreter: documents, files, drawings, command lines, settings, the fold of events
+# and the store, journal and broker and their faults, telemetry on its way, installations by pip and uv. Other tests run
+# tasks, processes, threads, signals, log records and environments on each Python.
 SAME_ON_EVERY_PYTHON = frozenset(
     {
         "test_airflow_config",
@@ -57,10 +57,17 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_benchmarks",
         "test_bounded_exit",
         "test_broker_restart",
+        "test_cli",
         "test_cli_workflows",
+        "test_config",
+        "test_config_file",
+        "test_consumer",
         "test_cut_off",
-        "test_deployed_files",
         "test_dead_letters",
+        "test_degradation",
+        "test_delivery",
+        "test_deployed_files",
+        "test_display",
         "test_distribution",
         "test_docs",
         "test_doctor",
@@ -73,40 +80,66 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_flow",
         "test_foreign_publisher",
         "test_golden",
+        "test_grpc_connection",
         "test_house",
         "test_kill_points",
         "test_kills",
+        "test_listening",
+        "test_lost_runs",
+        "test_message",
+        "test_metrics",
+        "test_metrics_served",
+        "test_mounts",
+        "test_network_faults",
         "test_new_event",
         "test_notebook_image",
+        "test_origin",
         "test_other_languages",
+        "test_otlp_delivery",
+        "test_otlp_encoding",
+        "test_otlp_journal",
         "test_outages",
+        "test_outbox",
+        "test_outbox_telemetry",
         "test_own_errors",
+        "test_ownership",
         "test_past_events",
         "test_pipeline_file",
+        "test_poison",
         "test_reconcile",
+        "test_replaced_defects",
         "test_run_ids",
         "test_run_memory",
         "test_runs",
         "test_scraped",
+        "test_service_units",
         "test_services",
         "test_short_ids",
+        "test_signals_reference",
         "test_starting",
+        "test_store",
         "test_store_commands",
         "test_store_drawings",
+        "test_storm",
         "test_task_sheet",
         "test_telemetry_files",
         "test_terminal",
+        "test_text",
         "test_timeline",
+        "test_tls",
         "test_topology",
+        "test_totals",
+        "test_trusted_files",
         "test_usage",
         "test_verdict",
+        "test_watched",
         "test_widths",
         "test_workflow_drawing",
     }
 )
 
-# The tests of consumers and inboxes take minutes; those of `testing` run consumers on each Python.
-OF_CONSUMERS = frozenset({"consumer", "dashboard", "inbox", "notify", "watch"})
+# The same for the tests in these folders. Those of `testing` run consumers on each Python.
+FOLDERS_SAME_ON_EVERY_PYTHON = frozenset({"bus", "consumer", "dashboard", "inbox", "notify", "watch"})
 
 # Behaviour that a version of RabbitMQ can change: queues and their counts, permissions, refusals and their messages,
 # the topology. Other tests with a broker are about processes, files and networks; `make soak` runs them on newer
@@ -166,7 +199,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     share, shares = map(int, config.getoption("share").split("/"))
     items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % shares == share - 1]
     for item in items:
-        if item.path.stem in SAME_ON_EVERY_PYTHON or item.path.parent.name in OF_CONSUMERS:
+        if item.path.stem in SAME_ON_EVERY_PYTHON or item.path.parent.name in FOLDERS_SAME_ON_EVERY_PYTHON:
             item.add_marker(pytest.mark.once)
         # Reading this takes seconds.
         if "processes" in config.option.markexpr and starts_process(item):
@@ -199,7 +232,7 @@ def may_be_in_part(module: Path, part: str) -> bool:
     """
     common = {"airflow": "airflow", "published": "clients"}.get(module.parent.name)
     of_all = {common} if common else set()
-    if module.stem in SAME_ON_EVERY_PYTHON or module.parent.name in OF_CONSUMERS:
+    if module.stem in SAME_ON_EVERY_PYTHON or module.parent.name in FOLDERS_SAME_ON_EVERY_PYTHON:
         of_all.add("once")
     text = module.read_text(encoding="utf-8")
     of_some = of_all | {mark for mark in ("airflow", "clients", "once", "quiet", "versions") if f"mark.{mark}" in text}

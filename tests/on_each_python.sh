@@ -4,7 +4,7 @@
 # shown while it runs, that of the others afterwards. In the others, Hypothesis tries fewer examples of each property.
 #
 # Tests marked `once` run only in the first environment, and so do tests marked `airflow` and `clients`, since Airflow
-# and published pipelines have separate Pythons. Separate processes run these at the same time as the others: two run a
+# and published pipelines have separate Pythons. Separate processes run these at the same time as the others: three run a
 # share each of those marked `once` (one if tests are selected), another those with Airflow and pipelines. This shortens
 # the longest run.
 #
@@ -154,8 +154,9 @@ if [[ ! ${COVERAGE:-} ]]; then
         run_beside test.once "$first" "$once" "$@"
     else
         # All of them in one process would end minutes after the others.
-        run_beside test.once-1 "$first" "$once" --share 1/2
-        run_beside test.once-2 "$first" "$once" --share 2/2
+        for share in 1 2 3; do
+            run_beside "test.once-$share" "$first" "$once" --share "$share/3"
+        done
     fi
 fi
 for environment in "${others[@]}"; do

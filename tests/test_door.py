@@ -332,7 +332,7 @@ def run_suite(
     """
     script = directory / "tests" / name
     write_command(script, (ROOT / "tests" / name).read_text())
-    marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "prometheus", "strace", "node")}
+    marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "prometheus", "strace", "node", "chromium")}
     asks = f"""
         import sys
         for each in sys.argv[1:sys.argv.index("--")]:
@@ -359,10 +359,10 @@ def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str
     """
     Return the mark expressions with which the suite is run in each of two environments, and the output.
 
-    Two shares of one part count as one run.
+    The shares of one part count as one run.
     """
     directory.mkdir(exist_ok=True)
-    script = '[ "$6" = 2/2 ] || printf "%s\\n" "$4" >>"${0%/bin/python}/marks"'
+    script = 'case $6 in 2/3|3/3) ;; *) printf "%s\n" "$4" >>"${0%/bin/python}/marks" ;; esac'
     ran = run_suite(directory, pytest_=script, **settings)
     assert ran.returncode == 0
     return {name: (directory / name / "marks").read_text().splitlines() for name in ("first", "second")}, ran.stdout
@@ -524,11 +524,11 @@ def test_the_times_and_the_work_of_all_parts_are_shown_before_their_results(tmp_
 
     _, times = ran.stdout.split("\nTimes:\n")
     lines = times.partition("\nResults:\n")[0].splitlines()
-    assert len(lines) == 7
-    assert [line for line in lines if not re.fullmatch(r"  build/[a-z.12-]+\.log: 0:0\d to 0:\d\d, 7 s", line)] == []
+    assert len(lines) == 8
+    assert [line for line in lines if not re.fullmatch(r"  build/[a-z.123-]+\.log: 0:0\d to 0:\d\d, 7 s", line)] == []
 
 
-def test_the_tests_that_run_once_are_in_two_shares_unless_some_are_selected(tmp_path: Path) -> None:
+def test_the_tests_that_run_once_are_in_shares_unless_some_are_selected(tmp_path: Path) -> None:
     """One process would end minutes after the others."""
     does = 'echo "$5 $6"; echo "5 passed in 1.0s"'
 
@@ -537,8 +537,9 @@ def test_the_tests_that_run_once_are_in_two_shares_unless_some_are_selected(tmp_
         tmp_path / "part", "tests/test_a.py", selected="once", pytest_=does, CLIENTS=".venv-clients"
     ).stdout
 
-    assert re.findall(r"^--share (\S+)$", whole, flags=re.MULTILINE) == ["1/2", "2/2"]
-    assert re.findall(r"build/test\.once\S*(?=: 5 passed)", whole) == ["build/test.once-1.log", "build/test.once-2.log"]
+    assert re.findall(r"^--share (\S+)$", whole, flags=re.MULTILINE) == ["1/3", "2/3", "3/3"]
+    logs = [f"build/test.once-{share}.log" for share in (1, 2, 3)]
+    assert re.findall(r"build/test\.once\S*(?=: 5 passed)", whole) == logs
     assert "--share" not in part
 
 
