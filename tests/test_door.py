@@ -332,7 +332,9 @@ def run_suite(
     """
     script = directory / "tests" / name
     write_command(script, (ROOT / "tests" / name).read_text())
-    marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "prometheus", "strace", "node", "chromium")}
+    marks = {
+        mark: mark in selected.split() for mark in (*MARKS, "versions", "prometheus", "strace", "node", "chromium")
+    }
     asks = f"""
         import sys
         for each in sys.argv[1:sys.argv.index("--")]:
