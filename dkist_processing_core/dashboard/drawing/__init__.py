@@ -1,0 +1,3 @@
+"""
+The geometry of the pages' drawings: pure functions that return coordinates, which the templates draw.
+"""
