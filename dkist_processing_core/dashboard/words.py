@@ -1,29 +1,40 @@
 """
-Values as words of a page: durations, sizes and times.
+Values as words of a page: durations, ages, sizes, times, and texts of events without hidden characters.
 
-Not here: the elements around them, which are in templates.
+Not here: the elements around them, which are templates.
 """
 
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from dkist_processing_core.text import size
+from dkist_processing_core.text import amount, size
+from dkist_processing_core.text.terminal import visible, visible_line
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_UNKNOWN = "\N{EN DASH}"
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration in its two largest units."""
+    """Return a duration in its two largest units; one below ten seconds has a decimal."""
     if seconds is None:
-        return "\N{EN DASH}"
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - with one digit more
-    whole = round(seconds)
+        return _UNKNOWN
+    if 0 <= seconds < 9.95:  # noqa: PLR2004 - it would be shown as 10.0 s
+        return f"{seconds:.1f} s"
+    return age(seconds)
+
+
+def age(seconds: float | None) -> str:
+    """Return a duration in its two largest units, in whole seconds."""
+    if seconds is None:
+        return _UNKNOWN
+    whole = max(0, round(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
     if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
     if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
@@ -32,4 +43,24 @@ def utc(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-FILTERS: dict[str, Callable[..., Any]] = {"duration": duration, "size": size, "utc": utc}
+def number(value: float) -> str:
+    """Return a whole number with spaces between its groups of three digits, which no language takes for a decimal."""
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def cut(text: str, length: int) -> str:
+    """Return the beginning of a text in at most `length` characters, with a sign that it goes on."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "age": age,
+    "amount": amount,
+    "cut": cut,
+    "duration": duration,
+    "number": number,
+    "size": size,
+    "utc": utc,
+    "visible": visible_line,
+    "visible_text": visible,
+}

@@ -169,7 +169,9 @@ class Visit:
         return page
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        # A stream that ends is not a fault of the page.
+        is_of_stream = urlsplit(message.location.get("url", "")).path == "/live"
+        if message.type in ("error", "warning") and not is_of_stream:
             self.complaints.append(message.text)
 
     def _note_request(self, request: Request) -> None:
