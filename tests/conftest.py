@@ -4,12 +4,14 @@ Fixtures of every test: a clean environment, services on loopback, and a check t
 Not here: the services themselves, which are in ``tests.services``.
 """
 
+import operator
 import os
 import signal
 import sys
 import time
 import uuid
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -252,10 +254,30 @@ def pytest_keep_part(config: pytest.Config, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if is_in_part(item, part)]
 
 
+_SECONDS_OF_MODULES: defaultdict[str, float] = defaultdict(float)
+_MOST_EXPENSIVE, _LEAST_SECONDS = 10, 5.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """
+    Add up the processor time for each module of tests.
+    """
+    began = sum(os.times()[:4])
+    try:
+        return (yield)
+    finally:
+        _SECONDS_OF_MODULES[item.nodeid.partition("::")[0]] += sum(os.times()[:4]) - began
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """
     Print the processor time of this process and of its children, which other processes of the machine change little.
     """
+    by_seconds = sorted(_SECONDS_OF_MODULES.items(), key=operator.itemgetter(1), reverse=True)
+    for module, seconds in by_seconds[:_MOST_EXPENSIVE]:
+        if seconds >= _LEAST_SECONDS:
+            terminalreporter.write_line(f"{module}: processor time {seconds:.0f} s")
     terminalreporter.write_line(f"processor time: {sum(os.times()[:4]):.0f} s")
 
 
