@@ -29,11 +29,15 @@ class Choice:
     recipe_run_id: int | None = None
     family: str | None = None
     """The whole id of a family of failures."""
+    text: str | None = None
+    """A part of the name of the workflow or of the id of the run, in any case."""
+    until: datetime | None = None
+    """Only those without a report since this time."""
 
     @property
     def is_of_some(self) -> bool:
         """Whether more than a time restricts it."""
-        return replace(self, since=None) != Choice()
+        return replace(self, since=None, until=None) != Choice()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from sqlalchemy import Connection, delete, func, select
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect.answers import Choice, Family
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.folding import Store, digest_of, event_in
+from dkist_processing_core.collect.folding import Store, event_in
+from dkist_processing_core.collect.keys import digest_of
 from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening, spans
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions

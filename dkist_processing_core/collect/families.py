@@ -6,13 +6,12 @@ It is known of the runs that the store has, thus of those of 400 days. Not here:
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, TextClause, exists, func, select
+from sqlalchemy import Connection, exists, func, select
 
 from dkist_processing_core.collect.answers import FirstFailure
-from dkist_processing_core.collect.rows import task_key
+from dkist_processing_core.collect.choosing import Condition
+from dkist_processing_core.collect.keys import task_key
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS, WAS_MEASURED
-
-Condition = ColumnElement[bool] | TextClause
 
 
 def first_failure(connection: Connection, family: str) -> FirstFailure | None:

@@ -6,9 +6,8 @@ all reports that have arrived in between, and its ends are added to the totals i
 tables (tables), the derivation (rows, counting), and reading (questions).
 """
 
-import hashlib
-import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +18,9 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from dkist_processing_core import semconv
-from dkist_processing_core.collect import totals
+from dkist_processing_core.collect import changes, tallies, totals
 from dkist_processing_core.collect.counting import Increment, counted
+from dkist_processing_core.collect.keys import digest_of, run_identity
 from dkist_processing_core.collect.rows import RowsOfRun, rows_of
 from dkist_processing_core.collect.signs import Key, Signs, signs_of
 from dkist_processing_core.collect.tables import (
@@ -32,6 +32,7 @@ from dkist_processing_core.collect.tables import (
     MISSED_STARTS,
     REPORTS,
     RUNS,
+    TALLIES,
     TASKS,
 )
 from dkist_processing_core.errors import DecodeError
@@ -45,7 +46,6 @@ KEPT_SECONDS = 400 * 24 * 3600.0
 LISTENING_KEPT_SECONDS = 8 * 24 * 3600.0
 """How long the spans are kept in which the store was complete: longer than the bus keeps events."""
 ENDING = 8
-_DIGEST_BYTES = 16
 _PART = 500
 _T = TypeVar("_T")
 
@@ -56,6 +56,7 @@ class _Before:
     signs: dict[Key, Signs]
 
 
+_OF_FOLD = (RUNS.c.number, RUNS.c.identity, RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.state)
 _OF_SIGNS = ("task_name", "number", "sign_at", "sign_received_at", "clock_difference")
 
 
@@ -101,12 +102,24 @@ class Store:
         waiting = connection.scalars(select(REPORTS.c.run).distinct().where(IS_NEW).limit(limit)).all()
         settled = select(RUNS.c.number).where(IS_SETTLING, RUNS.c.settles_at <= now).limit(limit)
         numbers = {*waiting, *connection.scalars(settled)}
-        chosen = select(RUNS.c.number, RUNS.c.identity).where(RUNS.c.number.in_(sorted(numbers)[:limit]))
+        chosen = select(*_OF_FOLD).where(RUNS.c.number.in_(sorted(numbers)[:limit]))
         increments: list[Increment] = []
+        tally: Counter[tallies.Tally] = Counter()
         runs = connection.execute(chosen.with_for_update(skip_locked=True)).all()
-        for number, identity in runs:
-            increments += self._fold_run(connection, number, identity, now)
+        for row in runs:
+            increments += self._fold_run(connection, row.number, row.identity, now)
+        states = dict(
+            connection.execute(
+                select(RUNS.c.number, RUNS.c.state).where(RUNS.c.number.in_([row.number for row in runs]))
+            ).all()
+        )
+        for row in runs:
+            names = (row.workflow_name, row.workflow_version)
+            before, after = (None if state is None else (*names, state) for state in (row.state, states[row.number]))
+            tally.update(tallies.changes_of(before, after))
         totals.add(connection, increments, now)
+        tallies.add(connection, tally)
+        changes.note_derived(connection, [row.number for row in runs])
         return len(runs)
 
     def _fold_run(self, connection: Connection, number: int, identity: bytes, now: float) -> list[Increment]:
@@ -168,8 +181,13 @@ class Store:
 
     def prune(self, connection: Connection, limit: int) -> int:
         """Delete at most `limit` runs whose last report was received more than 400 days ago; return their number."""
-        old = select(RUNS.c.number).where(RUNS.c.received_at < self._clock() - KEPT_SECONDS)
-        numbers = connection.scalars(old.order_by(RUNS.c.received_at).limit(limit)).all()
+        old = select(*_OF_FOLD).where(RUNS.c.received_at < self._clock() - KEPT_SECONDS)
+        runs = connection.execute(old.order_by(RUNS.c.received_at).limit(limit)).all()
+        numbers = [row.number for row in runs]
+        gone = Counter((row.workflow_name, row.workflow_version, row.state) for row in runs if row.state is not None)
+        tallies.add(connection, {tally: -count for tally, count in gone.items()})
+        if numbers:
+            changes.note_deleted(connection)
         for table in (TASKS, ATTEMPTS, REPORTS):
             connection.execute(delete(table).where(table.c.run.in_(numbers)))
         connection.execute(delete(RUNS).where(RUNS.c.number.in_(numbers)))
@@ -180,8 +198,9 @@ class Store:
 
     def clear(self, connection: Connection) -> None:
         """Delete everything but the totals, and what was counted of each run: a counter does not fall."""
-        for table in (TASKS, ATTEMPTS, REPORTS, RUNS, BUSES, MISSED_STARTS, LISTENING):
+        for table in (TASKS, ATTEMPTS, REPORTS, RUNS, TALLIES, BUSES, MISSED_STARTS, LISTENING):
             connection.execute(delete(table))
+        changes.note_deleted(connection)
 
     def note_complete(self, connection: Connection, bus: str) -> None:
         """Note that the store has all reports that a bus had a moment ago."""
@@ -200,16 +219,6 @@ def event_in(body: bytes) -> Event | None:
         return decode(body)
     except DecodeError:
         return None
-
-
-def digest_of(body: bytes) -> bytes:
-    """Return the digest by which a report is recognised, whose body has its event's id and its reporter, or a run."""
-    return hashlib.sha256(body).digest()[:_DIGEST_BYTES]
-
-
-def run_identity(workflow_name: str, workflow_version: str, run_id: str) -> bytes:
-    """Return the digest by which the store knows a run."""
-    return digest_of(json.dumps((workflow_name, workflow_version, run_id)).encode())
 
 
 _OF_RUN = ("workflow_name", "workflow_version", "run_id", "identity", "characters", "ending", "received_at")

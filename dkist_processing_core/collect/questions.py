@@ -4,24 +4,43 @@ The questions that the store answers: which runs there were, what runs now, what
 Not here: the answers (answers), their words and drawings (cli), and keeping the store up to date (collector).
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterable
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, func, or_, select
+from sqlalchemy import Connection, case, exists, func, or_, select
 
+from dkist_processing_core.collect import activity, changes, history, naming, run_list, tallies
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
-from dkist_processing_core.collect.families import Condition, first_failure, recipe_runs
+from dkist_processing_core.collect.choosing import Condition, of_failures, of_identity, of_runs
+from dkist_processing_core.collect.families import first_failure, recipe_runs
 from dkist_processing_core.collect.folding import event_in, in_parts
-from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_NEW, IS_OPEN, REPORTS, RUNS, TASKS
+from dkist_processing_core.collect.keys import run_identity
+from dkist_processing_core.collect.overview import (
+    Activity,
+    Changes,
+    EarlierAttempt,
+    Order,
+    RunDuration,
+    RunPage,
+    TaskFigures,
+    VersionFigures,
+    WorkflowSummary,
+)
+from dkist_processing_core.collect.stored import (
+    ALL_ATTEMPTS,
+    IS_FINAL,
+    attempt_of,
+    known_moment,
+    runs_of,
+)
+from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, REPORTS, RUNS
 from dkist_processing_core.collect.usage import usages
-from dkist_processing_core.collect.watched import alarm_in, alarms_in
-from dkist_processing_core.consumer import matches
 from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.identity import Run
-from dkist_processing_core.identity.short_ids import ShortIds, characters_of, one_named_run
-from dkist_processing_core.runs import State, standing
+from dkist_processing_core.identity.short_ids import ShortIds
+from dkist_processing_core.runs import State
+
+_LATEST = (ATTEMPTS.c.failed_at.desc(), ATTEMPTS.c.run.desc(), ATTEMPTS.c.place.desc())
 
 
 class Questions:
@@ -31,15 +50,116 @@ class Questions:
         """Store the connection."""
         self._connection = connection
 
-    def revision(self) -> object:
-        """Return a value that differs after each change of the answers."""
-        news = select(func.count()).select_from(REPORTS).where(IS_NEW)
-        return self._connection.execute(select(func.max(RUNS.c.received_at), news.scalar_subquery())).one()
-
     def runs(self, choice: Choice, limit: int | None = None) -> list[StoredRun]:
         """Return the chosen runs, the one with the latest report first."""
-        query = select(RUNS).where(*self._of_runs(choice)).order_by(RUNS.c.last_sign_at.desc(), RUNS.c.number.desc())
-        return self._runs(query.limit(limit))
+        query = (
+            select(RUNS)
+            .where(*of_runs(self._connection, choice))
+            .order_by(RUNS.c.last_sign_at.desc(), RUNS.c.number.desc())
+        )
+        return runs_of(self._connection, query.limit(limit))
+
+    def run_page(
+        self,
+        choice: Choice,
+        *,
+        order: Order = Order.LAST_REPORT,
+        is_descending: bool = True,
+        first: int = 0,
+        size: int = 50,
+    ) -> RunPage:
+        """
+        Return a part of the sorted list of the chosen runs.
+
+        Args:
+            choice: The choice.
+            order: By what the list is sorted.
+            is_descending: Whether the latest, or the longest, or the last by name is the first.
+            first: The place of the first run of the part in the list, from 0.
+            size: The largest number of runs in the part.
+        """
+        return run_list.page_of(self._connection, choice, order, is_descending=is_descending, first=first, size=size)
+
+    def run(self, run: Run) -> StoredRun | None:
+        """Return a run; None if the store has no report on it."""
+        identity = run_identity(run.workflow_name, run.workflow_version, run.run_id)
+        found = runs_of(self._connection, select(RUNS).where(RUNS.c.identity == identity, RUNS.c.state.is_not(None)))
+        return found[0] if found else None
+
+    def attempts(self, number: int) -> list[StoredAttempt]:
+        """Return the attempts of the run with this number, in the order of its tasks."""
+        query = ALL_ATTEMPTS.where(ATTEMPTS.c.run == number).order_by(ATTEMPTS.c.place)
+        return [attempt_of(row) for row in self._connection.execute(query)]
+
+    def runs_between(self, first: datetime, last: datetime, limit: int | None = None) -> list[StoredRun]:
+        """Return the runs that had begun before `last` and not ended before `first`, the one that began last first."""
+        has_begun = RUNS.c.begin_order < last.timestamp()
+        had_not_ended = or_(RUNS.c.ended_at >= first.timestamp(), RUNS.c.state == State.RUNNING)
+        query = select(RUNS).where(has_begun, had_not_ended, RUNS.c.state.is_not(None))
+        return runs_of(self._connection, query.order_by(RUNS.c.begin_order.desc(), RUNS.c.number.desc()).limit(limit))
+
+    def workflows(self) -> list[WorkflowSummary]:
+        """Return all versions of all workflows with the number of their runs in each state, by name and version."""
+        return tallies.summaries(self._connection)
+
+    def activity(self, choice: Choice, until: datetime, hours: int = 24) -> Activity:
+        """
+        Return the runs that ended in each of the latest hours, of all chosen workflows and of each.
+
+        Args:
+            choice: The choice; of it, the identity of the runs and their states restrict them.
+            until: The time at which the last of the hours ends; it begins at a whole hour of UTC.
+            hours: The number of hours.
+        """
+        return activity.activity(self._connection, choice, until, hours)
+
+    def failures(self, choice: Choice, limit: int | None = None) -> list[StoredAttempt]:
+        """Return the chosen failed attempts, the one that failed last first."""
+        chosen = self._failed_in_time(choice)
+        rows = self._connection.execute(ALL_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit))
+        return [attempt_of(row) for row in rows]
+
+    def _failed_in_time(self, choice: Choice) -> list[Condition]:
+        chosen = of_failures(self._connection, choice)
+        if choice.since is not None:
+            chosen.append(ATTEMPTS.c.failed_at >= choice.since.timestamp())
+        if choice.until is not None:
+            chosen.append(ATTEMPTS.c.failed_at < choice.until.timestamp())
+        return chosen
+
+    def run_durations(self, workflow_name: str, limit: int = 200) -> list[RunDuration]:
+        """Return how long the latest runs of a workflow took, the one with the latest report first."""
+        return history.run_durations(self._connection, workflow_name, limit)
+
+    def version_figures(self, workflow_name: str, runs: int = 1000) -> list[VersionFigures]:
+        """Return the figures of each version in the latest runs of a workflow, the version used last first."""
+        return history.version_figures(self._connection, workflow_name, runs)
+
+    def task_figures(self, workflow_name: str, runs: int = 200) -> list[TaskFigures]:
+        """Return the figures of each task and version in the latest runs of a workflow, by the names of the tasks."""
+        return history.task_figures(self._connection, workflow_name, runs)
+
+    def earlier_attempts(
+        self, workflow_name: str, task_names: Iterable[str], *, before: datetime | None = None, limit: int = 50
+    ) -> dict[str, list[EarlierAttempt]]:
+        """
+        Return the latest successful attempts of tasks, by the name of the task without an index, the latest first.
+
+        Args:
+            workflow_name: The name of the workflow, of which all versions count.
+            task_names: The names of the tasks; instances of a mapped task are one.
+            before: Only attempts that ended before this time.
+            limit: The largest number of attempts of each task.
+        """
+        return history.earlier_attempts(self._connection, workflow_name, task_names, before, limit)
+
+    def revision(self) -> int:
+        """Return the revision of the store, which grows with each change of it; it reads one row."""
+        return changes.revision(self._connection)
+
+    def changed_since(self, revision: int, limit: int = 1000) -> Changes:
+        """Return at most `limit` of the runs that were derived again since a revision, those that changed last."""
+        return changes.changed_since(self._connection, revision, limit)
 
     def idle_runs(self, choice: Choice, *, silent_since: datetime | None = None) -> list[StoredRun]:
         """
@@ -50,31 +170,14 @@ class Questions:
             silent_since: Only those without a report since this time.
         """
         is_open = select(ATTEMPTS.c.run).where(ATTEMPTS.c.run == RUNS.c.number, IS_OPEN)
-        query = select(RUNS).where(*self._of_runs(choice), RUNS.c.state == State.RUNNING, ~exists(is_open))
+        query = select(RUNS).where(*of_runs(self._connection, choice), RUNS.c.state == State.RUNNING, ~exists(is_open))
         if silent_since is not None:
             query = query.where(RUNS.c.last_sign_at < silent_since.timestamp())
-        return self._runs(query.order_by(RUNS.c.last_sign_at, RUNS.c.number))
-
-    def _runs(self, query: Select[Any]) -> list[StoredRun]:
-        """Return the runs of a query with the states of their tasks and their failures."""
-        rows = self._connection.execute(query).all()
-        numbers = [row.number for row in rows]
-        tasks: dict[int, dict[State, int]] = defaultdict(dict)
-        failures: dict[int, list[StoredAttempt]] = defaultdict(list)
-        for part in in_parts(numbers):
-            tally = select(TASKS.c.run, TASKS.c.state, func.count()).where(TASKS.c.run.in_(part))
-            for number, state, count in self._connection.execute(tally.group_by(TASKS.c.run, TASKS.c.state)):
-                tasks[number][State(state)] = count
-            failed = _ATTEMPTS.where(ATTEMPTS.c.run.in_(part), ATTEMPTS.c.is_last, HAS_FAILED)
-            for row in self._connection.execute(failed.order_by(ATTEMPTS.c.run, ATTEMPTS.c.place)):
-                failures[row.run].append(_attempt(row))
-        return [_run(row, tasks[row.number], failures[row.number]) for row in rows]
+        return runs_of(self._connection, query.order_by(RUNS.c.last_sign_at, RUNS.c.number))
 
     def states(self, choice: Choice) -> dict[State, int]:
         """Return the number of the chosen runs in each state."""
-        query = select(RUNS.c.state, func.count()).where(*self._of_runs(choice)).group_by(RUNS.c.state)
-        found = {State(state): count for state, count in self._connection.execute(query)}
-        return {state: found[state] for state in State if state in found}
+        return run_list.states_of(self._connection, choice)
 
     def open_attempts(self, choice: Choice, *, silent_since: datetime | None = None) -> list[StoredAttempt]:
         """
@@ -84,8 +187,8 @@ class Questions:
             choice: The choice.
             silent_since: Only those without a report since this time.
         """
-        query = _ATTEMPTS.where(IS_OPEN, RUNS.c.state == State.RUNNING)
-        query = query.where(*self._of_identity(choice))
+        query = ALL_ATTEMPTS.where(IS_OPEN, RUNS.c.state == State.RUNNING)
+        query = query.where(*of_identity(self._connection, choice))
         sign = func.coalesce(ATTEMPTS.c.last_sign_at, RUNS.c.last_sign_at)
         if choice.since is not None:
             query = query.where(sign >= choice.since.timestamp())
@@ -95,11 +198,11 @@ class Questions:
             query = query.where(ATTEMPTS.c.state.in_(choice.states))
         began = func.coalesce(ATTEMPTS.c.dispatched_at, ATTEMPTS.c.started_at, sign)
         rows = self._connection.execute(query.order_by(began, ATTEMPTS.c.run, ATTEMPTS.c.place))
-        return [_attempt(row) for row in rows]
+        return [attempt_of(row) for row in rows]
 
     def families(self, choice: Choice, limit: int | None = None) -> list[Family]:
         """Return the families of the chosen failures, the one that occurred last first."""
-        chosen = self._of_failures(choice)
+        chosen = of_failures(self._connection, choice)
         is_recent = ATTEMPTS.c.failed_at >= (0.0 if choice.since is None else choice.since.timestamp())
         recent = func.sum(case((is_recent, 1), else_=0))
         last = func.max(ATTEMPTS.c.failed_at)
@@ -110,9 +213,9 @@ class Questions:
         for family, total, count, first_at, last_at in self._connection.execute(
             grouped.order_by(last.desc(), ATTEMPTS.c.family).limit(limit)
         ):
-            latest = _ATTEMPTS.where(*chosen, ATTEMPTS.c.family == family).order_by(*_LATEST)
-            attempt = _attempt(self._connection.execute(latest.limit(1)).one())
-            found[family] = Family(family, int(count), total, _moment(first_at), _moment(last_at), attempt)
+            latest = ALL_ATTEMPTS.where(*chosen, ATTEMPTS.c.family == family).order_by(*_LATEST)
+            attempt = attempt_of(self._connection.execute(latest.limit(1)).one())
+            found[family] = Family(family, int(count), total, known_moment(first_at), known_moment(last_at), attempt)
         for part in in_parts(list(found)):
             self._complete(found, [*chosen, is_recent, ATTEMPTS.c.family.in_(part)])
         for name, each in found.items():
@@ -122,7 +225,7 @@ class Questions:
     def _complete(self, found: dict[str, Family], chosen: list[Condition]) -> None:
         """Add where the failures of families occurred."""
         columns = (ATTEMPTS.c.family, RUNS.c.workflow_name, RUNS.c.workflow_version, ATTEMPTS.c.task_name)
-        final = func.sum(case((_IS_FINAL, 1), else_=0))
+        final = func.sum(case((IS_FINAL, 1), else_=0))
         query = select(*columns, final, func.count(ATTEMPTS.c.run.distinct())).select_from(ATTEMPTS.join(RUNS))
         for family, workflow, version, task, ended, runs in self._connection.execute(
             query.where(*chosen).group_by(*columns).order_by(*columns)
@@ -152,13 +255,11 @@ class Questions:
         found = self.families(choice)
         if not found:
             return None
-        chosen = self._of_failures(choice)
-        if choice.since is not None:
-            chosen.append(ATTEMPTS.c.failed_at >= choice.since.timestamp())
-        rows = self._connection.execute(_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit)).all()
+        chosen = self._failed_in_time(choice)
+        rows = self._connection.execute(ALL_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit)).all()
         (family,), (last, *_) = found, rows
         return WholeFamily(
-            family, [_attempt(row) for row in rows], self._stack(last.run, family.last), self._finished_since(family)
+            family, [attempt_of(row) for row in rows], self._stack(last.run, family.last), self._finished_since(family)
         )
 
     def _stack(self, number: int, failure: StoredAttempt) -> str | None:
@@ -180,126 +281,17 @@ class Questions:
         Raises:
             IdentityError: The text names several runs; the message lists them.
         """
-        characters = characters_of(named).lower()
-        is_named = RUNS.c.characters.contains(characters, autoescape=True) if characters else RUNS.c.run_id == named
-        query = select(RUNS).where(or_(RUNS.c.run_id == named, is_named), *self._of_identity(Choice(workflow=workflow)))
-        rows = {_identity(row): row.number for row in self._connection.execute(query.order_by(RUNS.c.number))}
-        run = one_named_run(named, rows)
-        # Another version of the workflow may have a run of the same id; the newest is meant.
-        return None if run is None else rows[run]
+        return naming.run_number(self._connection, named, workflow)
 
     def reports(self, number: int) -> list[Event]:
         """Return the stored reports on a run, each with the time at which it was received."""
         query = select(REPORTS.c.body, REPORTS.c.received_at).where(REPORTS.c.run == number).order_by(REPORTS.c.number)
         return [
-            event.with_acknowledgement(lambda: None, _moment(row.received_at))
+            event.with_acknowledgement(lambda: None, known_moment(row.received_at))
             for row in self._connection.execute(query)
             if (event := event_in(row.body)) is not None
         ]
 
     def short_ids(self, run_ids: Iterable[str]) -> ShortIds:
         """Return the short ids of these runs, which no other run in the store has."""
-        endings = sorted({characters_of(run_id)[-8:].lower() for run_id in run_ids})
-        found: list[str] = []
-        for part in in_parts(endings):
-            found += self._connection.scalars(select(RUNS.c.run_id).where(RUNS.c.ending.in_(part)))
-        return ShortIds(found)
-
-    def _of_runs(self, choice: Choice) -> list[ColumnElement[bool]]:
-        conditions = [*self._of_identity(choice), RUNS.c.state.is_not(None)]
-        if choice.since is not None:
-            conditions.append(RUNS.c.last_sign_at >= choice.since.timestamp())
-        if choice.states:
-            conditions.append(RUNS.c.state.in_(choice.states))
-        if choice.cause is not None:
-            has_cause = select(ATTEMPTS.c.run).where(ATTEMPTS.c.run == RUNS.c.number, ATTEMPTS.c.cause == choice.cause)
-            conditions.append(exists(has_cause))
-        return conditions
-
-    def _of_failures(self, choice: Choice) -> list[Condition]:
-        conditions: list[Condition] = [*self._of_identity(choice), HAS_FAILED]
-        if choice.cause is not None:
-            conditions.append(ATTEMPTS.c.cause == choice.cause)
-        if choice.family is not None:
-            conditions.append(ATTEMPTS.c.family == choice.family)
-        return conditions
-
-    def _of_identity(self, choice: Choice) -> list[ColumnElement[bool]]:
-        conditions: list[ColumnElement[bool]] = []
-        if choice.workflow is not None:
-            names = self._connection.scalars(select(RUNS.c.workflow_name).distinct())
-            conditions.append(RUNS.c.workflow_name.in_([name for name in names if matches(choice.workflow, name)]))
-        if choice.version is not None:
-            conditions.append(RUNS.c.workflow_version == choice.version)
-        if choice.recipe_run_id is not None:
-            conditions.append(RUNS.c.recipe_run_id == choice.recipe_run_id)
-        return conditions
-
-
-# In a run that goes on, another attempt follows as long as there are any left.
-_IS_FINAL = and_(
-    ATTEMPTS.c.is_last.is_(True),
-    or_(
-        RUNS.c.state != State.RUNNING,
-        ATTEMPTS.c.number.is_(None),
-        ATTEMPTS.c.max_attempts.is_(None),
-        ATTEMPTS.c.number >= ATTEMPTS.c.max_attempts,
-    ),
-)
-_ATTEMPTS = select(
-    ATTEMPTS,
-    _IS_FINAL.label("is_final"),
-    RUNS.c.workflow_name,
-    RUNS.c.workflow_version,
-    RUNS.c.run_id,
-    RUNS.c.recipe_run_id,
-).select_from(ATTEMPTS.join(RUNS))
-_LATEST = (ATTEMPTS.c.failed_at.desc(), ATTEMPTS.c.run.desc(), ATTEMPTS.c.place.desc())
-_TIMES = ("dispatched_at", "started_at", "ended_at", "last_sign_at", "failed_at")
-_PLAIN = (
-    "task_name",
-    "number",
-    "max_attempts",
-    "is_final",
-    "duration_seconds",
-    "host",
-    "done",
-    "total",
-    "unit",
-    "note",
-)
-_OF_FAILURE = ("cause", "family", "summary", "log_url")
-
-
-def _attempt(row: Row[Any]) -> StoredAttempt:
-    values = row._mapping  # noqa: SLF001 - this is how SQLAlchemy names it, since a column could have any name
-    facts: dict[str, Any] = {name: values[name] for name in (*_PLAIN, *_OF_FAILURE)}
-    facts |= {name: None if values[name] is None else _moment(values[name]) for name in _TIMES}
-    overdue = standing(alarms_in(row.alarms)) if row.is_open else None
-    return StoredAttempt(run=_identity(row), state=State(row.state), overdue=overdue, **facts)
-
-
-def _run(row: Row[Any], tasks: dict[State, int], failures: Sequence[StoredAttempt]) -> StoredRun:
-    return StoredRun(
-        number=row.number,
-        run=_identity(row),
-        state=State(row.state),
-        verdict=None if row.verdict is None else State(row.verdict),
-        reason=row.reason,
-        began_at=None if row.began_at is None else _moment(row.began_at),
-        # It is missing until the run is derived again after a migration.
-        is_start_known=row.is_start_known is not False,
-        ended_at=None if row.ended_at is None else _moment(row.ended_at),
-        last_sign_at=_moment(row.last_sign_at),
-        overdue=standing(filter(None, [alarm_in(row.alarm)])) if row.state == State.RUNNING else None,
-        tasks={state: tasks[state] for state in State if state in tasks},
-        failures=tuple(failures),
-    )
-
-
-def _identity(row: Row[Any]) -> Run:
-    return Run(row.workflow_name, row.workflow_version, row.run_id, row.recipe_run_id)
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+        return naming.short_ids(self._connection, run_ids)

@@ -5,15 +5,13 @@ A pure function: the order and the repetition of the reports do not change the r
 writing the rows (folding).
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from dkist_processing_core.collect.counting import task_without_index
+from dkist_processing_core.collect.keys import task_key, workflow_key
 from dkist_processing_core.collect.signs import Key, Signs
 from dkist_processing_core.collect.use import has_died, used_by
 from dkist_processing_core.events import (
@@ -32,7 +30,6 @@ from dkist_processing_core.events import (
 from dkist_processing_core.runs import Alarm, AttemptView, RunView, State, latest_alarms
 
 _Row = dict[str, Any]
-_DIGEST_BYTES = 16
 _OPEN = (State.DISPATCHED, State.RUNNING)
 
 
@@ -59,16 +56,24 @@ def rows_of(
     """
     times = [event.time for event in kept if not isinstance(event, Alarm) and event not in view.implausible]
     alarms = latest_alarms(event for event in kept if isinstance(event, WorkflowOverdue))
+    began_at, ended_at = view.started_at, view.ended_at or _last_end(view)
+    # Without a plausible time, the run is as old as its last report.
+    last_sign_at = max(times, default=received_at)
+    duration = None
+    if began_at is not None and ended_at is not None and view.is_start_known:
+        duration = max(0.0, (ended_at - began_at).total_seconds())
     run = {
         "recipe_run_id": view.run.recipe_run_id,
         "state": view.state.value,
         "verdict": None if view.verdict is None else view.verdict.value,
         "reason": view.reason,
-        "began_at": _seconds(view.started_at),
+        "began_at": _seconds(began_at),
         "is_start_known": view.is_start_known,
-        "ended_at": _seconds(view.ended_at or _last_end(view)),
-        # Without a plausible time, the run is as old as its last report.
-        "last_sign_at": _seconds(max(times, default=received_at)),
+        "ended_at": _seconds(ended_at),
+        "last_sign_at": _seconds(last_sign_at),
+        "workflow_key": workflow_key(view.run.workflow_name),
+        "begin_order": _seconds(began_at or last_sign_at),
+        "duration_order": -1.0 if duration is None else duration,
         **_alarm_columns(alarms, "alarm", "has_alarm"),
     }
     tasks = [
@@ -102,6 +107,7 @@ class _Known:
         self._received_at = received_at
         self._hosts: dict[tuple[str, int | None], str] = {}
         self._queues: dict[tuple[str, int | None], str] = {}
+        self._queued: dict[tuple[str, int | None], float] = {}
         self._most: dict[tuple[str, int | None], int] = {}
         self._signs: dict[tuple[str, int | None], datetime] = {}
         self._alarms: dict[tuple[str, int | None], list[TaskOverdue]] = {}
@@ -118,6 +124,8 @@ class _Known:
                 self._hosts[key] = max(self._hosts.get(key, ""), event.host)
             if isinstance(event, TaskDispatched) and event.queue is not None:
                 self._queues[key] = max(self._queues.get(key, ""), event.queue)
+            if isinstance(event, TaskDispatched) and event.queued_seconds is not None:
+                self._queued[key] = max(self._queued.get(key, 0.0), event.queued_seconds)
             if event not in view.implausible:
                 self._signs[key] = max(self._signs.get(key, event.time), event.time)
 
@@ -140,6 +148,8 @@ class _Known:
             "ended_at": _seconds(attempt.ended_at),
             "last_sign_at": _seconds(sign),
             "duration_seconds": attempt.duration_seconds,
+            "queued_seconds": self._queued.get(key),
+            "environment_seconds": attempt.preparation_seconds,
             "host": self._hosts.get(key),
             "done": None if progress is None else float(progress.done),
             "total": None if progress is None or progress.total is None else float(progress.total),
@@ -165,12 +175,6 @@ def _watched(workflow_name: str, task_name: str, attempt: AttemptView, signs: Si
         "measured_seconds": attempt.duration_seconds if is_measured else None,
         "task_key": task_key(workflow_name, task_name),
     }
-
-
-def task_key(workflow_name: str, task_name: str) -> bytes:
-    """Return the digest of a task in its workflow, which is the same for all instances of a mapped task."""
-    names = json.dumps((workflow_name, task_without_index(task_name)))
-    return hashlib.sha256(names.encode()).digest()[:_DIGEST_BYTES]
 
 
 def _alarm_columns(alarms: Sequence[TaskOverdue | WorkflowOverdue], name: str, whether: str) -> _Row:

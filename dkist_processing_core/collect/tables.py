@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -55,6 +56,13 @@ RUNS = Table(
     Column("received_at", Double, nullable=False, index=True),
     # The digest of workflow, version and run_id, which may be too long for an index.
     Column("identity", LargeBinary, nullable=False),
+    # The digest of the workflow's name.
+    Column("workflow_key", LargeBinary),
+    # By what lists are sorted, without a missing value: when it began, or else its last sign; its duration, or else -1.
+    Column("begin_order", Double, index=True),
+    Column("duration_order", Double, index=True),
+    # That of the store when the rows of the run were last derived.
+    Column("revision", BigInteger, index=True),
     # When an end is counted that waits for a better report; it is derived again then.
     Column("settles_at", Double),
     # When the last report was received that is not an alarm of a watcher.
@@ -93,6 +101,9 @@ ATTEMPTS = Table(
     Column("ended_at", Double),
     Column("last_sign_at", Double),
     Column("duration_seconds", Double),
+    # The time that it waited for a worker, and that its environment took, in seconds.
+    Column("queued_seconds", Double),
+    Column("environment_seconds", Double),
     Column("host", Text),
     Column("done", Double),
     Column("total", Double),
@@ -164,6 +175,27 @@ LISTENING = Table(
     Column("until", Double, nullable=False, index=True),
 )
 
+# The number of runs of each version of a workflow in each state.
+TALLIES = Table(
+    "dkist_core_tally",
+    METADATA,
+    # The digest of the three, which may be too long for an index.
+    Column("key", LargeBinary, primary_key=True),
+    Column("workflow_name", Text, nullable=False),
+    Column("workflow_version", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("runs", BigInteger, nullable=False),
+)
+
+# One row: the revision of the store, which grows with each derivation and each deletion of runs, and the last deletion.
+REVISION = Table(
+    "dkist_core_revision",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger, nullable=False),
+)
+
 # The two tables below are no part of the store's content: they remain when runs are deleted and derived again.
 TOTALS = Table(
     "dkist_core_total",
@@ -192,6 +224,8 @@ IS_ALARMED, HAS_ALARM = text("is_alarmed"), text("has_alarm")
 WAS_MEASURED = text("measured_seconds IS NOT NULL AND state = 'finished'")
 """The conditions of partial indexes, for queries that use them."""
 partial_index("dkist_core_attempt_family", ATTEMPTS.c.family, ATTEMPTS.c.failed_at, where=HAS_FAILED)
+partial_index("dkist_core_attempt_cause", ATTEMPTS.c.cause, ATTEMPTS.c.run, where=HAS_FAILED)
+partial_index("dkist_core_attempt_failed", ATTEMPTS.c.failed_at, where=HAS_FAILED)
 partial_index("dkist_core_attempt_open", ATTEMPTS.c.run, where=IS_OPEN)
 partial_index("dkist_core_attempt_alarmed", ATTEMPTS.c.run, where=IS_ALARMED)
 partial_index("dkist_core_attempt_measured", ATTEMPTS.c.task_key, ATTEMPTS.c.ended_at, where=WAS_MEASURED)
@@ -199,3 +233,6 @@ partial_index("dkist_core_run_alarmed", RUNS.c.number, where=HAS_ALARM)
 partial_index("dkist_core_report_new", REPORTS.c.run, where=IS_NEW)
 partial_index("dkist_core_run_running", RUNS.c.number, where=IS_RUNNING)
 partial_index("dkist_core_run_settling", RUNS.c.settles_at, where=IS_SETTLING)
+Index("dkist_core_run_workflow", RUNS.c.workflow_key, RUNS.c.last_sign_at)
+# What the chart of the latest hours needs is in the index itself.
+Index("dkist_core_run_ended", RUNS.c.ended_at, RUNS.c.state, RUNS.c.workflow_key)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, and_, exists, select
 
-from dkist_processing_core.collect.folding import run_identity
+from dkist_processing_core.collect.keys import run_identity
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS
 from dkist_processing_core.notify.occurrences import Alarm
 from dkist_processing_core.runs import State

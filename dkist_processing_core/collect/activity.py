@@ -1,0 +1,63 @@
+"""
+The runs that ended in each of the latest hours, of all workflows and of each.
+
+Not here: the drawing of a chart (dashboard).
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Integer, cast, func, select
+
+from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.choosing import of_identity
+from dkist_processing_core.collect.overview import Activity, Hour
+from dkist_processing_core.collect.tables import RUNS
+from dkist_processing_core.runs import State
+
+_HOUR = 3600
+_Counts = dict[tuple[int, State], int]
+
+
+def activity(connection: Connection, choice: Choice, until: datetime, hours: int) -> Activity:
+    """Return the runs that ended in the latest hours; see `Questions.activity`."""
+    last = int(until.timestamp()) // _HOUR
+    numbers = range(last - hours + 1, last + 1)
+    counts, names = _counts(connection, choice, numbers.start * _HOUR, until.timestamp())
+    of_all: _Counts = defaultdict(int)
+    for of_workflow in counts.values():
+        for key, count in of_workflow.items():
+            of_all[key] += count
+    by_name = sorted((names[key], of_workflow) for key, of_workflow in counts.items())
+    return Activity(_hours(of_all, numbers), {name: _hours(each, numbers) for name, each in by_name})
+
+
+def _counts(
+    connection: Connection, choice: Choice, since: float, until: float
+) -> tuple[dict[bytes, _Counts], dict[bytes, str]]:
+    """Return how many runs of each workflow ended in each hour in each state, and the names of the workflows."""
+    # PostgreSQL rounds when it casts, and SQLite has no other function that it always has.
+    hours = RUNS.c.ended_at / _HOUR
+    hour = cast(func.trunc(hours) if connection.dialect.name == "postgresql" else hours, Integer).label("hour")
+    conditions = [RUNS.c.ended_at >= since, RUNS.c.ended_at <= until, *of_identity(connection, choice)]
+    if choice.states:
+        conditions.append(RUNS.c.state.in_(choice.states))
+    grouped = select(RUNS.c.workflow_key, hour, RUNS.c.state, func.count().label("runs")).where(*conditions)
+    found: dict[bytes, _Counts] = defaultdict(dict)
+    for key, number, state, count in connection.execute(grouped.group_by(RUNS.c.workflow_key, hour, RUNS.c.state)):
+        found[key][number, State(state)] = count
+    names = {}
+    for key in found:
+        names[key] = connection.scalar(select(RUNS.c.workflow_name).where(RUNS.c.workflow_key == key).limit(1)) or ""
+    return found, names
+
+
+def _hours(counts: Mapping[tuple[int, State], int], numbers: range) -> tuple[Hour, ...]:
+    return tuple(
+        Hour(
+            datetime.fromtimestamp(0, UTC) + timedelta(hours=number),
+            {state: counts[number, state] for state in State if (number, state) in counts},
+        )
+        for number in numbers
+    )

@@ -1,0 +1,57 @@
+"""
+The revision of the store: a number that grows with each change, and the runs that have changed since a number.
+
+Several processes may show one store, and ask for changes several times a second. Not here: deriving the rows (folding).
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from dkist_processing_core.collect.overview import Changes
+from dkist_processing_core.collect.tables import REVISION, RUNS
+from dkist_processing_core.identity import Run
+
+_NUMBER = 1
+
+
+def note_derived(connection: Connection, runs: Sequence[int]) -> None:
+    """
+    Give the next revisions to runs whose rows were derived in the caller's transaction.
+
+    Other transactions that do the same wait for its end, so that no reader sees a revision before an earlier one.
+    """
+    if not runs:
+        return
+    first = _advanced(connection, len(runs)) - len(runs) + 1
+    of_run = update(RUNS).where(RUNS.c.number == bindparam("of_run")).values(revision=bindparam("new"))
+    connection.execute(of_run, [{"of_run": number, "new": first + place} for place, number in enumerate(runs)])
+
+
+def note_deleted(connection: Connection) -> None:
+    """Note that runs were deleted in the caller's transaction."""
+    connection.execute(update(REVISION).values(deleted_at=_advanced(connection, 1)))
+
+
+def _advanced(connection: Connection, count: int) -> int:
+    changed = connection.execute(update(REVISION).values(revision=REVISION.c.revision + count))
+    if not changed.rowcount:
+        connection.execute(REVISION.insert().values(number=_NUMBER, revision=count, deleted_at=0))
+    return revision(connection)
+
+
+def revision(connection: Connection) -> int:
+    """Return the revision of the store, 0 before the first change. It reads one row."""
+    return connection.scalar(select(REVISION.c.revision)) or 0
+
+
+def changed_since(connection: Connection, before: int, limit: int) -> Changes:
+    """Return at most `limit` of the runs that have changed since a revision, those that changed last."""
+    row = connection.execute(select(REVISION.c.revision, REVISION.c.deleted_at)).first()
+    if row is None or row.revision == before:
+        return Changes(before if row else 0)
+    names = (RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id, RUNS.c.recipe_run_id)
+    changed = select(*names).where(RUNS.c.revision > before).order_by(RUNS.c.revision.desc())
+    rows = connection.execute(changed.limit(limit + 1)).all()
+    is_cut = len(rows) > limit or row.deleted_at > before or row.revision < before
+    return Changes(row.revision, [Run(*names) for names in reversed(rows[:limit])], is_cut)

@@ -1,0 +1,32 @@
+"""
+The digests by which the store knows runs, workflows and tasks: names may be too long for an index.
+
+Not here: the digests of reports (folding).
+"""
+
+import hashlib
+import json
+
+from dkist_processing_core.collect.counting import task_without_index
+
+_DIGEST_BYTES = 16
+
+
+def digest_of(body: bytes) -> bytes:
+    """Return a digest of 16 bytes, by which the store recognises bytes."""
+    return hashlib.sha256(body).digest()[:_DIGEST_BYTES]
+
+
+def run_identity(workflow_name: str, workflow_version: str, run_id: str) -> bytes:
+    """Return the digest by which the store knows a run."""
+    return digest_of(json.dumps((workflow_name, workflow_version, run_id)).encode())
+
+
+def workflow_key(workflow_name: str) -> bytes:
+    """Return the digest by which the store knows a workflow of any version."""
+    return digest_of(workflow_name.encode())
+
+
+def task_key(workflow_name: str, task_name: str) -> bytes:
+    """Return the digest of a task in its workflow, which is the same for all instances of a mapped task."""
+    return digest_of(json.dumps((workflow_name, task_without_index(task_name))).encode())

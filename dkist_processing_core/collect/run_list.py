@@ -1,0 +1,87 @@
+"""
+Parts of sorted lists of runs, for pages that show one part at a time.
+
+Not here: which runs a choice has (choosing), and the rows as answers (stored).
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, UnaryExpression, func, select
+
+from dkist_processing_core.collect.answers import Choice, StoredRun
+from dkist_processing_core.collect.choosing import Condition, of_runs
+from dkist_processing_core.collect.keys import workflow_key
+from dkist_processing_core.collect.overview import Order, RunPage
+from dkist_processing_core.collect.stored import runs_of
+from dkist_processing_core.collect.tables import RUNS, TALLIES
+from dkist_processing_core.consumer import matches
+from dkist_processing_core.runs import State
+
+_COLUMNS: dict[Order, ColumnElement[Any]] = {
+    Order.LAST_REPORT: RUNS.c.last_sign_at,
+    Order.BEGAN: RUNS.c.begin_order,
+    Order.DURATION: RUNS.c.duration_order,
+    Order.WORKFLOW: RUNS.c.last_sign_at,
+}
+
+
+def page_of(
+    connection: Connection, choice: Choice, order: Order, *, is_descending: bool, first: int, size: int
+) -> RunPage:
+    """Return a part of the list of the chosen runs; see `Questions.run_page`."""
+    total = sum(states_of(connection, choice).values())
+    if order is Order.WORKFLOW:
+        runs = _by_workflow(connection, choice, is_descending=is_descending, first=first, size=size)
+    else:
+        column = _COLUMNS[order]
+        runs = _part(connection, of_runs(connection, choice), column, is_descending, first, size)
+    return RunPage(runs, first, total)
+
+
+def _part(
+    connection: Connection,
+    conditions: list[Condition],
+    column: ColumnElement[Any],
+    is_descending: bool,  # noqa: FBT001
+    first: int,
+    size: int,
+) -> list[StoredRun]:
+    def directed(each: ColumnElement[Any]) -> UnaryExpression[Any]:
+        return each.desc() if is_descending else each.asc()
+
+    query = select(RUNS).where(*conditions).order_by(directed(column), directed(RUNS.c.number))
+    return runs_of(connection, query.limit(size).offset(first))
+
+
+def _by_workflow(
+    connection: Connection, choice: Choice, *, is_descending: bool, first: int, size: int
+) -> list[StoredRun]:
+    """Return a part of the list by workflow: an index has the digests of the names, which are in no useful order."""
+    conditions = of_runs(connection, choice)
+    counts = select(RUNS.c.workflow_name, func.count()).where(*conditions).group_by(RUNS.c.workflow_name)
+    found: list[StoredRun] = []
+    for name, count in sorted(map(tuple, connection.execute(counts)), reverse=is_descending):
+        if first < count and len(found) < size:
+            of_workflow = [*conditions, RUNS.c.workflow_key == workflow_key(name)]
+            found += _part(connection, of_workflow, RUNS.c.last_sign_at, True, first, size - len(found))  # noqa: FBT003
+        first = max(0, first - count)
+    return found
+
+
+def states_of(connection: Connection, choice: Choice) -> dict[State, int]:
+    """Return the number of the chosen runs in each state; a state without one is missing."""
+    plain = replace(choice, workflow=None, version=None, states=())
+    if plain == Choice():
+        # The numbers of whole versions are known.
+        query = select(TALLIES)
+        if choice.version is not None:
+            query = query.where(TALLIES.c.workflow_version == choice.version)
+        found: dict[State, int] = {}
+        for row in connection.execute(query):
+            if choice.workflow is None or matches(choice.workflow, row.workflow_name):
+                found[State(row.state)] = found.get(State(row.state), 0) + row.runs
+    else:
+        counts = select(RUNS.c.state, func.count()).where(*of_runs(connection, choice)).group_by(RUNS.c.state)
+        found = {State(state): count for state, count in connection.execute(counts)}
+    return {state: found[state] for state in State if state in found and (not choice.states or state in choice.states)}
