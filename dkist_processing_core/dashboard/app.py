@@ -4,39 +4,86 @@ The application of the dashboard: which path leads to which page, and what each 
 Not here: the pages (pages), and the server (server).
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from dkist_processing_core.dashboard import guards
+from dkist_processing_core.dashboard import login
 from dkist_processing_core.dashboard.access import Access, role_of
 from dkist_processing_core.dashboard.asked import PageFunction
+from dkist_processing_core.dashboard.guards import LARGEST_BODY, SafeHeaders, SameSite
 from dkist_processing_core.dashboard.live import Live
+from dkist_processing_core.dashboard.options import Options
 from dkist_processing_core.dashboard.pages import now
+from dkist_processing_core.dashboard.problems import ProblemResponse
 from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.dashboard.static_files import StaticFiles
 from dkist_processing_core.dashboard.viewing import OpenQuestions, Viewing
+from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 PAGES: dict[str, PageFunction] = {"/": now.page}
 """The page of each path."""
+_PUBLIC = (login.PATH, "/static/", "/health/")
+_OF_PROGRAMS = ("/api/", "/openapi.json", "/live", "/metrics", "/health/")
+_SEE_OTHER, _UNAUTHORIZED, _INTERNAL = 303, 401, 500
 
 
 class Application:
     """The ASGI application of one dashboard."""
 
-    def __init__(self, site: Site, questions: OpenQuestions) -> None:
+    def __init__(self, options: Options, site: Site, questions: OpenQuestions) -> None:
         """Store its parts; `questions` opens one state of the store."""
-        self._viewing = Viewing(PAGES, site, questions)
+        self._rules = options.rules
+        self._viewing = Viewing(PAGES, site, options.rules, questions)
         self.live = Live(self._viewing.parts, self._viewing.revision)
         routes: list[BaseRoute] = [Route(path, partial(self._page, path), methods=["GET"]) for path in PAGES]
+        routes += login.Login(options.rules, self._viewing.login).routes
         routes += [Route("/live", self.live, methods=["GET"]), Mount("/static", StaticFiles())]
-        # A request passes them in this order, the headers first, which are also those of an internal error.
-        self.app = guards.Headers(Starlette(routes=routes, middleware=[Middleware(Access)]))
+        # A request passes them in this order. The headers are also those of an internal error.
+        middleware = [
+            Middleware(TrustedHostMiddleware, allowed_hosts=options.hosts, www_redirect=False),
+            Middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY),
+            Middleware(SameSite),
+            Middleware(
+                Access, rules=options.rules, is_public=lambda path: path.startswith(_PUBLIC), refuse=self._without_role
+            ),
+        ]
+        handlers = {HTTPException: self._refused, Exception: self._failed}
+        self.app = SafeHeaders(Starlette(routes=routes, middleware=middleware, exception_handlers=handlers))
 
     def _page(self, path: str, request: Request) -> Response:
         """Return a page. Starlette calls this in a thread, since the store is read synchronously."""
         return HTMLResponse(*self._viewing.whole(path, dict(request.query_params), role_of(request.scope)))
+
+    def _without_role(self, request: Request) -> Response:
+        if self._rules.tokens and request.method == "GET" and not request.url.path.startswith(_OF_PROGRAMS):
+            return RedirectResponse(login.login_address(request), _SEE_OTHER)
+        expected = ["a token in the header Authorization, as `Bearer TOKEN`"] if self._rules.tokens else []
+        if self._rules.user_header is not None:
+            expected.append(f"a request of a trusted proxy with the header {self._rules.user_header}")
+        sentence = f"found nothing that proves who requests this, expected {' or '.join(expected)}"
+        return self._refusal(request, _UNAUTHORIZED, sentence, {"WWW-Authenticate": "Bearer"})
+
+    def _refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        sentence = f"{request.method} {request.url.path}: {error.detail}"
+        return self._refusal(request, error.status_code, sentence, error.headers)
+
+    def _failed(self, request: Request, error: Exception) -> Response:
+        log_internal_error_once(f"a request for {request.url.path} is not answered", error)
+        return self._refusal(request, _INTERNAL, "an error of this package, which the log of the dashboard has")
+
+    def _refusal(
+        self, request: Request, status: int, sentence: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        if request.url.path.startswith(_OF_PROGRAMS):
+            return ProblemResponse(status, sentence, headers)
+        return HTMLResponse(self._viewing.refusal(request.url.path, status, sentence), status, headers)

@@ -6,10 +6,12 @@ Not here: the application (app), and the server (server).
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.consumer.group import Group
 from dkist_processing_core.dashboard.app import Application
+from dkist_processing_core.dashboard.options import options
 from dkist_processing_core.dashboard.server import served
 from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.settings.interface import Settings
@@ -18,10 +20,19 @@ from dkist_processing_core.settings.interface import Settings
 class Dashboard:
     """The dashboard of one store. `run` has its threads."""
 
-    def __init__(self, settings: Settings, *, host: str = "127.0.0.1", port: int = 8088) -> None:
-        """Store where to serve. No connection is opened."""
+    def __init__(self, settings: Settings, **given: Any) -> None:
+        """
+        Store the settings. No connection is opened.
+
+        Args:
+            settings: The settings of this process.
+            given: Options that take the place of settings, as for `dashboard.options.options`.
+
+        Raises:
+            ConfigurationError: An option is wrong.
+        """
         self._settings = settings
-        self._address = host, port
+        self._options = options(settings, **given)
         self._group = Group(settings)
 
     def stop(self) -> None:
@@ -30,10 +41,19 @@ class Dashboard:
 
     def run(self, opened: Callable[[str], object]) -> None:
         """Serve until SIGTERM, SIGINT or `stop`; `opened` is called with the address."""
+        found = self._options
         with ExitStack() as stack:
             collector = stack.enter_context(Collector(self._settings))
             member = stack.enter_context(collector.service())
-            site = Site(bus=collector.bus.where, store=collector.where, version="")
-            application = Application(site, collector.questions)
-            opened(stack.enter_context(served(application.app, *self._address, application.live.end)))
+            site = Site(
+                bus=collector.bus.where,
+                store=collector.where,
+                version="",
+                is_read_only=found.rules.is_read_only,
+                trace_url=found.trace_url,
+                log_url=found.log_url,
+            )
+            application = Application(found, site, collector.questions)
+            serving = served(application.app, found.host, found.port, application.live.end)
+            opened(stack.enter_context(serving))
             self._group.run(lambda: [member])

@@ -14,24 +14,26 @@ from urllib.parse import parse_qsl, urlsplit
 
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.dashboard import rendering
-from dkist_processing_core.dashboard.access import Role
+from dkist_processing_core.dashboard.access import Role, Rules
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError, PageFunction
 from dkist_processing_core.dashboard.links import address
 from dkist_processing_core.dashboard.site import Site
+from dkist_processing_core.errors import InboxUnavailableError
 
 STATIC = Path(__file__).parent / "static"
 """The folder of the files that pages load."""
 OpenQuestions = Callable[[], AbstractContextManager[Questions]]
-_NOT_FOUND = 404
+_NOT_FOUND, _UNAVAILABLE = 404, 503
 
 
 class Viewing:
     """The pages of one dashboard. Its methods read the store, and are called in threads."""
 
-    def __init__(self, pages: Mapping[str, PageFunction], site: Site, questions: OpenQuestions) -> None:
+    def __init__(self, pages: Mapping[str, PageFunction], site: Site, rules: Rules, questions: OpenQuestions) -> None:
         """Store the page of each path; `questions` opens one state of the store."""
         self._pages = pages
         self._site = site
+        self._rules = rules
         self._questions = questions
 
     def revision(self) -> object:
@@ -44,8 +46,19 @@ class Viewing:
         try:
             page = self._page(path, query)
         except PageError as error:
-            page = Page("Not shown", "error.html", {"message": str(error)}, error.status)
+            page = _refusal(str(error), error.status)
+        except InboxUnavailableError as error:
+            page = _refusal(str(error), _UNAVAILABLE)
         return rendering.whole(page, self._common(path, query, role)), page.status
+
+    def refusal(self, path: str, status: int, message: str) -> str:
+        """Return a page that explains why a request is refused."""
+        return rendering.whole(_refusal(message, status), self._common(path, {}, None))
+
+    def login(self, after: str, error: str | None) -> str:
+        """Return the page to log in, for the address that follows it."""
+        page = Page("Log in", "login.html", {"after": after, "error": error})
+        return rendering.whole(page, self._common("/login", {}, None))
 
     def parts(self, of: str, role: Role) -> dict[str, str]:
         """
@@ -70,17 +83,25 @@ class Viewing:
         with self._questions() as questions:
             return page(Asked(path, query, questions, datetime.now(UTC), at, self._site))
 
-    def _common(self, path: str, query: Mapping[str, str], role: Role) -> dict[str, object]:
-        """Return the values that each page has."""
-        here = address(path, **query)
+    def _common(self, path: str, query: Mapping[str, str], role: Role | None) -> dict[str, object]:
+        """Return the values that each page has; only those that are the same for all viewers of a role."""
+        may_change = role is Role.OPERATOR
+        # A page about the past does not change, and one for everybody is not rendered from the store.
+        is_live = role is not None and not query.get("at")
         return {
             "site": self._site,
             "path_of_page": path,
-            # A page about the past does not change.
-            "live_address": None if query.get("at") else address("/live", of=here),
+            "live_address": address("/live", of=address(path, **query)) if is_live else None,
             "static": static_address,
-            "may_change": role is Role.OPERATOR,
+            "may_change": may_change,
+            # Each form of a page contains it as the field `form_token`.
+            "form_token": self._rules.form_token if may_change else None,
+            "may_log_out": role is not None and bool(self._rules.tokens),
         }
+
+
+def _refusal(message: str, status: int) -> Page:
+    return Page("Not shown", "error.html", {"message": message}, status)
 
 
 def static_address(name: str) -> str:

@@ -1,32 +1,17 @@
 """
 The declaration of every setting: its default, its kind, its meaning, the expected values, and its bounds.
 
-A process that runs a task reads them without pydantic (plain). Not here: their types for readers of the code, and the
-wording of errors (configuration).
+A process that runs a task reads them without pydantic (plain). It is long because it has all settings. Not here: their
+types for readers of the code, and the wording of errors (configuration).
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
-
 from dkist_processing_core.settings import addresses, kinds
+from dkist_processing_core.settings.declaration import Declaration
 
 _MESH_EXAMPLE = '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}'
 _URL = "an http or https URL, as http://collector.example:4317"
 _EXPORTER = "otlp, console, both separated by a comma, or none"
 _PROTOCOL = "grpc or http/protobuf"
-
-
-class Declaration(NamedTuple):
-    """One setting."""
-
-    default: Any
-    kind: Callable[[str], Any]
-    """Reads the text of the variable; raises a ValueError for a text that needs to be interpreted."""
-    meaning: str
-    expected: str
-    bounds: Mapping[str, Any] = MappingProxyType({})
-    """The limits of its value or its length, by their names in pydantic."""
 
 
 DECLARATIONS = {
@@ -198,6 +183,64 @@ DECLARATIONS = {
         kinds.path,
         "A file with a token for Airflow's REST API, in place of a user; it is read again for each round of requests.",
         expected="the path of a file",
+    ),
+    "dkist_core_dashboard_host": Declaration(
+        "127.0.0.1",
+        kinds.text,
+        "The address that the dashboard listens on. Other addresses than that of this host alone need a token file or "
+        "a user header.",
+        expected="an address, as 0.0.0.0 or ::",
+        bounds={"min_length": 1},
+    ),
+    "dkist_core_dashboard_port": Declaration(
+        8088,
+        kinds.whole,
+        "The port that the dashboard listens on; 0 for a free one.",
+        expected="a whole number from 0 to 65535",
+        bounds={"ge": 0, "le": 65535},
+    ),
+    "dkist_core_dashboard_read_only": Declaration(
+        False,  # noqa: FBT003 - the default of a setting
+        kinds.yes_or_no,
+        "Whether nothing can be changed by the dashboard.",
+        expected="true or false",
+    ),
+    "dkist_core_dashboard_token_file": Declaration(
+        None,
+        kinds.path,
+        "The file of the token of operators of the dashboard, who may also retry and discard dead letters.",
+        expected="the path of a file with a token of 16 or more characters",
+    ),
+    "dkist_core_dashboard_read_token_file": Declaration(
+        None,
+        kinds.path,
+        "The file of the token of readers of the dashboard, for people and programs that only look.",
+        expected="the path of a file with a token of 16 or more characters",
+    ),
+    "dkist_core_dashboard_user_header": Declaration(
+        None,
+        kinds.text,
+        "The header by which a reverse proxy names a user who is logged in, as X-Remote-User; all such users are "
+        "operators.",
+        expected="the name of a header",
+    ),
+    "dkist_core_dashboard_trusted_proxies": Declaration(
+        None,
+        kinds.text,
+        "The addresses of the reverse proxies whose headers the dashboard trusts.",
+        expected="addresses or networks, separated by commas, as 10.0.0.7,10.1.0.0/24",
+    ),
+    "dkist_core_dashboard_trace_url": Declaration(
+        None,
+        kinds.text,
+        "The address of a trace, for links of the dashboard.",
+        expected="an http or https URL that may contain {trace_id} and {span_id}",
+    ),
+    "dkist_core_dashboard_log_url": Declaration(
+        None,
+        kinds.text,
+        "The address of the log of an attempt, for links of the dashboard to attempts that report none.",
+        expected="an http or https URL that may contain {workflow}, {version}, {run_id}, {task} and {attempt}",
     ),
     "retry_config": Declaration(
         None,

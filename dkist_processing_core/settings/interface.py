@@ -47,6 +47,15 @@ class Settings(Protocol):
     dkist_core_airflow_username: str | None
     dkist_core_airflow_password: str | None
     dkist_core_airflow_token_file: Path | None
+    dkist_core_dashboard_host: str
+    dkist_core_dashboard_port: int
+    dkist_core_dashboard_read_only: bool
+    dkist_core_dashboard_token_file: Path | None
+    dkist_core_dashboard_read_token_file: Path | None
+    dkist_core_dashboard_user_header: str | None
+    dkist_core_dashboard_trusted_proxies: str | None
+    dkist_core_dashboard_trace_url: str | None
+    dkist_core_dashboard_log_url: str | None
     pip_timeout: int
     pip_retries: int
     dkist_core_environments_max_days: float

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.settings.addresses import ISB_SERVICE, Address
 from dkist_processing_core.settings.credentials import OPT_IN, objection
-from dkist_processing_core.settings.declarations import DECLARATIONS, Declaration
+from dkist_processing_core.settings.declaration import Declaration
+from dkist_processing_core.settings.declarations import DECLARATIONS
 from dkist_processing_core.settings.origin import Origin
 
 if TYPE_CHECKING:

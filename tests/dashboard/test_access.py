@@ -1,0 +1,181 @@
+"""
+Who may use the dashboard: tokens, sessions, a proxy's header, and the refusal to start without any of them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.dashboard.access import COOKIE, Role, Rules
+from dkist_processing_core.dashboard.options import options
+from dkist_processing_core.errors import ConfigurationError
+from tests.dashboard.serving import Site, running
+
+TOKEN, READ_TOKEN = "o" * 20, "r" * 20
+
+
+@pytest.fixture
+def token_files(tmp_path: Path) -> dict[str, Any]:
+    """Return options with a token of operators and one of readers."""
+    files = {"token_file": tmp_path / "token", "read_token_file": tmp_path / "read-token"}
+    for file, token in zip(files.values(), (TOKEN, READ_TOKEN), strict=True):
+        file.write_text(f"{token}\n")
+        file.chmod(0o600)
+    return dict(files)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header with a token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "dashboard.example"])
+def test_an_address_that_others_reach_needs_a_proof(host: str) -> None:
+    """The message names both ways to give one."""
+    settings = DKISTProcessingCoreConfiguration.read()
+
+    with pytest.raises(ConfigurationError, match="expected --token-file, or --user-header with --trusted-proxy"):
+        options(settings, host=host)
+    assert options(settings).rules.is_open
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"user_header": "X-User"}, "without the addresses of the proxies"),
+        ({"user_header": "X-User", "trusted_proxies": ["proxy"]}, "found 'proxy', expected the address of a proxy"),
+        ({"token_file": Path("/nowhere/token")}, "the token file /nowhere/token cannot be used: No such file"),
+        ({"trace_url": "javascript:alert(1)"}, "expected an http or https URL that may contain {span_id}, {trace_id}"),
+        ({"log_url": "https://log.example/{password}"}, "expected an http or https URL that may contain {attempt}"),
+        ({"log_url": "https://log.example/{"}, "expected an http or https URL that may contain {attempt}"),
+    ],
+)
+def test_a_wrong_option_is_refused_at_the_start(given: dict[str, Any], message: str) -> None:
+    """The message says what was found and what was expected."""
+    with pytest.raises(ConfigurationError) as refusal:
+        options(DKISTProcessingCoreConfiguration.read(), **given)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["", "short", "two words of a long text", "für-alle-und-jeden"])
+def test_a_token_must_be_long_and_plain(text: str, tmp_path: Path) -> None:
+    """The message does not show it."""
+    (tmp_path / "token").write_text(text)
+
+    with pytest.raises(ConfigurationError, match="has no token of 16 or more ASCII characters") as refusal:
+        options(DKISTProcessingCoreConfiguration.read(), token_file=tmp_path / "token")
+    assert not text or text not in str(refusal.value).replace(str(tmp_path), "")
+
+
+def test_options_have_settings(monkeypatch: pytest.MonkeyPatch, token_files: dict[str, Any]) -> None:
+    """An option takes the place of its setting."""
+    monkeypatch.setenv("DKIST_CORE_DASHBOARD_HOST", "0.0.0.0")
+    monkeypatch.setenv("DKIST_CORE_DASHBOARD_PORT", "8090")
+    monkeypatch.setenv("DKIST_CORE_DASHBOARD_READ_ONLY", "true")
+    monkeypatch.setenv("DKIST_CORE_DASHBOARD_TOKEN_FILE", str(token_files["token_file"]))
+    monkeypatch.setenv("DKIST_CORE_DASHBOARD_USER_HEADER", "X-User")
+    monkeypatch.setenv("DKIST_CORE_DASHBOARD_TRUSTED_PROXIES", "10.0.0.7, 10.1.0.0/24")
+    monkeypatch.setenv("DKIST_CORE_DASHBOARD_TRACE_URL", "https://traces.example/{trace_id}")
+
+    found = options(DKISTProcessingCoreConfiguration.read(), port=0)
+
+    assert (found.host, found.port, found.rules.is_read_only) == ("0.0.0.0", 0, True)
+    assert found.rules.tokens == {Role.OPERATOR: TOKEN}
+    assert found.rules.trusts("10.1.0.200")
+    assert not found.rules.trusts("10.0.0.8")
+    assert found.trace_url == "https://traces.example/{trace_id}"
+
+
+def test_a_person_logs_in_by_a_token_and_out_again(token_files: dict[str, Any]) -> None:
+    """The token is in neither a page, an address nor the cookie, and the cookie is not for scripts or other sites."""
+    with running(**token_files) as site:
+        sent_to = site.get("/", x="1")
+        page = site.get(sent_to.headers["Location"])
+        wrong = site.request("POST", "/login?next=/", "token=wrong")
+        done = site.request("POST", sent_to.headers["Location"], f"token={TOKEN}")
+        cookie = done.headers["Set-Cookie"]
+        inside = site.get("/", headers={"Cookie": cookie.partition(";")[0]})
+        out = site.request("POST", "/logout", headers={"Cookie": cookie.partition(";")[0]})
+
+    assert (sent_to.status, sent_to.headers["Location"]) == (303, "/login?next=%2F%3Fx%3D1")
+    assert page.status == 200
+    assert (wrong.status, wrong.headers["Set-Cookie"]) == (401, None)
+    assert (done.status, done.headers["Location"]) == (303, "/?x=1")
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert TOKEN not in page.text + wrong.text + cookie + inside.text
+    assert inside.status == 200
+    assert "Max-Age=0" in out.headers["Set-Cookie"] or "expires" in out.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize("after", ["https://evil.example/", "//evil.example/", "/\\evil.example", "x", "/a\r\nb: c"])
+def test_a_login_leads_only_to_this_site(after: str, token_files: dict[str, Any]) -> None:
+    """An address of another site is replaced by the first page."""
+    with running(**token_files) as site:
+        page = site.get("/login", next=after)
+
+    assert 'action="/login?next=%2F"' in page.text
+
+
+def test_programs_use_a_token_in_a_header(token_files: dict[str, Any]) -> None:
+    """Without one, or with a wrong one, they get a problem in JSON."""
+    with running(**token_files) as site:
+        statuses = [site.get("/", headers=bearer(token)).status for token in (TOKEN, READ_TOKEN, "x" * 20)]
+        refused = site.get("/live", of="/")
+        with site.viewer("/", headers=bearer(READ_TOKEN)) as viewer:
+            parts = viewer.parts()
+
+    assert statuses == [200, 200, 303]
+    assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert "expected a token in the header Authorization" in refused.json["detail"]
+    assert parts
+
+
+def test_the_header_of_a_proxy_counts_only_from_the_proxy() -> None:
+    """Another client that sends the header is refused."""
+    given = {"user_header": "X-User"}
+    with running(**given, trusted_proxies=["127.0.0.1"]) as site:
+        from_proxy = site.get("/", headers={"X-User": "ada"}).status, site.get("/").status
+    with running(**given, trusted_proxies=["192.0.2.7"]) as site:
+        from_elsewhere = site.get("/", headers={"X-User": "ada"})
+
+    assert from_proxy == (200, 401)
+    assert from_elsewhere.status == 401
+    assert "X-User" in from_elsewhere.text
+
+
+def test_a_cookie_behind_https_is_sent_by_https_only(token_files: dict[str, Any]) -> None:
+    """A trusted proxy knows how the browser requested the page."""
+    forwarded = {"X-Forwarded-Proto": "https"}
+
+    def logged_in(site: Site) -> str:
+        return str(site.request("POST", "/login", f"token={TOKEN}", forwarded).headers["Set-Cookie"])
+
+    with running(**token_files, trusted_proxies=["127.0.0.1"]) as site:
+        trusted = logged_in(site)
+    with running(**token_files) as site:
+        untrusted = logged_in(site)
+
+    assert "Secure" in trusted
+    assert "Secure" not in untrusted
+
+
+def test_a_session_is_that_of_its_role_and_its_token() -> None:
+    """A changed cookie, one of another role, and one of an earlier token count for nothing."""
+    rules = Rules({Role.OPERATOR: TOKEN, Role.READER: READ_TOKEN})
+    session = rules.session(Role.READER)
+    role, until, signature = session.split(".")
+
+    assert rules.role_of_session(session) is Role.READER
+    assert rules.role_of_session(f"operator.{until}.{signature}") is None
+    assert rules.role_of_session(f"{role}.{int(until) + 1}.{signature}") is None
+    assert rules.role_of_session(f"{role}.{until}.") is None
+    assert Rules({Role.READER: "n" * 20}).role_of_session(session) is None
+    assert COOKIE not in session
+
+
+def test_nothing_shows_the_tokens_of_rules() -> None:
+    """Neither their text, as in a log, nor that of the options."""
+    assert TOKEN not in repr(Rules({Role.OPERATOR: TOKEN}))
