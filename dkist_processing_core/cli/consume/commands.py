@@ -10,40 +10,14 @@ from typing import Annotated
 
 import typer
 
+from dkist_processing_core.cli.serving import Health, Listen, check_one_address
+
 
 def _checked_since(text: str) -> str:
     from dkist_processing_core.cli.since import since_option
 
     since_option(text)
     return text
-
-
-def checked_health(text: str) -> str:
-    """Return a user's address of a service's health unchanged; raise an error for one that cannot be used."""
-    return _checked(text, "health")
-
-
-def checked_listen(text: str) -> str:
-    """Return a user's address of a service's metrics unchanged; raise an error for one that cannot be used."""
-    return _checked(text, "listen")
-
-
-def _checked(text: str, what: str) -> str:
-    from dkist_processing_core.metrics.serving import address_of
-
-    try:
-        address_of(text, what)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    return text
-
-
-def check_one_address(health: str | None, listen: str | None) -> None:
-    """Raise an error if a user has given both addresses."""
-    if health is not None and listen is not None:
-        raise typer.BadParameter(
-            "found --health and --listen, expected one of them: --listen serves the health as well"
-        )
 
 
 def consume(
@@ -79,24 +53,8 @@ def consume(
             help="The number of threads that call handlers, instead of the consumer's.",
         ),
     ] = None,
-    health: Annotated[
-        str | None,
-        typer.Option(
-            parser=checked_health,
-            metavar="[HOST:]PORT",
-            help="Answer requests over HTTP about the health of the consumer, by default from this host only: with "
-            "status 200, or 503 while the bus or the database cannot be used.",
-        ),
-    ] = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            parser=checked_listen,
-            metavar="[HOST:]PORT",
-            help="Serve the metrics for Prometheus at /metrics, and the health at each other path. It takes the place "
-            "of --health.",
-        ),
-    ] = None,
+    health: Health = None,
+    listen: Listen = None,
 ) -> None:
     """
     Run a consumer until SIGTERM or Ctrl-C.

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dkist_processing_core.cli.consume.commands import checked_listen
+from dkist_processing_core.cli.serving import listen_option
 
 outbox_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -73,12 +73,9 @@ def outbox_relay(
     *,
     listen: Annotated[
         str | None,
-        typer.Option(
-            parser=checked_listen,
-            metavar="[HOST:]PORT",
-            help="Serve the metrics of delivery for Prometheus at /metrics, and the health at each other path: with "
-            "status 200, or 503 while nothing can be delivered. It needs the extra `consumer`.",
-            show_default=False,
+        listen_option(
+            "Serve the metrics of delivery for Prometheus at /metrics, and the health at each other path: with status "
+            "200, or 503 while nothing can be delivered. It needs the extra `consumer`."
         ),
     ] = None,
 ) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dkist_processing_core.cli.consume.commands import check_one_address, checked_health, checked_listen
 from dkist_processing_core.cli.run_ids import (
     complete_family,
     complete_stored_run_id,
     complete_task_name,
     complete_workflow_name,
 )
+from dkist_processing_core.cli.serving import Health, Listen, check_one_address
 from dkist_processing_core.cli.since import since_option
 
 if TYPE_CHECKING:
@@ -279,25 +279,8 @@ def collect(
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="End when all reports on the bus are in the store.")
     ] = False,
-    health: Annotated[
-        str | None,
-        typer.Option(
-            parser=checked_health,
-            metavar="[HOST:]PORT",
-            help="Answer requests over HTTP about the health of the service, as `consume` does.",
-            show_default=False,
-        ),
-    ] = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            parser=checked_listen,
-            metavar="[HOST:]PORT",
-            help="Serve the metrics of attempts and runs for Prometheus at /metrics, and the health at each other "
-            "path. It takes the place of --health.",
-            show_default=False,
-        ),
-    ] = None,
+    health: Health = None,
+    listen: Listen = None,
     dump: Annotated[
         bool, typer.Option("--dump", help="Write the store as JSON: equal stores give equal bytes.")
     ] = False,

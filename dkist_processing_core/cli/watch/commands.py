@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dkist_processing_core.cli.consume.commands import check_one_address, checked_health, checked_listen
+from dkist_processing_core.cli.serving import Health, Listen, check_one_address
 
 
 def _duration(text: str) -> timedelta:
@@ -66,25 +66,8 @@ def watch(
             "for never.",
         ),
     ] = "5m",  # type: ignore[assignment] # the parser reads it
-    health: Annotated[
-        str | None,
-        typer.Option(
-            parser=checked_health,
-            metavar="[HOST:]PORT",
-            help="Answer requests over HTTP about the health of the service, as `consume` does.",
-            show_default=False,
-        ),
-    ] = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            parser=checked_listen,
-            metavar="[HOST:]PORT",
-            help="Serve the metrics of the watcher and of `collect` for Prometheus at /metrics, and the health at each "
-            "other path. It takes the place of --health.",
-            show_default=False,
-        ),
-    ] = None,
+    health: Health = None,
+    listen: Listen = None,
 ) -> None:
     """
     Find what is not reported, and notify people.
