@@ -6,10 +6,10 @@ Sources: the kernel's documents cgroup-v2 (`memory.max`, `memory.events`, `cpu.m
 (_sampling), and the verdict that uses the values (_verdict).
 """
 
-# ruff: noqa: PTH123 - a launcher reads these files before it imports anything else: pathlib is slow
 import os
 from collections.abc import Iterator
 
+from dkist_processing_core.process.kernel_files import text_in
 from dkist_processing_core.process.mounts import mounts
 
 MOUNTS = "/proc/self/mountinfo"
@@ -37,7 +37,7 @@ class ControlGroups:
 
     def follow(self) -> None:
         """Start to count in the process's present groups if they are new; a dying process is in none."""
-        text = _read(self._file)
+        text = text_in(self._file)
         if text in ("", self._text):
             return
         self._text = text
@@ -79,7 +79,7 @@ class ControlGroups:
         """Yield the kind and the file of each counter of the present groups that can be read."""
         files = [(OOM_KILLS, f"{folder}/{name}") for folder in self._memory[:1] for name in _OOM_FILES]
         # That of the root group, which alone has no such events, is the pressure of the whole host.
-        own = [folder for folder in self._unified[:1] if os.path.exists(f"{folder}/cgroup.events")]  # noqa: PTH110 - as open
+        own = [folder for folder in self._unified[:1] if os.path.exists(f"{folder}/cgroup.events")]  # noqa: PTH110 - pathlib costs its import
         files += [(kind, f"{folder}/{kind}.pressure") for folder in own for kind in PRESSURES]
         for kind, file in files:
             if _count(kind, file) is not None:
@@ -121,8 +121,8 @@ def _count(kind: str, file: str) -> int | None:
     """Return the present value of a counter; None if it cannot be read."""
     if kind != OOM_KILLS:
         # some avg10=0.00 avg60=0.00 avg300=0.00 total=0
-        return _number(_read(file).partition("\n")[0].partition("total=")[2])
-    for line in _read(file).splitlines():
+        return _number(text_in(file).partition("\n")[0].partition("total=")[2])
+    for line in text_in(file).splitlines():
         name, _, value = line.partition(" ")
         if name == "oom_kill":
             return _number(value)
@@ -135,24 +135,16 @@ def _memory_limit(folder: str) -> int | None:
 
 
 def _first_number(folder: str, *names: str) -> int | None:
-    return next((found for name in names if (found := _number(_read(f"{folder}/{name}"))) is not None), None)
+    return next((found for name in names if (found := _number(text_in(f"{folder}/{name}"))) is not None), None)
 
 
 def _cpu_limit(folder: str) -> float | None:
-    quota, _, period = _read(f"{folder}/cpu.max").partition(" ")
+    quota, _, period = text_in(f"{folder}/cpu.max").partition(" ")
     if not period:
-        quota, period = (_read(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period"))
+        quota, period = (text_in(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period"))
     allowed, of = _number(quota), _number(period)
     return allowed / of if allowed and of else None
 
 
 def _number(text: str) -> int | None:
     return int(text) if text.strip().isdecimal() else None
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return ""

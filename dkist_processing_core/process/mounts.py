@@ -5,10 +5,11 @@ Not here: the use of the mounts. Paths are read as bytes and decoded by the file
 have any name, and the kernel writes blanks, line ends and backslashes in it as octal numbers.
 """
 
-# ruff: noqa: PTH123 - a launcher needs it for every task: importing pathlib is slow
 import os
 import re
 from collections.abc import Iterator
+
+from dkist_processing_core.process.kernel_files import bytes_in
 
 _OCTAL = rb"\\([0-7]{3})"
 _FIELDS_BEFORE, _FIELDS_AFTER = 6, 3
@@ -29,12 +30,7 @@ class Mount:
 
 def mounts(path: str = "/proc/self/mountinfo") -> Iterator[Mount]:
     """Yield the mounts in the kernel's order; a later mount covers an earlier one at the same point."""
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().split(b"\n")
-    except OSError:
-        return
-    for line in lines:
+    for line in bytes_in(path).split(b"\n"):
         # The file system's type follows a field that is a single hyphen, after any number of optional fields.
         before, _, after = line.partition(b" - ")
         fields, rest = before.split(b" "), after.split(b" ")

@@ -4,12 +4,13 @@ The limits on threads: whether this process can start further ones.
 Not here: the threads themselves, each of which is optional, and the work without them.
 """
 
-# ruff: noqa: PTH120, PTH123 - pathlib costs its import
+# ruff: noqa: PTH120 - pathlib costs its import
 import math
 import os
 import threading
 from collections.abc import Callable, Iterable
 
+from dkist_processing_core.process.kernel_files import text_in
 from dkist_processing_core.process.mounts import Mount, mounts
 
 
@@ -46,7 +47,7 @@ def room_in_groups(groups: str | None = None, shown: Iterable[Mount] | None = No
     limit.
     """
     room = math.inf
-    for line in (_read("/proc/self/cgroup") if groups is None else groups).splitlines():
+    for line in (text_in("/proc/self/cgroup") if groups is None else groups).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "pids" not in controllers.split(","):
             continue
@@ -66,13 +67,5 @@ def room_in_groups(groups: str | None = None, shown: Iterable[Mount] | None = No
 
 
 def _room_in(folder: str) -> float:
-    limit, current = _read(f"{folder}/pids.max").strip(), _read(f"{folder}/pids.current").strip()
+    limit, current = text_in(f"{folder}/pids.max").strip(), text_in(f"{folder}/pids.current").strip()
     return int(limit) - int(current) if limit.isdigit() and current.isdigit() else math.inf
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return ""
