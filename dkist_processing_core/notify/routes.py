@@ -4,7 +4,6 @@ The file of the routes: which events are counted for which receiver, and how the
 Not here: counting (grouping), and reaching the receiver (webhook, mail, command).
 """
 
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -34,7 +33,8 @@ from dkist_processing_core.notify.fields import (
 from dkist_processing_core.notify.groups import Rule
 from dkist_processing_core.notify.occurrences import COUNTED, Occurrence
 from dkist_processing_core.notify.quiet_hours import is_within
-from dkist_processing_core.text import is_secret_name, redact, show
+from dkist_processing_core.settings.toml_file import toml_in
+from dkist_processing_core.text import is_secret_name, show
 
 EXAMPLE = "config/notify.example.toml"
 _LONGEST_NAME = 50
@@ -182,15 +182,7 @@ def routes_in(path: Path) -> dict[str, Route]:
         ConfigurationError: It cannot be read, or a field is wrong; the message names each with its route, and no value
             that may be a secret.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror or error}; --notify and DKIST_CORE_NOTIFY name a file in TOML"
-        raise ConfigurationError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        # The cause is left out: its text may hold a part of the file.
-        msg = f"{path} is not in TOML: {redact(str(error))}; {EXAMPLE} is an example"
-        raise ConfigurationError(msg) from None
+    content = toml_in(path, named_by="--notify and DKIST_CORE_NOTIFY", example=EXAMPLE)
     others = [show(name) for name in content if name != "routes"]
     tables = content.get("routes")
     if others or not isinstance(tables, dict) or not tables:

@@ -5,7 +5,6 @@ Not here: whether a run began (watch.starts), and the option that names the file
 """
 
 import itertools
-import tomllib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +16,10 @@ from pydantic_core import PydanticCustomError
 
 from dkist_processing_core.consumer.since import duration_of
 from dkist_processing_core.errors import ConfigurationError, ExtraMissingError
+from dkist_processing_core.settings.toml_file import toml_in
 from dkist_processing_core.text import show
 
+_EXAMPLE = "config/expect.example.toml"
 _FIELDS_OF_CRON = 5
 _SCHEDULE = "minute, hour, day of the month, month and day of the week, as in '30 6 * * 1-5'"
 # The bus has the events of so many days.
@@ -108,19 +109,12 @@ def expected_in(path: Path) -> Sequence[Expected]:
         ExtraMissingError: cronsim is missing.
     """
     _cron()
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror or error}; --expect and DKIST_CORE_EXPECT name a file in TOML"
-        raise ConfigurationError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path} is not in TOML: {error}; config/expect.example.toml is an example"
-        raise ConfigurationError(msg) from error
+    content = toml_in(path, named_by="--expect and DKIST_CORE_EXPECT", example=_EXAMPLE)
     others = [show(name) for name in content if name != "expect"]
     entries = content.get("expect")
     if others or not isinstance(entries, list) or not entries:
         found = ", ".join(others) or ("no entry" if entries is None else show(entries))
-        msg = f"{path}: found {found}, expected entries [[expect]] alone; config/expect.example.toml is an example"
+        msg = f"{path}: found {found}, expected entries [[expect]] alone; {_EXAMPLE} is an example"
         raise ConfigurationError(msg)
     found_entries: list[Expected] = []
     problems: list[str] = []
