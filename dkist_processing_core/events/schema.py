@@ -1,5 +1,5 @@
 """
-The JSON Schema of each event's data, generated from the event classes.
+The JSON Schema of the data of each event and of a notice, generated from their classes.
 
     python -m dkist_processing_core.events.schema telemetry/schemas
 
@@ -18,8 +18,12 @@ from msgspec import inspect
 from dkist_processing_core.events._kinds import MAX_CAUSE, Cause
 from dkist_processing_core.events.event import ENVELOPE_FIELDS, Event
 from dkist_processing_core.events.facts import EVENT_CLASSES
+from dkist_processing_core.events.notice import NoticeIssued
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# No bus carries a notice, but its receivers get it as a CloudEvent whose `dataschema` names a schema.
+DESCRIBED: tuple[type[Event], ...] = (*EVENT_CLASSES, NoticeIssued)
+"""The classes that have a file."""
 
 
 def schema(event_class: type[Event]) -> dict[str, Any]:
@@ -110,8 +114,8 @@ def _definition(info: inspect.EnumType | inspect.StructType, definitions: dict[s
 
 
 def main(folder: str) -> None:
-    """Write the schema of every event into a folder."""
-    for event_class in EVENT_CLASSES:
+    """Write each schema into a folder."""
+    for event_class in DESCRIBED:
         (Path(folder) / file_name(event_class)).write_text(text_of(event_class))
 
 
