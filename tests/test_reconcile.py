@@ -291,10 +291,10 @@ def test_no_second_end_is_published_for_a_start(airflow: FakeAirflow, seconds: i
     """
     Reports of an attempt that seems to be later, as by a clock that is ahead, do not change that.
     """
-    known = (
+    known: dict[str, Any] = (
         {} if seconds is None else {"ended_at": OVER + timedelta(seconds=seconds), "duration_seconds": 1200.0 + seconds}
     )
-    facts = {"ended_at": None, "duration_seconds": None, "time": OVER} | known
+    facts: dict[str, Any] = {"ended_at": None, "duration_seconds": None, "time": OVER} | known
     end = of(WorkflowFinished, None, 10, reported_by="engine", tasks={"A": "success"}, **facts)
     publish(*begun(), end, of(TaskDispatched, "C", 1), of(TaskDispatched, "C", 0.5, attempt=2, max_attempts=2))
     airflow.add(DAG, RUN, "success", began=BEGAN, over=OVER, A="success", B="success", C="success")

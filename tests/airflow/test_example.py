@@ -36,7 +36,7 @@ def run_it(ground: Ground) -> str:
     """
     ground.airflow.wait_for_dag(DAG)
     run_id = ground.airflow.trigger(DAG, {"recipe_run_id": 1})
-    ground.airflow.wait_for_run(DAG, run_id, "success", "failed", seconds=4 * SECONDS)
+    ground.airflow.wait_for_run(DAG, run_id, "success", "failed", seconds=2 * SECONDS)
     ground.listener.wait_for_end(run_id)
     return run_id
 
@@ -100,7 +100,7 @@ def run_that_is_killed_once(ground: Ground, otlp: OtlpReceiver) -> list[Span]:
     dag_id = "faulty_is_killed_once_1.0"
     ground.airflow.wait_for_dag(dag_id)
     run_id = ground.airflow.trigger(dag_id, {"recipe_run_id": ground.next_number()})
-    ground.airflow.wait_for_run(dag_id, run_id, "success", "failed", seconds=2 * SECONDS)
+    ground.airflow.wait_for_run(dag_id, run_id, "success", "failed", seconds=SECONDS)
     ground.listener.wait_for_end(run_id)
 
     def arrived(receiver: OtlpReceiver) -> list[Span]:

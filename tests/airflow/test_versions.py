@@ -21,7 +21,7 @@ from tests.services.postgres import PostgresServer
 # Each with a day soon after its release, whose packages are installed with it. Airflow allows all later ones, but does
 # not start with some: 3.2 not with those of `fastapi` and `cadwyn`, 3.0 not with that of `pyjwt`.
 VERSIONS = {"3.0.6": "2025-09-01", "3.1.8": "2026-03-20", "3.2.2": "2026-06-01"}
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 
 def installed(folder: Path, version: str) -> Path:
@@ -54,7 +54,7 @@ def test_an_exported_workflow_runs_unchanged(
             ground.airflow.wait_for_dag(dag_id)
             runs[name] = ground.airflow.trigger(dag_id, {"recipe_run_id": number})
         for name, run_id in runs.items():
-            ground.airflow.wait_for_run(f"faulty_{name}_1.0", run_id, "success", "failed", seconds=SECONDS)
+            ground.airflow.wait_for_run(f"faulty_{name}_1.0", run_id, "success", "failed", seconds=2 * SECONDS)
             ground.listener.wait_for_end(run_id)
         views = {name: ground.listener.view(run_id) for name, run_id in runs.items()}
         announced = list(ground.listener.announced())

@@ -50,7 +50,7 @@ _ENDS = {
     "task": frozenset({"success", "failed", "skipped", "upstream_failed"}),
 }
 _START_SECONDS = 120.0
-_SECONDS = 60.0
+_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _CALL_SECONDS = 60.0
 _LOG_TAIL = 3000
