@@ -1,6 +1,6 @@
 """
-A site of a test: a broker behind a proxy, an OTLP receiver, the lasting commands of `dkist-core`, and a Prometheus that
-scrapes them with the deployed jobs.
+A site of a test: a broker behind a proxy, an OTLP receiver, a server that answers as Airflow, the lasting commands of
+`dkist-core`, and a Prometheus that scrapes them with the deployed jobs.
 
 Not here: the provoked faults, and what Prometheus must show (test_scraped).
 """
@@ -27,6 +27,7 @@ from dkist_processing_core.otlp.destination import destination_of, journal_path
 from tests.conftest import CLEANED_NAMES, CLEANED_PREFIXES
 from tests.deployed import RULES, jobs
 from tests.running import ROOT, command
+from tests.services.airflow_rest import FakeAirflow, fake_airflow
 from tests.services.broker import Broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.processes import SESSION_VARIABLE
@@ -73,6 +74,7 @@ _SHORTER = {
     r"> 300$": "> 0.5",
     r"> (100|10000)\b": "> 10",
     r"> 120$": "> 8",
+    r"> 2\.5$": "> 0.5",
 }
 
 
@@ -107,6 +109,7 @@ class Site:
     broker: Broker
     proxy: Proxy
     otlp: OtlpReceiver
+    airflow: FakeAirflow
     prometheus: PrometheusServer
     processes: Mapping[str, subprocess.Popen[bytes]]
 
@@ -191,6 +194,7 @@ def open_site(broker: Broker, folder: Path) -> Iterator[Site]:
         (folder / "state").mkdir(mode=0o700)
         state = stack.enter_context(disk_folder(folder / "state"))
         otlp, proxy = stack.enter_context(OtlpReceiver()), stack.enter_context(Proxy(broker.port))
+        airflow = stack.enter_context(fake_airflow(admits_all=True))
         clean = {
             name: value
             for name, value in os.environ.items()
@@ -198,6 +202,7 @@ def open_site(broker: Broker, folder: Path) -> Iterator[Site]:
         }
         own = {
             "DKIST_CORE_STATE_DIR": str(state),
+            "DKIST_CORE_AIRFLOW_URL": airflow.url,
             "MESH_CONFIG": broker.env["MESH_CONFIG"].replace(str(broker.port), str(proxy.port)),
             "OTEL_METRICS_EXPORTER": "none",
             "OPENBLAS_NUM_THREADS": "1",  # the example's threads would only wait for each other
@@ -208,7 +213,7 @@ def open_site(broker: Broker, folder: Path) -> Iterator[Site]:
         ports = dict(zip(("collect", "watch", "relay", "consume"), free_ports(4), strict=True))
         programs = {
             "collect": ["collect"],
-            "watch": ["watch", "--expect", str(folder / "expect.toml")],
+            "watch": ["watch", "--expect", str(folder / "expect.toml"), "--reconcile-every", "2s"],
             "relay": ["outbox", "relay"],
             "consume": ["consume", "site_programs:operators"],
         }
@@ -230,7 +235,7 @@ def open_site(broker: Broker, folder: Path) -> Iterator[Site]:
                 wait_until(lambda: _receives(ports["collect"]))
         ports["rabbitmq"] = stack.enter_context(broker.node.metrics())
         prometheus = stack.enter_context(PrometheusServer(folder / "prometheus", _settings(folder, ports)))
-        yield Site(folder, environment, broker, proxy, otlp, prometheus, processes)
+        yield Site(folder, environment, broker, proxy, otlp, airflow, prometheus, processes)
 
 
 def _settings(folder: Path, ports: Mapping[str, int]) -> dict[str, Any]:

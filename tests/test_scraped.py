@@ -181,6 +181,16 @@ class TestAlerts:
 
         site.ends("DkistCoreNotJudged", seconds=SETTLED_SECONDS)
 
+    def test_an_airflow_that_does_not_answer(self, site: Site) -> None:
+        """A proxy answers for it, so that ends cannot be compared; then it answers again."""
+        site.airflow.misbehaves = lambda *_: (503, b"")
+        try:
+            site.fires("DkistCoreEndsNotCompared", seconds=SETTLED_SECONDS)
+        finally:
+            site.airflow.misbehaves = lambda *_: None
+
+        site.ends("DkistCoreEndsNotCompared")
+
     def test_a_broker_that_cannot_be_reached(self, site: Site) -> None:
         """Events wait and become more, and consumers have no connection, until the network is back."""
         site.proxy.refuse()

@@ -25,8 +25,7 @@ class CalibrationTask(TaskBase):
     """
     A task that works on frames and hands files to the next.
 
-    ``failure`` is the error this task meets when ``SOLAR_CALIBRATION_FAIL`` names it: with ``:once`` behind the name in
-    its first attempt only. Several names are separated by commas.
+    ``failure`` is the error this task meets when ``SOLAR_CALIBRATION_FAIL`` names it.
     """
 
     failure: ClassVar[CalibrationError]
@@ -77,22 +76,10 @@ class CalibrationTask(TaskBase):
 
     def _is_asked_to_fail(self) -> bool:
         asked = os.environ.get(FAIL_VARIABLE, "")
-        often = dict(each.partition(":")[::2] for each in asked.split(",") if each)
         tasks = {task.__name__ for task in CalibrationTask.__subclasses__()}
-        if not tasks.issuperset(often) or not {"", "once"}.issuperset(often.values()):
+        if asked and asked not in tasks:
             # A misspelt name would otherwise look like a pipeline that cannot fail.
             raise ValueError(
-                f"{FAIL_VARIABLE}={asked!r} names no task of this pipeline: one of {', '.join(sorted(tasks))}; "
-                "names are separated by commas, and :once behind one lets only its first attempt fail"
+                f"{FAIL_VARIABLE}={asked!r} names no task of this pipeline: one of {', '.join(sorted(tasks))}"
             )
-        name = type(self).__name__
-        return name in often and (often[name] == "" or self._is_first_attempt())
-
-    def _is_first_attempt(self) -> bool:
-        """Leave a mark for the next attempt, which takes it away."""
-        mark = self.folder / f"{type(self).__name__}.failed"
-        if mark.exists():
-            mark.unlink()
-            return False
-        mark.touch()
-        return True
+        return asked == type(self).__name__
