@@ -232,7 +232,7 @@ _LIBRARIES = {"msgspec", "rich", "typer"}
 # Typer checks arguments with pydantic, since its release 0.28.
 _OF_TYPER = {"annotated_doc", "annotated_types", "click", "pydantic", "pydantic_core", "shellingham"}
 _OF_TYPER |= {"typing_extensions", "typing_inspection"}
-_MOST_OWN_MODULES = 164
+_MOST_OWN_MODULES = 165
 
 
 def _loaded_at_first_line(*arguments: str) -> set[str]:
