@@ -1,0 +1,176 @@
+"""
+The state of the bus, read again every few seconds in a thread, so that no page waits for a broker.
+
+Not here: what is read (bus_facts), and the page about it (pages.bus).
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.link import AmqpLink
+from dkist_processing_core.dashboard.bus_facts import OfBus, OfHost, of_broker, of_host, of_journal
+from dkist_processing_core.dead_letters import Group
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.outbox import OutboxState
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.text.internal_errors import log_internal_error_once
+
+REFRESH_SECONDS = 5.0
+_CONNECT_SECONDS = 5.0
+_MINUTES = 60
+logger = logging.getLogger("dkist_processing_core.dashboard")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is known of the bus; the parts have their own times."""
+
+    host: OfHost | None = None
+    bus: OfBus | None = None
+    """None until it was read for the first time."""
+    problem: str | None = None
+    """Why the bus, or this host, cannot be read now."""
+    away_since: datetime | None = None
+    """When it could not be read for the first time since it was read last."""
+    rates: tuple[tuple[datetime, int], ...] = ()
+    """The messages that reached the archive in each of the last minutes, since the dashboard began to count."""
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of dead letters, that with the newest failure first."""
+        found = [group for part in (self.host, self.bus) if part is not None for group in part.groups]
+        return sorted(found, key=lambda group: group.last_failed_at or 0.0, reverse=True)
+
+    @property
+    def pending(self) -> int:
+        """The number of messages that wait in the outboxes of this host."""
+        return sum(each.waiting for each in self._outboxes())
+
+    @property
+    def set_aside(self) -> int:
+        """The number of messages in them that their brokers have refused."""
+        return sum(each.books.set_aside for each in self._outboxes() if each.books is not None)
+
+    @property
+    def dead(self) -> int:
+        """The number of dead letters."""
+        return sum(group.count for group in self.groups)
+
+    def _outboxes(self) -> list[OutboxState]:
+        return [] if self.host is None else [each for each in self.host.outboxes if not each.is_embedded]
+
+
+class BusStatus:
+    """The state of the bus of the settings, kept up to date by the thread of `kept`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Store the settings. Nothing is read."""
+        self._settings = settings
+        self._bus = open_bus(settings)
+        self._link: AmqpLink | None = None
+        self._status = Status()
+        self._rates = Rates()
+        self._wanted = threading.Event()
+        self._is_ending = False
+
+    def latest(self) -> Status:
+        """Return what is known; it is never waited for."""
+        return self._status
+
+    def refresh(self) -> None:
+        """Have it read again soon: something was changed."""
+        self._wanted.set()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep it up to date during the block."""
+        thread = threading.Thread(target=self._run, name="dkist-core-bus-status", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_ending = True
+            self._wanted.set()
+            thread.join(2 * _CONNECT_SECONDS)
+
+    def _run(self) -> None:
+        while not self._is_ending:
+            self._wanted.clear()
+            self.read()
+            self._wanted.wait(REFRESH_SECONDS)
+        self._close()
+
+    def read(self) -> None:
+        """Read it now. Only the thread of `kept` may call this while it runs."""
+        now = datetime.now(UTC)
+        try:
+            self._read(now)
+        except DKISTProcessingCoreError as error:
+            self._lose(str(error), now)
+        except Exception as error:  # noqa: BLE001 - the next reading may succeed
+            log_internal_error_once("the state of the bus is not read", error)
+            self._lose("an error of this package, which the log of the dashboard has", now)
+
+    def _lose(self, problem: str, now: datetime) -> None:
+        self._close()
+        self._status = replace(self._status, problem=problem, away_since=self._status.away_since or now)
+
+    def _read(self, now: datetime) -> None:
+        if self._bus.is_remote:
+            host = of_host(self._settings, now)
+            # What the host has is known also if the broker is away.
+            self._status = replace(self._status, host=host)
+            found = of_broker(self._settings, self._linked(), list(host.inboxes), self._status.bus, now)
+        else:
+            # While it is open for writing here, the readers of dead letters in this process share it.
+            with self._bus.open_journal() as journal:
+                host = of_host(self._settings, now)
+                found = of_journal(self._bus, journal, now)
+        if found.archive is not None:
+            self._rates.note(now, found.archive.newest_number)
+        self._status = Status(host, found, rates=self._rates.by_minute(now))
+
+    def _linked(self) -> AmqpLink:
+        if self._link is None:
+            self._link = AmqpLink.open(self._settings, _CONNECT_SECONDS)
+        return self._link
+
+    def _close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            try:
+                link.close()
+            except DKISTProcessingCoreError:
+                logger.debug("the connection of the bus page was lost already", exc_info=True)
+
+
+class Rates:
+    """How many messages reached the archive in each of the last minutes."""
+
+    def __init__(self) -> None:
+        """Begin without a number."""
+        self._last: int | None = None
+        self._minutes: deque[tuple[int, int]] = deque(maxlen=_MINUTES)
+
+    def note(self, now: datetime, number: int) -> None:
+        """Note the number of the newest message."""
+        grown = 0 if self._last is None else max(0, number - self._last)
+        self._last = number
+        minute = int(now.timestamp()) // 60
+        if self._minutes and self._minutes[-1][0] == minute:
+            self._minutes[-1] = minute, self._minutes[-1][1] + grown
+        else:
+            self._minutes.append((minute, grown))
+
+    def by_minute(self, now: datetime) -> tuple[tuple[datetime, int], ...]:
+        """Return the count of each minute since the first one that was noted, at most of an hour."""
+        counts: dict[int, int] = dict(self._minutes)
+        last = int(now.timestamp()) // 60
+        minutes: Sequence[int] = range(max(min(counts, default=last), last - _MINUTES + 1), last + 1)
+        return tuple((datetime.fromtimestamp(minute * 60, UTC), counts.get(minute, 0)) for minute in minutes)
