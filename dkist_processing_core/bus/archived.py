@@ -4,7 +4,6 @@ What the archive of a bus holds: how many messages, and the times of the oldest 
 Not here: reading its events (interface), and what follows from its span (cli.doctor, dashboard).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ def _read(link: "AmqpLink", begin: int, end: int) -> "list[TaggedMessage]":
     return link.read_stream(ARCHIVE_QUEUE, begin, _READ_SECONDS, count=end - begin + 1, until=end)
 
 
-def _time_of(received: "Sequence[TaggedMessage]") -> float | None:
+def _time_of(received: "list[TaggedMessage]") -> float | None:
     """Return the time of the first message that is an event; None if none of them is."""
     for each in received:
         properties = each.message.properties

@@ -20,16 +20,17 @@ from dkist_processing_core.dashboard import login
 from dkist_processing_core.dashboard.access import Access, role_of
 from dkist_processing_core.dashboard.asked import PageFunction
 from dkist_processing_core.dashboard.guards import LARGEST_BODY, SafeHeaders, SameSite
+from dkist_processing_core.dashboard.letters_form import LettersForm
 from dkist_processing_core.dashboard.live import Live
 from dkist_processing_core.dashboard.options import Options
-from dkist_processing_core.dashboard.pages import now
+from dkist_processing_core.dashboard.pages import bus, now
 from dkist_processing_core.dashboard.problems import ProblemResponse
 from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.dashboard.static_files import StaticFiles
 from dkist_processing_core.dashboard.viewing import OpenQuestions, Viewing
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
-PAGES: dict[str, PageFunction] = {"/": now.page}
+PAGES: dict[str, PageFunction] = {"/": now.page, "/bus": bus.page}
 """The page of each path."""
 _PUBLIC = (login.PATH, "/static/", "/health/")
 _OF_PROGRAMS = ("/api/", "/openapi.json", "/live", "/metrics", "/health/")
@@ -46,6 +47,7 @@ class Application:
         self.live = Live(self._viewing.parts, self._viewing.revision)
         routes: list[BaseRoute] = [Route(path, partial(self._page, path), methods=["GET"]) for path in PAGES]
         routes += login.Login(options.rules, self._viewing.login).routes
+        routes += LettersForm(site.letters, site.bus_status, options.rules).routes
         routes += [Route("/live", self.live, methods=["GET"]), Mount("/static", StaticFiles())]
         # A request passes them in this order. The headers are also those of an internal error.
         middleware = [

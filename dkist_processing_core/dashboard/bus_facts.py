@@ -136,4 +136,3 @@ def of_journal(bus: Bus, journal: Journal, now: datetime) -> OfBus:
     rows = journal.rows("SELECT name, position, used FROM subscription ORDER BY name")
     queues = {name: Queue(max(0, last - position), used_at=used) for name, position, used in rows}
     return OfBus(now, archived_in_journal(journal, bus.event_exchange), queues, [])
-

@@ -23,6 +23,7 @@ from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 REFRESH_SECONDS = 5.0
 _CONNECT_SECONDS = 5.0
+_REFRESHED_SECONDS = 3.0
 _MINUTES = 60
 logger = logging.getLogger("dkist_processing_core.dashboard")
 
@@ -77,15 +78,21 @@ class BusStatus:
         self._status = Status()
         self._rates = Rates()
         self._wanted = threading.Event()
+        self._was_read = threading.Condition()
         self._is_ending = False
+        self._began_at = datetime.fromtimestamp(0, UTC)
+        """When the last reading began."""
 
     def latest(self) -> Status:
         """Return what is known; it is never waited for."""
         return self._status
 
     def refresh(self) -> None:
-        """Have it read again soon: something was changed."""
+        """Have it read again after a change, and wait a moment for that."""
+        changed_at = datetime.now(UTC)
         self._wanted.set()
+        with self._was_read:
+            self._was_read.wait_for(lambda: self._began_at >= changed_at, _REFRESHED_SECONDS)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -102,13 +109,15 @@ class BusStatus:
     def _run(self) -> None:
         while not self._is_ending:
             self._wanted.clear()
-            self.read()
+            now = datetime.now(UTC)
+            self._try_to_read(now)
+            with self._was_read:
+                self._began_at = now
+                self._was_read.notify_all()
             self._wanted.wait(REFRESH_SECONDS)
         self._close()
 
-    def read(self) -> None:
-        """Read it now. Only the thread of `kept` may call this while it runs."""
-        now = datetime.now(UTC)
+    def _try_to_read(self, now: datetime) -> None:
         try:
             self._read(now)
         except DKISTProcessingCoreError as error:

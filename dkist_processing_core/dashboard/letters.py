@@ -42,7 +42,8 @@ class Letters:
         Raises:
             DKISTProcessingCoreError: A place exists and cannot be used.
         """
-        count, obstacles = 0, {}
+        count = 0
+        obstacles: dict[str, str] = {}
         with open_places(self._settings, (), None) as opened:
             for place in opened.places:
                 known = sorted(place.known(names))

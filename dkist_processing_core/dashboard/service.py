@@ -6,11 +6,14 @@ Not here: the application (app), and the server (server).
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.metadata import version
 from typing import Any
 
 from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.consumer.group import Group
 from dkist_processing_core.dashboard.app import Application
+from dkist_processing_core.dashboard.bus_status import BusStatus
+from dkist_processing_core.dashboard.letters import Letters
 from dkist_processing_core.dashboard.options import options
 from dkist_processing_core.dashboard.server import served
 from dkist_processing_core.dashboard.site import Site
@@ -45,10 +48,14 @@ class Dashboard:
         with ExitStack() as stack:
             collector = stack.enter_context(Collector(self._settings))
             member = stack.enter_context(collector.service())
+            status = BusStatus(self._settings)
+            stack.enter_context(status.kept())
             site = Site(
                 bus=collector.bus.where,
                 store=collector.where,
-                version="",
+                version=version("dkist-processing-core"),
+                bus_status=status,
+                letters=Letters(self._settings),
                 is_read_only=found.rules.is_read_only,
                 trace_url=found.trace_url,
                 log_url=found.log_url,

@@ -6,16 +6,23 @@ Not here: the setting up (service).
 
 from dataclasses import dataclass
 
+from dkist_processing_core.dashboard.bus_status import BusStatus
+from dkist_processing_core.dashboard.letters import Letters
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The facts about a dashboard that do not change while it runs."""
+    """The facts about a dashboard that do not change while it runs, and its access to the bus."""
 
     bus: str
     """The address of the bus, without a password."""
     store: str
     """The address of the store, without a password."""
     version: str
+    bus_status: BusStatus
+    """What is known of the bus."""
+    letters: Letters
+    """The dead letters."""
     is_read_only: bool = False
     trace_url: str | None = None
     """The template of links to traces, with `{trace_id}` and `{span_id}`."""
