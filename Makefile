@@ -35,13 +35,22 @@ DEMO = DKIST_CORE_STATE_DIR="$$PWD/build/demo-state" PYTHONPATH="$$PWD/examples"
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and draw its timeline
+# With `set -m`, Ctrl-C reaches the dashboard alone, which then ends in good order, and make goes on.
+demo: .venv/.stamp-demo ## Run the example workflow twice, draw its timeline and, in a terminal, show it in a browser
 	@mkdir -p build/demo-state
 	$(DEMO) run solar_calibration:workflow --recipe-run-id 1
 	$(DEMO) timeline
+	@printf '\n%s\n' 'Once more, with a task that is tried again and one that fails:'
+	SOLAR_CALIBRATION_FAIL=EstimateFlat:once,AlignFrames $(DEMO) run solar_calibration:workflow --recipe-run-id 2 || test $$? = 1
 	@printf '\n%s\n%s\n' \
 	    "On your RabbitMQ: put MESH_CONFIG='{\"interservice-bus\": {\"mesh_address\": \"127.0.0.1\", \"mesh_port\": 5672}}' ISB_USERNAME=guest ISB_PASSWORD=guest before the same commands." \
 	    "To see the spans: put OTEL_TRACES_EXPORTER=console before them, or OTEL_EXPORTER_OTLP_ENDPOINT=… with your collector's address."
+	@if [ -t 0 ] && [ -t 1 ]; then \
+	    port=8088; ! (exec 3<>/dev/tcp/127.0.0.1/$$port) 2>/dev/null || port=0; \
+	    echo; set -m; $(DEMO) dashboard --port $$port; \
+	else \
+	    echo 'To see both runs in a browser: $(DEMO) dashboard'; \
+	fi
 
 quick: .venv/.stamp-test ## Run the tests that need no service and start no process, in under a minute on two processors
 	@tests/quick.sh .venv/bin/python $(PYTEST_ARGS)
@@ -97,7 +106,7 @@ lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml (LOCK_ARGS=--up
 	npm install --prefix requirements --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples --extra notebook --extra dashboard
 	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples --extra notebook --extra dashboard --extra docs
-	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
+	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples --extra dashboard
 	$(COMPILE) --output-file requirements/uv.txt -c requirements/dev.txt requirements/uv.in
 	$(COMPILE) --output-file requirements/peers.txt requirements/peers.in
 	$(COMPILE) --output-file requirements/airflow.txt pyproject.toml --extra airflow requirements/airflow.in

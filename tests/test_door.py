@@ -7,8 +7,10 @@ Not here: the work of the targets, which is the rest of the suite.
 import ast
 import json
 import os
+import pty
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -42,9 +44,9 @@ LIBRARYS_LOCKS = [lock for lock in LOCKS if lock not in APART]
 
 # The content of each lock in addition to the base requirements: extras, and one dependency group.
 LOCKED_SETS = {
-    "demo": ["examples"],
-    "test": ["consumer", "examples", "test"],
-    "dev": ["consumer", "examples", "test", "docs", "lint"],
+    "demo": ["consumer", "dashboard", "examples"],
+    "test": ["consumer", "dashboard", "examples", "test"],
+    "dev": ["consumer", "dashboard", "examples", "test", "docs", "lint"],
     "airflow": ["airflow"],
 }
 
@@ -73,7 +75,8 @@ def declared(group: str) -> list[str]:
     """Return the requirements that pyproject.toml lists under an extra or a dependency group."""
     groups = PYPROJECT["project"]["optional-dependencies"] | PYPROJECT["dependency-groups"]
     listed: list[str] = groups[group]
-    return listed
+    # An extra may have another one in it.
+    return [each for each in listed if not each.startswith("dkist-processing-core[")]
 
 
 def declared_in_locks() -> list[tuple[str, str]]:
@@ -775,3 +778,65 @@ def test_each_distribution_that_the_library_imports_is_declared() -> None:
     undeclared = {name for name in (imported & set(installed)) - others if not installed[name] & requirements}
 
     assert undeclared == set()
+
+
+# Stands for `dkist-core`, as the demo calls it: the second run fails, and the dashboard lasts until Ctrl-C.
+DEMO_STUB = """\
+echo "called: $*"
+case "$1 $4" in
+    dashboard*) exec {python} -c '{waits}' ;;
+    'run 2') exit 1 ;;
+esac
+"""
+WAITS_FOR_CTRL_C = """\
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print("waiting", flush=True)
+signal.sigwait([signal.SIGINT])
+print("ended", flush=True)
+"""
+
+
+def demo_in(folder: Path, *, port: int = 8088) -> list[str]:
+    """Return the command that runs the recipe of `make demo` with a stub of `dkist-core`."""
+    write_command(folder / "stub", DEMO_STUB.format(python=sys.executable, waits=WAITS_FOR_CTRL_C))
+    lines = "".join(f"\t{line}\n" for line in recipe("demo")).replace("8088", str(port))
+    (folder / "Makefile").write_text(
+        f"SHELL := /bin/bash\n.SHELLFLAGS := -euo pipefail -c\nDEMO = {folder}/stub\ndemo:\n{lines}"
+    )
+    return ["make", "--directory", str(folder), "demo"]
+
+
+def test_the_demo_ends_by_itself_without_a_terminal(tmp_path: Path) -> None:
+    """It names the command that shows its runs."""
+    ran = subprocess.run(
+        demo_in(tmp_path), env=outside_make(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+    called = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("called:")]
+    assert (ran.returncode, called) == (0, ["run", "timeline", "run"])
+    assert f"To see both runs in a browser: {tmp_path}/stub dashboard" in ran.stdout.splitlines()
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_the_demo_keeps_the_dashboard_open_in_a_terminal(tmp_path: Path, *, is_taken: bool) -> None:
+    """Ctrl-C ends it with exit code 0. Where its port is taken, it has any other one."""
+    terminal, its_end = pty.openpty()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not is_taken:
+            server.close()
+        # The terminal becomes that of the new session, whose processes it interrupts.
+        command = ["setsid", "--ctty", *demo_in(tmp_path, port=port)]
+        demo = subprocess.Popen(command, env=outside_make(), stdin=its_end, stdout=its_end, stderr=its_end)
+        os.close(its_end)
+        shown = ""
+        while "waiting" not in shown:
+            shown += os.read(terminal, 4096).decode()
+        os.write(terminal, b"\x03")
+        while "ended" not in shown:
+            shown += os.read(terminal, 4096).decode()
+
+    assert demo.wait() == 0
+    os.close(terminal)
+    assert f"called: dashboard --port {0 if is_taken else port}" in shown

@@ -408,6 +408,22 @@ def test_named_task_fails_half_way(
     assert failure.value.__notes__ == ["asked for by SOLAR_CALIBRATION_FAIL"]
 
 
+def test_named_task_fails_only_once(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second attempt succeeds, while another named task goes on failing; the next run is the same."""
+    shutil.copytree(finished_run / "7", tmp_path / "7")
+    monkeypatch.setenv("SOLAR_CALIBRATION_DIR", str(tmp_path))
+    monkeypatch.setenv("SOLAR_CALIBRATION_FAIL", "EstimateFlat:once,FitLimb")
+
+    for _ in range(2):
+        with pytest.raises(errors.FlatFieldError):
+            make_task("EstimateFlat").run()
+        make_task("EstimateFlat").run()
+        with pytest.raises(errors.LimbNotFoundError):
+            make_task("FitLimb").run()
+
+    assert contents(tmp_path) == contents(finished_run)
+
+
 def test_misspelt_task_to_fail_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the existing tasks."""
     monkeypatch.setenv("SOLAR_CALIBRATION_DIR", str(tmp_path))

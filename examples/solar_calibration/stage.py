@@ -25,7 +25,8 @@ class CalibrationTask(TaskBase):
     """
     A task that works on frames and hands files to the next.
 
-    ``failure`` is the error this task meets when ``SOLAR_CALIBRATION_FAIL`` names it.
+    ``failure`` is the error this task meets when ``SOLAR_CALIBRATION_FAIL`` names it: with ``:once`` behind the name in
+    its first attempt only. Several names are separated by commas.
     """
 
     failure: ClassVar[CalibrationError]
@@ -76,10 +77,22 @@ class CalibrationTask(TaskBase):
 
     def _is_asked_to_fail(self) -> bool:
         asked = os.environ.get(FAIL_VARIABLE, "")
+        often = dict(each.partition(":")[::2] for each in asked.split(",") if each)
         tasks = {task.__name__ for task in CalibrationTask.__subclasses__()}
-        if asked and asked not in tasks:
+        if not tasks.issuperset(often) or not {"", "once"}.issuperset(often.values()):
             # A misspelt name would otherwise look like a pipeline that cannot fail.
             raise ValueError(
-                f"{FAIL_VARIABLE}={asked!r} names no task of this pipeline: one of {', '.join(sorted(tasks))}"
+                f"{FAIL_VARIABLE}={asked!r} names no task of this pipeline: one of {', '.join(sorted(tasks))}; "
+                "names are separated by commas, and :once behind one lets only its first attempt fail"
             )
-        return asked == type(self).__name__
+        name = type(self).__name__
+        return name in often and (often[name] == "" or self._is_first_attempt())
+
+    def _is_first_attempt(self) -> bool:
+        """Leave a mark for the next attempt, which takes it away."""
+        mark = self.folder / f"{type(self).__name__}.failed"
+        if mark.exists():
+            mark.unlink()
+            return False
+        mark.touch()
+        return True

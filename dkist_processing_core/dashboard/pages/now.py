@@ -1,11 +1,102 @@
 """
 The page about the present: what runs, what is late, what failed in the last hours, and the health of the bus.
+
+Of a time of the past it shows what followed from the reports until then. Not here: the reports until a time (past).
 """
 
-from dkist_processing_core.collect.answers import Choice
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from dkist_processing_core.collect.answers import Choice, StoredAttempt, StoredRun
+from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.dashboard.asked import Asked, Page
+from dkist_processing_core.dashboard.drawing.columns import Columns, shares
+from dkist_processing_core.identity import Run
+from dkist_processing_core.runs import State
+from dkist_processing_core.runs.wording.overdue import StandingAlarm, standing_alarm
+
+HOURS = 24
+"""The hours before the time of the page of which failures are shown."""
+_MOST_RUNS, _MOST_FAMILIES, _MOST_ATTEMPTS = 60, 12, 6
+# The parts of the bar of a run, from left to right.
+_ORDER = (State.FINISHED, State.SKIPPED, State.FAILED, State.NOT_RUN, State.RUNNING, State.DISPATCHED, State.WAITING)
+_EARLIEST = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRun:
+    """A run that goes on."""
+
+    stored: StoredRun
+    ended: int
+    """The number of its tasks that have ended."""
+    tasks: int
+    bar: Columns
+    attempts: list[StoredAttempt]
+    """Those of its attempts that are open, oldest first, cut to a few."""
+    more: int
+    """How many further ones are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """An attempt, or a run as a whole, about which an alarm stands."""
+
+    run: Run
+    task_name: str | None
+    number: int | None
+    alarm: StandingAlarm
 
 
 def page(asked: Asked) -> Page:
     """Return the page."""
-    return Page("Now", "now.html", {"attempts": asked.questions.open_attempts(Choice())})
+    return Page("Now", "now.html", _values(asked.questions, asked.now) | {"at": asked.at, "cut_to": None})
+
+
+def _values(questions: Questions, moment: datetime) -> dict[str, object]:
+    """Return what is to be seen at a time."""
+    recent = Choice(since=moment - timedelta(hours=HOURS))
+    attempts = questions.open_attempts(Choice())
+    runs = questions.runs(Choice(states=(State.RUNNING,)), _MOST_RUNS)
+    families = questions.families(recent, _MOST_FAMILIES)
+    shown = [each.run for each in runs] + [family.last.run for family in families] + [each.run for each in attempts]
+    return {
+        "moment": moment,
+        "hours": HOURS,
+        "states": questions.states(recent),
+        "running_runs": questions.states(Choice(states=(State.RUNNING,))).get(State.RUNNING, 0),
+        "open_attempts": len(attempts),
+        "runs": _running(runs, attempts),
+        "late": _late(runs, attempts, moment),
+        "families": families,
+        "short_id": questions.short_ids(run.run_id for run in shown).of,
+    }
+
+
+def _running(runs: list[StoredRun], attempts: list[StoredAttempt]) -> list[RunningRun]:
+    """Return the runs in the order of their beginnings, so that a report moves none of them."""
+    of_run: dict[Run, list[StoredAttempt]] = defaultdict(list)
+    for attempt in attempts:
+        of_run[attempt.run].append(attempt)
+    found = []
+    for stored in sorted(runs, key=lambda each: (each.began_at or _EARLIEST, each.number)):
+        counts = {state.value: stored.tasks.get(state, 0) for state in _ORDER}
+        ended = sum(count for state, count in stored.tasks.items() if state.is_end)
+        of_it = of_run[stored.run]
+        more = max(0, len(of_it) - _MOST_ATTEMPTS)
+        found.append(RunningRun(stored, ended, sum(counts.values()), shares(counts), of_it[:_MOST_ATTEMPTS], more))
+    return found
+
+
+def _late(runs: list[StoredRun], attempts: list[StoredAttempt], moment: datetime) -> list[Late]:
+    """Return what is late, the longest first."""
+    found = [
+        Late(each.run, each.task_name, each.number, standing_alarm(each.overdue, moment))
+        for each in attempts
+        if each.overdue is not None
+    ]
+    found += [
+        Late(each.run, None, None, standing_alarm(each.overdue, moment)) for each in runs if each.overdue is not None
+    ]
+    return sorted(found, key=lambda each: each.alarm.since)
