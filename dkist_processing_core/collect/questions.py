@@ -15,6 +15,7 @@ from dkist_processing_core.collect.choosing import Condition, of_failures, of_id
 from dkist_processing_core.collect.families import first_failure, recipe_runs
 from dkist_processing_core.collect.folding import event_in, in_parts
 from dkist_processing_core.collect.keys import run_identity
+from dkist_processing_core.collect.listening import complete_until
 from dkist_processing_core.collect.overview import (
     Activity,
     Changes,
@@ -156,6 +157,15 @@ class Questions:
     def revision(self) -> int:
         """Return the revision of the store, which grows with each change of it; it reads one row."""
         return changes.revision(self._connection)
+
+    def complete_until(self, bus: str) -> float | None:
+        """
+        Return the last moment at which the store had all reports on a bus, in seconds since 1970; None if it never had.
+
+        Args:
+            bus: The text by which the bus is known in the store, that of `archive_of`.
+        """
+        return complete_until(self._connection, bus)
 
     def changed_since(self, revision: int, limit: int = 1000) -> Changes:
         """Return at most `limit` of the runs that were derived again since a revision, those that changed last."""

@@ -75,10 +75,8 @@ class Consumer(Declaration):
                 `until_idle` has taken in no past events.
         """
         # Imported here: commands that only read events import this package too, and start sooner without them.
-        from dkist_processing_core.consumer.exposing import exposed  # noqa: PLC0415
+        from dkist_processing_core.consumer.exposing import exposed, serving_at  # noqa: PLC0415
         from dkist_processing_core.metrics.sending import is_sent  # noqa: PLC0415
-        from dkist_processing_core.metrics.serving import address_of  # noqa: PLC0415
-        from dkist_processing_core.metrics.snapshot import check_extra  # noqa: PLC0415
         from dkist_processing_core.tracing import warn_of_config_file  # noqa: PLC0415
 
         if not self.handlers and not self.timers:
@@ -87,12 +85,7 @@ class Consumer(Declaration):
         if health is not None and listen is not None:
             msg = "found health and listen, expected one of them: listen answers about the health as well"
             raise ValueError(msg)
-        addresses = {
-            name: None if text is None else address_of(text, name)
-            for name, text in (("health", health), ("listen", listen))
-        }
-        if listen is not None:
-            check_extra()
+        serving = serving_at(health=health, listen=listen)
         begin = None if since is None else moment_of(since) or True
         if workers is not None:
             check_workers(workers)
@@ -113,8 +106,7 @@ class Consumer(Declaration):
                     within = exposed(
                         [service],
                         given,
-                        health=addresses["health"],
-                        listen=addresses["listen"],
+                        serving=serving,
                         is_sent=is_measured and not until_idle,
                     )
                     service.run(until_idle=until_idle, within=within)

@@ -6,21 +6,60 @@ Not here: the server (metrics.serving), and what a consumer measures (measures).
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from dkist_processing_core.metrics.measurement import Distribution, Measurement, Metric, Number
 from dkist_processing_core.metrics.sending import sent
-from dkist_processing_core.metrics.serving import served
-from dkist_processing_core.metrics.snapshot import Snapshot, Source
+from dkist_processing_core.metrics.serving import Health, address_of, served
+from dkist_processing_core.metrics.snapshot import Snapshot, Source, check_extra
 from dkist_processing_core.settings.interface import Settings
 
 if TYPE_CHECKING:
     from dkist_processing_core.consumer.service import ConsumerService
 
-Address = tuple[str, int]
 Facts = Callable[[], dict[str, object]]
 logger = logging.getLogger("dkist_processing_core.consumer")
+
+
+class Serving(NamedTuple):
+    """What serves the health of the consumers of a process, or their health and metrics."""
+
+    open: Callable[[Health, Snapshot], AbstractContextManager[object]]
+    """Serves during a block."""
+    has_metrics: bool
+
+
+def serving_at(*, health: str | None, listen: str | None) -> Serving | None:
+    """
+    Return a server at an address; None without one.
+
+    Args:
+        health: Where the health is served: a port, or host and port.
+        listen: Where health and metrics are served, instead.
+
+    Raises:
+        ValueError: The text is no address.
+        ExtraMissingError: Metrics cannot be served without a library.
+    """
+    if listen is not None:
+        address = address_of(listen, "listen")
+        check_extra()
+        return Serving(partial(_served, address, has_metrics=True), has_metrics=True)
+    if health is not None:
+        return Serving(partial(_served, address_of(health), has_metrics=False), has_metrics=False)
+    return None
+
+
+@contextmanager
+def _served(address: tuple[str, int], report: Health, snapshot: Snapshot, *, has_metrics: bool) -> Iterator[None]:
+    with served(address, report, snapshot if has_metrics else None) as where:
+        if has_metrics:
+            logger.info("the metrics of the consumer are at %smetrics, its health at %s", where, where)
+        else:
+            logger.info("the health of the consumer is at %s", where)
+        yield
 
 
 @contextmanager
@@ -28,8 +67,7 @@ def exposed(
     services: "Sequence[ConsumerService]",
     settings: Settings,
     *,
-    health: Address | None = None,
-    listen: Address | None = None,
+    serving: Serving | None,
     sources: Sequence[Source] = (),
     facts: Facts | None = None,
     is_sent: bool = True,
@@ -40,8 +78,7 @@ def exposed(
     Args:
         services: The consumers. Without `facts` it is one, whose facts are the answer about the health.
         settings: The settings of the process.
-        health: Where the health is served, as host and port.
-        listen: Where health and metrics are served, instead.
+        serving: What serves them; None for nothing.
         sources: Further metrics of the process.
         facts: Returns the facts about a process of several consumers, beside those about each of them.
         is_sent: Whether metrics are sent.
@@ -67,12 +104,8 @@ def exposed(
         return all(is_good for is_good, _ in reports), found[0] if facts is None else {**facts(), "consumers": found}
 
     with ExitStack() as stack:
-        if listen is not None:
-            where = stack.enter_context(served(listen, report, snapshot))
-            logger.info("the metrics of the consumer are at %smetrics, its health at %s", where, where)
-        elif health is not None:
-            where = stack.enter_context(served(health, report))
-            logger.info("the health of the consumer is at %s", where)
+        if serving is not None:
+            stack.enter_context(serving.open(report, snapshot))
         if is_sent:
             stack.enter_context(sent(snapshot))
         yield

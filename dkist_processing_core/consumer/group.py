@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from dkist_processing_core.consumer._consumer import opened
-from dkist_processing_core.consumer.exposing import Facts, exposed
+from dkist_processing_core.consumer.exposing import Facts, Serving, exposed
 from dkist_processing_core.consumer.member import Member
 from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.service import ConsumerService
@@ -20,8 +20,7 @@ from dkist_processing_core.consumer.signals import signals_raise
 from dkist_processing_core.consumer.since import moment_of
 from dkist_processing_core.errors import InboxUnavailableError
 from dkist_processing_core.metrics.sending import is_sent
-from dkist_processing_core.metrics.serving import address_of
-from dkist_processing_core.metrics.snapshot import Source, check_extra
+from dkist_processing_core.metrics.snapshot import Source
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import warn_of_config_file
@@ -68,8 +67,7 @@ class Group:
         *,
         sources: Sequence[Source] = (),
         facts: Facts = dict,
-        health: str | None = None,
-        listen: str | None = None,
+        serving: Serving | None = None,
     ) -> None:
         """
         Run the consumers until SIGTERM, SIGINT or `stop`, or until one of them ends.
@@ -78,20 +76,13 @@ class Group:
             members: Returns the consumers, when the signals are handled.
             sources: Further metrics of this process.
             facts: Returns further facts about its health.
-            health: Where the health is served, as for `Consumer.run`.
-            listen: Where health and metrics are served, instead.
+            serving: What serves health and metrics, as `exposing.serving_at`; None for nothing.
 
         Raises:
             ConfigurationError: Nothing can be served there.
             DKISTProcessingCoreError: A consumer has ended by this error, and all others have ended in good order.
         """
-        addresses = {
-            name: None if text is None else address_of(text, name)
-            for name, text in (("health", health), ("listen", listen))
-        }
-        if listen is not None:
-            check_extra()
-        is_measured = listen is not None or is_sent(self._settings)
+        is_measured = (serving is not None and serving.has_metrics) or is_sent(self._settings)
         warn_of_config_file(self._settings)
         with signals_raise(self._end), _repetitions_left_out(), ExitStack() as stack:
             for member in members():
@@ -111,8 +102,7 @@ class Group:
             within = exposed(
                 self._services,
                 self._settings,
-                health=addresses["health"],
-                listen=addresses["listen"],
+                serving=serving,
                 sources=sources,
                 facts=facts,
                 is_sent=is_measured,

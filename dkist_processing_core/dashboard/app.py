@@ -19,36 +19,40 @@ from starlette.routing import BaseRoute, Mount, Route
 from dkist_processing_core.dashboard import login
 from dkist_processing_core.dashboard.access import Access, role_of
 from dkist_processing_core.dashboard.asked import PageFunction
+from dkist_processing_core.dashboard.backend import Backend
 from dkist_processing_core.dashboard.guards import LARGEST_BODY, SafeHeaders, SameSite
+from dkist_processing_core.dashboard.health import Health
 from dkist_processing_core.dashboard.letters_form import LettersForm
 from dkist_processing_core.dashboard.live import Live
 from dkist_processing_core.dashboard.options import Options
 from dkist_processing_core.dashboard.pages import bus, now
 from dkist_processing_core.dashboard.problems import ProblemResponse
-from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.dashboard.static_files import StaticFiles
-from dkist_processing_core.dashboard.viewing import OpenQuestions, Viewing
+from dkist_processing_core.dashboard.viewing import Viewing
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 PAGES: dict[str, PageFunction] = {"/": now.page, "/bus": bus.page}
 """The page of each path."""
 _PUBLIC = (login.PATH, "/static/", "/health/")
 _OF_PROGRAMS = ("/api/", "/openapi.json", "/live", "/metrics", "/health/")
-_SEE_OTHER, _UNAUTHORIZED, _INTERNAL = 303, 401, 500
+_SEE_OTHER, _UNAUTHORIZED, _INTERNAL, _UNAVAILABLE = 303, 401, 500, 503
+# The browser requests the page again.
+_SOON = {"Refresh": "5", "Retry-After": "5"}
 
 
 class Application:
     """The ASGI application of one dashboard."""
 
-    def __init__(self, options: Options, site: Site, questions: OpenQuestions) -> None:
-        """Store its parts; `questions` opens one state of the store."""
+    def __init__(self, options: Options, backend: Backend) -> None:
+        """Store its parts."""
         self._rules = options.rules
-        self._viewing = Viewing(PAGES, site, options.rules, questions)
+        self._viewing = Viewing(PAGES, options.rules, backend)
         self.live = Live(self._viewing.parts, self._viewing.revision)
         routes: list[BaseRoute] = [Route(path, partial(self._page, path), methods=["GET"]) for path in PAGES]
         routes += login.Login(options.rules, self._viewing.login).routes
-        routes += LettersForm(site.letters, site.bus_status, options.rules).routes
+        routes += LettersForm(backend.site.letters, backend.site.bus_status, options.rules).routes
         routes += [Route("/live", self.live, methods=["GET"]), Mount("/static", StaticFiles())]
+        routes += Health(backend).routes
         # A request passes them in this order. The headers are also those of an internal error.
         middleware = [
             Middleware(TrustedHostMiddleware, allowed_hosts=options.hosts, www_redirect=False),
@@ -63,7 +67,8 @@ class Application:
 
     def _page(self, path: str, request: Request) -> Response:
         """Return a page. Starlette calls this in a thread, since the store is read synchronously."""
-        return HTMLResponse(*self._viewing.whole(path, dict(request.query_params), role_of(request.scope)))
+        html, status = self._viewing.whole(path, dict(request.query_params), role_of(request.scope))
+        return HTMLResponse(html, status, _SOON if status == _UNAVAILABLE else None)
 
     def _without_role(self, request: Request) -> Response:
         if self._rules.tokens and request.method == "GET" and not request.url.path.startswith(_OF_PROGRAMS):

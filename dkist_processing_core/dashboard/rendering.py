@@ -15,6 +15,8 @@ from dkist_processing_core.dashboard import links, words
 from dkist_processing_core.dashboard.asked import Page
 
 _LIVE = "live_"
+# Each page extends it.
+_FRAME = "base.html"
 
 
 @cache
@@ -50,6 +52,8 @@ def whole(page: Page, common: Mapping[str, object]) -> str:
 
 def live_parts(page: Page, common: Mapping[str, object]) -> dict[str, str]:
     """Return the live parts of a page, each by its id."""
-    template = _environment().get_template(page.template)
+    environment = _environment()
+    template = environment.get_template(page.template)
     context = template.new_context({**common, **page.values, "title": page.title})
-    return {name: "".join(block(context)).strip() for name, block in template.blocks.items() if name.startswith(_LIVE)}
+    blocks = {**environment.get_template(_FRAME).blocks, **template.blocks}
+    return {name: "".join(block(context)).strip() for name, block in blocks.items() if name.startswith(_LIVE)}

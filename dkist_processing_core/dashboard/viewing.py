@@ -5,51 +5,48 @@ Not here: the values of a page (pages), the templates (rendering), and sending t
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.dashboard import rendering
 from dkist_processing_core.dashboard.access import Role, Rules
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError, PageFunction
+from dkist_processing_core.dashboard.backend import Backend, Freshness
 from dkist_processing_core.dashboard.links import address
-from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.errors import InboxUnavailableError
 
 STATIC = Path(__file__).parent / "static"
 """The folder of the files that pages load."""
-OpenQuestions = Callable[[], AbstractContextManager[Questions]]
 _NOT_FOUND, _UNAVAILABLE = 404, 503
 
 
 class Viewing:
     """The pages of one dashboard. Its methods read the store, and are called in threads."""
 
-    def __init__(self, pages: Mapping[str, PageFunction], site: Site, rules: Rules, questions: OpenQuestions) -> None:
-        """Store the page of each path; `questions` opens one state of the store."""
+    def __init__(self, pages: Mapping[str, PageFunction], rules: Rules, backend: Backend) -> None:
+        """Store the page of each path, who may do what, and what is shown."""
         self._pages = pages
-        self._site = site
         self._rules = rules
-        self._questions = questions
+        self._backend = backend
 
     def revision(self) -> object:
         """Return a value that differs after each change of the store."""
-        with self._questions() as questions:
+        with self._backend.questions() as questions:
             return questions.revision()
 
     def whole(self, path: str, query: Mapping[str, str], role: Role) -> tuple[str, int]:
         """Return the HTML of a page and its status; of one that cannot be shown, the page that explains it."""
         try:
-            page = self._page(path, query)
+            page, freshness = self._page(path, query)
         except PageError as error:
-            page = _refusal(str(error), error.status)
+            page, freshness = _refusal(str(error), error.status), None
         except InboxUnavailableError as error:
-            page = _refusal(str(error), _UNAVAILABLE)
-        return rendering.whole(page, self._common(path, query, role)), page.status
+            page, freshness = _refusal(str(error), _UNAVAILABLE), None
+        return rendering.whole(page, self._common(path, query, role, freshness)), page.status
 
     def refusal(self, path: str, status: int, message: str) -> str:
         """Return a page that explains why a request is refused."""
@@ -72,27 +69,35 @@ class Viewing:
         if split.scheme or split.netloc or "at" in query:
             msg = f"found the address {of!r}, expected that of a page about the present"
             raise PageError(msg)
-        return rendering.live_parts(self._page(split.path, query), self._common(split.path, query, role))
+        page, freshness = self._page(split.path, query)
+        return rendering.live_parts(page, self._common(split.path, query, role, freshness))
 
-    def _page(self, path: str, query: Mapping[str, str]) -> Page:
+    def _page(self, path: str, query: Mapping[str, str]) -> tuple[Page, Freshness]:
         page = self._pages.get(path)
         if page is None:
             msg = f"there is no page {path!r}, expected one of {', '.join(self._pages)}"
             raise PageError(msg, _NOT_FOUND)
         at = _time(query.get("at", ""))
-        with self._questions() as questions:
-            return page(Asked(path, query, questions, datetime.now(UTC), at, self._site))
+        with self._backend.questions() as questions:
+            asked = Asked(path, query, questions, datetime.now(UTC), at, self._backend.site)
+            return page(asked), self._backend.freshness(questions)
 
-    def _common(self, path: str, query: Mapping[str, str], role: Role | None) -> dict[str, object]:
+    def _common(
+        self, path: str, query: Mapping[str, str], role: Role | None, freshness: Freshness | None = None
+    ) -> dict[str, object]:
         """Return the values that each page has; only those that are the same for all viewers of a role."""
         may_change = role is Role.OPERATOR
         # A page about the past does not change, and one for everybody is not rendered from the store.
         is_live = role is not None and not query.get("at")
+        site = self._backend.site
         return {
-            "site": self._site,
+            # People who have not logged in need not know where bus and store are.
+            "site": replace(site, bus="", store="") if role is None else site,
             "path_of_page": path,
             "live_address": address("/live", of=address(path, **query)) if is_live else None,
             "static": static_address,
+            # None for a page that shows nothing of the store.
+            "freshness": freshness,
             "may_change": may_change,
             # Each form of a page contains it as the field `form_token`.
             "form_token": self._rules.form_token if may_change else None,

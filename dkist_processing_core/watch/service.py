@@ -15,6 +15,7 @@ from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.listening import complete_until
 from dkist_processing_core.consumer import Consumer
 from dkist_processing_core.consumer.completeness import archive_of
+from dkist_processing_core.consumer.exposing import serving_at
 from dkist_processing_core.consumer.group import Group
 from dkist_processing_core.consumer.member import Member
 from dkist_processing_core.delivery.publisher import Publisher
@@ -89,7 +90,10 @@ class Watcher:
         """
         with ExitStack() as stack:
             self._group.run(
-                lambda: self._members(stack), sources=[self._measure], facts=self._facts, health=health, listen=listen
+                lambda: self._members(stack),
+                sources=[self._measure],
+                facts=self._facts,
+                serving=serving_at(health=health, listen=listen),
             )
 
     def _members(self, stack: ExitStack) -> Iterator[Member]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from dkist_processing_core.consumer import Consumer
+from dkist_processing_core.consumer.exposing import serving_at
 from dkist_processing_core.consumer.group import Group
 from dkist_processing_core.consumer.member import Member
 from dkist_processing_core.delivery.publisher import Publisher
@@ -28,7 +29,11 @@ def running(group: Group, *consumers: Consumer, listen: str | None = None) -> It
 
     def run() -> None:
         try:
-            group.run(lambda: map(Member, consumers), facts=lambda: {"of": "test"}, listen=listen)
+            group.run(
+                lambda: map(Member, consumers),
+                facts=lambda: {"of": "test"},
+                serving=serving_at(health=None, listen=listen),
+            )
         except BaseException as error:  # noqa: BLE001 - a test looks at it
             errors.append(error)
 

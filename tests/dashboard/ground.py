@@ -7,8 +7,11 @@ Not here: the fixtures (conftest), and reports of whole runs (tests.stored).
 import os
 import shutil
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,6 +56,16 @@ class Served:
         Return the whole address of a path.
         """
         return self.address + path.removeprefix("/")
+
+    def is_ready(self) -> bool:
+        """
+        Return True if bus and store are in use.
+        """
+        try:
+            with urllib.request.urlopen(self.at("/health/ready"), timeout=SECONDS) as answer:
+                return bool(answer.status == HTTPStatus.OK)
+        except urllib.error.HTTPError:
+            return False
 
     def publish(self, *events: Event) -> None:
         """
@@ -104,7 +117,9 @@ def dashboard(**options: Any) -> Iterator[Served]:
     try:
         assert opened.wait(SECONDS)
         if addresses:
-            yield Served(addresses[0])
+            found = Served(addresses[0])
+            wait_until(found.is_ready)
+            yield found
     finally:
         served.stop()
         thread.join(SECONDS)

@@ -1,0 +1,85 @@
+"""
+The store and the consumers behind the pages of a dashboard, which answers requests before they are there.
+
+Not here: opening and running them (service), and the answers (health, viewing).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dkist_processing_core.collect.collector import Collector
+from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.consumer.completeness import archive_of
+from dkist_processing_core.dashboard.site import Site
+from dkist_processing_core.errors import InboxUnavailableError
+from dkist_processing_core.metrics.serving import Health
+from dkist_processing_core.metrics.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How recent is what the store has."""
+
+    is_bus_reachable: bool
+    complete_until: datetime | None
+    """Until when it is known to have all reports that were on the bus; None if it never was."""
+
+
+class Backend:
+    """What a dashboard has opened so far. Several threads may ask it."""
+
+    def __init__(self, site: Site) -> None:
+        """Store the facts for the pages. Nothing is open yet."""
+        self.site = site
+        self.snapshot: Snapshot | None = None
+        """The metrics of the process; None as long as no consumer runs."""
+        self.report: Health | None = None
+        """Returns whether the consumers are well, and the facts; None as long as none runs."""
+        self._collector: Collector | None = None
+
+    @contextmanager
+    def questions(self) -> Iterator[Questions]:
+        """
+        Ask about one state of the store.
+
+        Raises:
+            InboxUnavailableError: The store cannot be reached now.
+        """
+        collector = self._collector
+        if collector is None:
+            raise InboxUnavailableError("the store is not open yet; the dashboard tries it again and again")
+        with collector.questions() as questions:
+            yield questions
+
+    def open_store(self, collector: Collector) -> None:
+        """Take over the open store."""
+        self.site = replace(self.site, store=collector.where)
+        self._collector = collector
+
+    @property
+    def bus_state(self) -> str:
+        """`ok`, `unavailable`, or `not connected yet`."""
+        report = self.report
+        if report is None:
+            return "not connected yet"
+        consumers: Any = report()[1]["consumers"]
+        return str(consumers[0]["bus"])
+
+    def freshness(self, questions: Questions) -> Freshness:
+        """Return how recent the answers to questions are."""
+        collector = self._collector
+        until = None if collector is None else questions.complete_until(archive_of(collector.bus))
+        return Freshness(self.bus_state == "ok", None if until is None else datetime.fromtimestamp(until, UTC))
+
+    @contextmanager
+    def attached(self, report: Health, snapshot: Snapshot) -> Iterator[None]:
+        """Report the health and the metrics of the consumers during the block."""
+        snapshot.prepare()
+        self.report, self.snapshot = report, snapshot
+        try:
+            yield
+        finally:
+            self.report = self.snapshot = None

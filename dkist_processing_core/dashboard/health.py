@@ -1,0 +1,72 @@
+"""
+The health and the metrics of the dashboard's process, for those who watch over it.
+
+`/health/live` answers as long as the process serves. `/health/ready` also uses bus and store: the status is 503 while
+one of them cannot be used, and the body names it. Not here: what is measured (consumer, collect).
+"""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from dkist_processing_core.dashboard.backend import Backend
+from dkist_processing_core.dashboard.problems import ProblemResponse
+from dkist_processing_core.errors import DKISTProcessingCoreError
+
+_UNAVAILABLE = 503
+_PATIENCE_SECONDS = 10.0
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether the dashboard can show what happens."""
+
+    bus: str
+    """`ok`, `unavailable`, or `not connected yet`."""
+    store: str
+    """`ok` or `unavailable`."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether both can be used."""
+        return self.bus == self.store == "ok"
+
+
+class Health:
+    """The routes about health and metrics. Starlette calls them in threads, since they read the store."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Store where the facts are from."""
+        self._backend = backend
+        self.routes = [
+            Route("/health/live", self._live, methods=["GET"]),
+            Route("/health/ready", self._ready, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+        ]
+
+    def _live(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    def _ready(self, _: Request) -> Response:
+        found = self._readiness()
+        status = 200 if found.is_good else _UNAVAILABLE
+        return Response(msgspec.json.encode(found) + b"\n", status, media_type="application/json")
+
+    def _readiness(self) -> Readiness:
+        bus = self._backend.bus_state
+        try:
+            with self._backend.questions() as questions:
+                questions.revision()
+        except DKISTProcessingCoreError:
+            return Readiness(bus, "unavailable")
+        return Readiness(bus, "ok")
+
+    def _metrics(self, request: Request) -> Response:
+        snapshot = self._backend.snapshot
+        if snapshot is None:
+            return ProblemResponse(_UNAVAILABLE, "the store is not open yet, and nothing is measured")
+        found = snapshot.rendered(request.headers.get("accept", ""), patience=_PATIENCE_SECONDS)
+        if found is None:
+            return ProblemResponse(_UNAVAILABLE, "an earlier request for metrics is not answered yet")
+        body, media_type = found
+        return Response(body, headers={"Content-Type": media_type})
