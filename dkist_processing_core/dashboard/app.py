@@ -25,13 +25,18 @@ from dkist_processing_core.dashboard.health import Health
 from dkist_processing_core.dashboard.letters_form import LettersForm
 from dkist_processing_core.dashboard.live import Live
 from dkist_processing_core.dashboard.options import Options
-from dkist_processing_core.dashboard.pages import bus, now
+from dkist_processing_core.dashboard.pages import bus, compare, now, workflow
 from dkist_processing_core.dashboard.problems import ProblemResponse
 from dkist_processing_core.dashboard.static_files import StaticFiles
 from dkist_processing_core.dashboard.viewing import Viewing
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
-PAGES: dict[str, PageFunction] = {"/": now.page, "/bus": bus.page}
+PAGES: dict[str, PageFunction] = {
+    "/": now.page,
+    "/bus": bus.page,
+    "/compare": compare.page,
+    "/workflow": workflow.page,
+}
 """The page of each path."""
 _PUBLIC = (login.PATH, "/static/", "/health/")
 _OF_PROGRAMS = ("/api/", "/openapi.json", "/live", "/metrics", "/health/")

@@ -12,7 +12,7 @@ from dkist_processing_core.text import amount, size
 from dkist_processing_core.text.terminal import visible, visible_line
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-_UNKNOWN = "\N{EN DASH}"
+_UNKNOWN, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
 def duration(seconds: float | None) -> str:
@@ -38,6 +38,18 @@ def age(seconds: float | None) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
+def change(seconds: float) -> str:
+    """Return by how much a duration has changed, with its sign."""
+    if not round(seconds, 1):
+        return "no change"
+    return f"{'+' if seconds > 0 else _MINUS}{duration(abs(seconds))}"
+
+
+def percent(share: float) -> str:
+    """Return a share from 0 to 1 in percent."""
+    return f"{share * 100:.0f} %"
+
+
 def utc(moment: datetime) -> str:
     """Return a time in UTC, in seconds."""
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -56,9 +68,11 @@ def cut(text: str, length: int) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "age": age,
     "amount": amount,
+    "change": change,
     "cut": cut,
     "duration": duration,
     "number": number,
+    "percent": percent,
     "size": size,
     "utc": utc,
     "visible": visible_line,

@@ -1,0 +1,117 @@
+"""
+The page that compares two runs of a workflow, and what explains the difference of their durations.
+
+Not here: the comparison (dashboard.comparison).
+"""
+
+from collections.abc import Sequence
+
+from dkist_processing_core.collect.answers import Choice, StoredRun
+from dkist_processing_core.collect.overview import RunDuration
+from dkist_processing_core.dashboard.asked import Asked, Page, PageError
+from dkist_processing_core.dashboard.comparison import Side, compare
+from dkist_processing_core.dashboard.drawing.change_bars import change_bars
+from dkist_processing_core.dashboard.versions import in_order
+from dkist_processing_core.identity import Run
+from dkist_processing_core.runs import State, kept_reports, run_view
+
+MOST_OFFERED = 100
+"""How many of the latest runs of the workflow the form offers."""
+MOST_CONTRASTS = 200
+
+
+def page(asked: Asked) -> Page:
+    """
+    Return the page.
+
+    The address names a workflow, and the runs `a` and `b` by their ids, with `a_version` and `b_version` where an id is
+    in several versions. Without `b` it is the latest run, and without `a` the last one before it, of those that
+    finished if there is one.
+
+    Raises:
+        PageError: There is no such workflow or run.
+    """
+    name = asked.text("workflow")
+    if name is None:
+        raise PageError("the address names no workflow; expected /compare?workflow=NAME with the runs a and b")
+    latest = in_order(asked.questions.run_durations(name, MOST_OFFERED))[::-1]
+    if not latest:
+        raise PageError(f"the store has no run of the workflow {name}; expected the name of a workflow with runs", 404)
+    b = _named(asked, name, "b") or asked.questions.run(latest[0].run)
+    assert b is not None  # the store is read in one state, and has the latest run
+    previous = _previous(latest, b)
+    a = _named(asked, name, "a") or (None if previous is None else asked.questions.run(previous))
+    side_a, side_b = None if a is None else _side(asked, a), _side(asked, b)
+    ids = [each.run.run_id for each in (*latest, a, b) if each is not None]
+    values: dict[str, object] = {
+        "workflow": name,
+        "choices": [("a", "First run", _options(latest, a), a), ("b", "Second run", _options(latest, b), b)],
+        "short_ids": asked.questions.short_ids(ids),
+        "a": None if side_a is None else side_a.view,
+        "b": side_b.view,
+    }
+    return Page(f"Compare runs of {name}", "compare.html", values | _compared(side_a, side_b))
+
+
+def _options(latest: Sequence[RunDuration], chosen: StoredRun | None) -> list[RunDuration | StoredRun]:
+    """Return the runs that the form offers: the latest ones, and the chosen one if it is older."""
+    if chosen is None or any(_is(each.run, chosen.run) for each in latest):
+        return [*latest]
+    return [*latest, chosen]
+
+
+def _compared(a: Side | None, b: Side) -> dict[str, object]:
+    """Return the values of the comparison; without a first run there is none."""
+    if a is None:
+        return {"comparison": None}
+    found = compare(a, b)
+    changes = [] if found.explanation is None else [task.whole.change_seconds for task in found.explanation.tasks]
+    return {
+        "comparison": found,
+        "contrasts": found.contrasts[:MOST_CONTRASTS],
+        "bars_of_path": change_bars(changes),
+        "bars_of_tasks": change_bars([task.whole.change_seconds for task in found.tasks]),
+    }
+
+
+def _named(asked: Asked, workflow: str, which: str) -> StoredRun | None:
+    """Return the run that a parameter names, without its version the last one of that id; None if it is missing."""
+    run_id, version = asked.text(which), asked.text(f"{which}_version")
+    if run_id is None:
+        return None
+    if version is None:
+        like = asked.questions.run_page(Choice(workflow=workflow, text=run_id)).runs
+        found = next((run for run in like if (run.run.workflow_name, run.run.run_id) == (workflow, run_id)), None)
+    else:
+        found = asked.questions.run(Run(workflow, version, run_id, None))
+    if found is None:
+        of_version = "" if version is None else f" of version {version}"
+        raise PageError(
+            f"the store has no run {run_id}{of_version} of the workflow {workflow}; expected one of it", 404
+        )
+    return found
+
+
+def _previous(latest: Sequence[RunDuration], run: StoredRun) -> Run | None:
+    """Return the run before another one, the last that finished if there is one; None if it is the first."""
+    earlier = [
+        each
+        for each in latest
+        if not _is(each.run, run.run)
+        and each.began_at is not None
+        and run.began_at is not None
+        and each.began_at <= run.began_at
+    ]
+    finished = [each for each in earlier if each.state is State.FINISHED]
+    return next((each.run for each in (*finished, *earlier)), None)
+
+
+def _is(run: Run, other: Run) -> bool:
+    """Return True for two names of one run, of which one may not know the recipe run."""
+    return (run.workflow_version, run.run_id) == (other.workflow_version, other.run_id)
+
+
+def _side(asked: Asked, run: StoredRun) -> Side:
+    reports = asked.questions.reports(run.number)
+    received = [report.received_at for report in reports if report.received_at is not None]
+    return Side(run_view(kept_reports(reports), received_at=max(received)), reports, asked.now)
