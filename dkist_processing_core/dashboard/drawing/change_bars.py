@@ -1,7 +1,7 @@
 """
 The bars of a column of changes, which grow to the left for less and to the right for more.
 
-Not here: the texts beside them (templates).
+Not here: the texts beside them, which are in the templates.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """
 The chart of a workflow's versions: the duration of each run, the median of each version, and the share that failed.
 
-Not here: the texts and colours (templates), and the values (dashboard.versions).
+Not here: the texts and colours, which are in the template, and the values (dashboard.versions).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """
 The page of a workflow: durations and failures over its versions, its slowest and most failing tasks, its latest runs.
 
-Not here: which versions changed something (dashboard.regressions), and one run (pages.run).
+Not here: which versions changed something (dashboard.regressions).
 """
 
 from collections.abc import Sequence
