@@ -16,6 +16,8 @@ from alembic.runtime.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, create_engine, inspect, select
+from sqlalchemy import column as sa_column
+from sqlalchemy import table as sa_table
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.collect.answers import Choice, FirstFailure
@@ -24,7 +26,8 @@ from dkist_processing_core.collect.families import first_failure
 from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions
-from dkist_processing_core.collect.tables import ATTEMPTS, METADATA, REPORTS, RUNS, TASKS
+from dkist_processing_core.collect.reports import held, reports_on
+from dkist_processing_core.collect.tables import ATTEMPTS, DETAILS, METADATA, PACKS, REPORTS, RUNS, TASKS
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Event, WorkflowOverdue
 from dkist_processing_core.inbox import Database
@@ -105,6 +108,27 @@ def fill(connection: Connection, parts: Iterable[Sequence[Event]], now: datetime
             store.add(connection, report)
         while store.fold(connection, 1):
             pass
+
+
+def fill_unfolded(connection: Connection, reports: Iterable[Event]) -> None:
+    """
+    Add reports of which no row is derived.
+    """
+    store = Store(clock=NOW.timestamp)
+    for report in reports:
+        store.add(connection, report)
+
+
+def copy_to_earlier(present: Connection, former: Connection) -> None:
+    """
+    Copy runs and reports into a store of an earlier release, in which all reports are folded.
+    """
+    for table in (RUNS, REPORTS):
+        known = {column["name"] for column in inspect(former).get_columns(table.name)}
+        rows = present.execute(select(*(column for column in table.columns if column.name in known))).mappings().all()
+        folded = {"is_folded": True} if "is_folded" in known else {}
+        columns: list[Any] = [sa_column(name) for name in (*rows[0], *folded)]
+        former.execute(sa_table(table.name, *columns).insert(), [dict(row) | folded for row in rows])
 
 
 @pytest.fixture
@@ -211,7 +235,7 @@ def test_only_the_latest_progress_is_kept() -> None:
     """Many reports of progress take the room of one."""
     with empty() as store, store.begin() as connection:
         fill(connection, [[started("A"), *(progressed("A", n) for n in range(50))], [progressed("A", 20)]])
-        kept = connection.execute(select(REPORTS.c.number)).all()
+        kept = reports_on(connection, 1)
         (attempt,) = Questions(connection).open_attempts(Choice())
 
     assert (len(kept), attempt.done) == (2, 49)
@@ -224,7 +248,7 @@ def test_only_the_latest_sample_is_kept_and_it_is_a_sign_of_life() -> None:
     for parts in ([[each] for each in samples], [samples[::-1]]):
         with empty() as store, store.begin() as connection:
             fill(connection, parts, NOW)
-            kept = connection.execute(select(REPORTS.c.number)).all()
+            kept = reports_on(connection, 1)
             (attempt,) = Questions(connection).open_attempts(Choice())
             silent = Questions(connection).open_attempts(Choice(), silent_since=samples[-1].time)
             dumps.append("".join(dump(connection)))
@@ -247,9 +271,9 @@ def test_a_report_with_an_implausible_time_does_not_change_the_place_of_its_run(
 
 def test_a_report_that_only_a_newer_release_can_read_is_passed_over(connection: Connection) -> None:
     """After a return to an older release, the store still answers, and the report is kept."""
-    number = Questions(connection).run_number(RUNNING)
+    number = Questions(connection).run_number(RUNNING) or 0
     body = b'{"type": "edu.nso.dkist.task.imagined"}'
-    values = {"run": number, "digest": b"new", "body": body, "received_at": NOW.timestamp(), "is_folded": False}
+    values = {"run": number, "digest": b"new", "body": body, "received_at": NOW.timestamp()}
     connection.execute(REPORTS.insert().values(values))
     folded = Store(clock=NOW.timestamp).fold(connection, 10)
     state = {run.run.run_id: run.state for run in Questions(connection).runs(Choice())}
@@ -257,7 +281,8 @@ def test_a_report_that_only_a_newer_release_can_read_is_passed_over(connection: 
     assert folded == 1
     assert state[RUNNING] is State.RUNNING
     assert "imagined" not in "".join(dump(connection))
-    assert connection.scalar(select(REPORTS.c.is_folded).where(REPORTS.c.digest == b"new")) is True
+    assert body in [each.body for each in held(connection, [number])[number].packed]
+    assert not connection.execute(select(REPORTS.c.number)).all()
 
 
 def test_a_failure_without_a_plausible_time_is_listed(connection: Connection) -> None:
@@ -465,11 +490,12 @@ def test_runs_are_kept_for_400_days_after_their_last_report(connection: Connecti
     fill(connection, [[started("A", run_id=RUNNING, workflow_name="l1_to_l2_dlnirsp", workflow_version="dev")]], later)
     store = Store(clock=later.timestamp)
     pruned = [store.prune(connection, 1) for _ in range(3)]
-    left = [connection.scalars(select(table.c.run).distinct()).all() for table in (TASKS, ATTEMPTS, REPORTS)]
+    left = [connection.scalars(select(table.c.run).distinct()).all() for table in (TASKS, ATTEMPTS, PACKS, DETAILS)]
 
     assert pruned == [1, 1, 0]
     assert [run.run.run_id for run in Questions(connection).runs(Choice())] == [RUNNING]
     assert left[0] == left[1] == left[2]
+    assert left[3] == []
     assert len(left[0]) == 1
 
 
@@ -488,12 +514,9 @@ def test_a_store_of_an_earlier_release_is_derived_again() -> None:
     """Such a store has the first report of a run as its start, whether the start was reported or not."""
     earlier = create_engine("sqlite://", poolclass=StaticPool)
     with empty() as store, store.begin() as present, earlier.begin() as former:
-        fill(present, [[*ended_run(), finished("A", run_id="late")]])
+        fill_unfolded(present, [*ended_run(), finished("A", run_id="late")])
         upgrade(former, "in memory", "0003")
-        for table in (RUNS, REPORTS):
-            known = {column["name"] for column in inspect(former).get_columns(table.name)}
-            rows = present.execute(select(*(column for column in table.columns if column.name in known))).mappings()
-            former.execute(table.insert(), [dict(row) for row in rows])
+        copy_to_earlier(present, former)
         upgrade(former, "in memory")
         count = Store(clock=NOW.timestamp).fold(former, 10)
         known_starts = {run.run.run_id: run.is_start_known for run in Questions(former).runs(Choice())}

@@ -10,20 +10,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, inspect, select
+from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.cli.draw.usage_table import draw_usage
 from dkist_processing_core.collect.answers import Choice, Usage
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.questions import Questions
-from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.events import Event, Resources, TaskDispatched
 from dkist_processing_core.inbox.migrating import upgrade
 from dkist_processing_core.testing import run_that_succeeds, run_with_killed_attempt
 from tests.facts import NOON, failed, finished, make, sampled, started
 from tests.stored import ended_run
-from tests.test_store import NOW, empty, fill
+from tests.test_store import NOW, copy_to_earlier, empty, fill, fill_unfolded
 
 GIB = 2**30
 NUMBERS = ((127.5, 128.0), (0.01, 0.5), (0.75, 1024.0))
@@ -205,11 +204,9 @@ def test_the_runs_of_an_earlier_release_have_their_usage_after_the_migration() -
     """The attempts are derived again from the stored reports."""
     earlier = create_engine("sqlite://", poolclass=StaticPool)
     with empty() as store, store.begin() as present, earlier.begin() as former:
-        fill(present, [attempt("A", "1", GIB)])
+        fill_unfolded(present, attempt("A", "1", GIB))
         upgrade(former, "in memory", "0006")
-        for table in (RUNS, REPORTS):
-            columns = [table.c[column["name"]] for column in inspect(former).get_columns(table.name)]
-            former.execute(table.insert(), [dict(row) for row in present.execute(select(*columns)).mappings()])
+        copy_to_earlier(present, former)
         upgrade(former, "in memory")
         Store(clock=NOW.timestamp).fold(former, 10)
         (task,), _ = Questions(former).usages(Choice())

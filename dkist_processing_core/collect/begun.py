@@ -6,9 +6,9 @@ Not here: which runs were expected then (watch), and other questions to the stor
 
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, exists, func, or_, select
+from sqlalchemy import Connection, and_, exists, or_, select
 
-from dkist_processing_core.collect.tables import REPORTS, RUNS
+from dkist_processing_core.collect.tables import RUNS
 
 # The clock of a host may be this far ahead.
 _CLOCKS_DIFFER = 300.0
@@ -27,7 +27,7 @@ def has_begun(connection: Connection, workflow_name: str, version: str | None, f
     """
     earliest, latest = first.timestamp(), last.timestamp()
     of_version = [] if version is None else [RUNS.c.workflow_version == version]
-    received_at = select(func.min(REPORTS.c.received_at)).where(REPORTS.c.run == RUNS.c.number).scalar_subquery()
+    received_at = RUNS.c.first_received_at
     is_in_time = or_(RUNS.c.began_at <= latest, and_(RUNS.c.began_at <= latest + _CLOCKS_DIFFER, received_at <= latest))
     # A run has no report after its last one: the first of these conditions uses an index.
     since = [RUNS.c.last_sign_at >= earliest, RUNS.c.began_at >= earliest]

@@ -4,9 +4,7 @@ The revision of the store: a number that grows with each change, and the runs th
 Several processes may show one store, and ask for changes several times a second. Not here: deriving the rows (folding).
 """
 
-from collections.abc import Sequence
-
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select, update
 
 from dkist_processing_core.collect.overview import Changes
 from dkist_processing_core.collect.tables import REVISION, RUNS
@@ -15,17 +13,13 @@ from dkist_processing_core.identity import Run
 _NUMBER = 1
 
 
-def note_derived(connection: Connection, runs: Sequence[int]) -> None:
+def next_revisions(connection: Connection, count: int) -> int:
     """
-    Give the next revisions to runs whose rows were derived in the caller's transaction.
+    Return the first of the next revisions, for as many runs whose rows are written in the caller's transaction.
 
     Other transactions that do the same wait for its end, so that no reader sees a revision before an earlier one.
     """
-    if not runs:
-        return
-    first = _advanced(connection, len(runs)) - len(runs) + 1
-    of_run = update(RUNS).where(RUNS.c.number == bindparam("of_run")).values(revision=bindparam("new"))
-    connection.execute(of_run, [{"of_run": number, "new": first + place} for place, number in enumerate(runs)])
+    return _advanced(connection, count) - count + 1
 
 
 def note_deleted(connection: Connection) -> None:

@@ -18,13 +18,14 @@ from sqlalchemy import Connection, delete, func, select
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect.answers import Choice, Family
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.folding import Store, event_in
+from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.keys import digest_of
 from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening, spans
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
-from dkist_processing_core.collect.tables import MISSED_STARTS, REPORTS, RUNS
+from dkist_processing_core.collect.reports import digests_on, event_in
+from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
 from dkist_processing_core.consumer.caught_up import Moment, OnCaughtUp
 from dkist_processing_core.consumer.completeness import archive_of
@@ -200,9 +201,8 @@ class Collector:
         on_the_bus = {digest_of(encode(event)) for event in replayed(self.settings, every_report=True)}
         lost: dict[str, None] = {}
         with self.connection() as connection:
-            query = select(RUNS.c.run_id, REPORTS.c.digest).join_from(REPORTS, RUNS).order_by(RUNS.c.number)
-            for run_id, digest in connection.execute(query):
-                if digest not in on_the_bus:
+            for number, run_id in connection.execute(select(RUNS.c.number, RUNS.c.run_id).order_by(RUNS.c.number)):
+                if not on_the_bus.issuperset(digests_on(connection, number)):
                     lost[run_id] = None
             for body in connection.scalars(select(MISSED_STARTS.c.body).order_by(MISSED_STARTS.c.expected_at)):
                 if digest_of(body) not in on_the_bus and (missed := event_in(body)) is not None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, select
 
-from dkist_processing_core.collect.folding import event_in
-from dkist_processing_core.collect.tables import MISSED_STARTS, REPORTS, RUNS
+from dkist_processing_core.collect.reports import reports_on
+from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
 from dkist_processing_core.collect.watched import all_missed_starts
 from dkist_processing_core.events import encode
 from dkist_processing_core.runs import kept_reports, run_view
@@ -41,7 +41,6 @@ def dump(connection: Connection) -> Iterator[str]:
 
 
 def _run(connection: Connection, number: int) -> str:
-    bodies = connection.scalars(select(REPORTS.c.body).where(REPORTS.c.run == number))
-    kept = kept_reports(event for body in bodies if (event := event_in(body)) is not None)
+    kept = kept_reports(report.event for report in reports_on(connection, number))
     reports = sorted(map(encode, kept))
     return _encode(run_json(run_view(kept)) | {"reports": [json.loads(body) for body in reports]})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from dkist_processing_core.collect.tables import IS_NEW, LISTENING, REPORTS
+from dkist_processing_core.collect.tables import LISTENING, REPORTS
 from dkist_processing_core.consumer.caught_up import Moment
 from dkist_processing_core.inbox.counts import first_unhandled
 from dkist_processing_core.inbox.tables import inbox
@@ -84,8 +84,7 @@ class Listening:
         self._pending.append(_Proof(complete_at, disturbed_at, last_row))
         unhandled = first_unhandled(connection, self._consumer)
         last_report = connection.scalar(select(func.max(REPORTS.c.number))) or 0
-        # The sum keeps SQLite from looking through all reports in their order: it reads the index of the new ones.
-        unfolded = connection.scalar(select(func.min(REPORTS.c.number + 0)).where(IS_NEW))
+        unfolded = connection.scalar(select(func.min(REPORTS.c.number)))
         for proof in self._pending:
             if proof.last_report is None and (unhandled is None or unhandled > proof.last_row):
                 proof.last_report = last_report

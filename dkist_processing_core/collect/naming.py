@@ -10,7 +10,7 @@ from sqlalchemy import Connection, or_, select
 
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.choosing import of_identity
-from dkist_processing_core.collect.folding import in_parts
+from dkist_processing_core.collect.parts import in_parts
 from dkist_processing_core.collect.stored import identity_of
 from dkist_processing_core.collect.tables import RUNS
 from dkist_processing_core.identity.short_ids import ShortIds, characters_of, one_named_run

@@ -13,7 +13,6 @@ from dkist_processing_core.collect import activity, changes, history, naming, ru
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
 from dkist_processing_core.collect.choosing import Condition, of_failures, of_identity, of_runs
 from dkist_processing_core.collect.families import first_failure, recipe_runs
-from dkist_processing_core.collect.folding import event_in, in_parts
 from dkist_processing_core.collect.keys import run_identity
 from dkist_processing_core.collect.listening import complete_until
 from dkist_processing_core.collect.overview import (
@@ -27,6 +26,8 @@ from dkist_processing_core.collect.overview import (
     VersionFigures,
     WorkflowSummary,
 )
+from dkist_processing_core.collect.parts import in_parts
+from dkist_processing_core.collect.reports import reports_on
 from dkist_processing_core.collect.stored import (
     ALL_ATTEMPTS,
     IS_FINAL,
@@ -34,7 +35,7 @@ from dkist_processing_core.collect.stored import (
     known_moment,
     runs_of,
 )
-from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, REPORTS, RUNS
+from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, RUNS
 from dkist_processing_core.collect.usage import usages
 from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.identity import Run
@@ -293,13 +294,17 @@ class Questions:
         """
         return naming.run_number(self._connection, named, workflow)
 
-    def reports(self, number: int) -> list[Event]:
-        """Return the stored reports on a run, each with the time at which it was received."""
-        query = select(REPORTS.c.body, REPORTS.c.received_at).where(REPORTS.c.run == number).order_by(REPORTS.c.number)
+    def reports(self, number: int, *, is_whole: bool = True) -> list[Event]:
+        """
+        Return the stored reports on a run, each with the time at which it was received, in the order of these times.
+
+        Args:
+            number: The number of the run.
+            is_whole: Whether stacks, logs and profiles are read as well.
+        """
         return [
-            event.with_acknowledgement(lambda: None, known_moment(row.received_at))
-            for row in self._connection.execute(query)
-            if (event := event_in(row.body)) is not None
+            report.event.with_acknowledgement(lambda: None, known_moment(report.received_at))
+            for report in reports_on(self._connection, number, is_whole=is_whole)
         ]
 
     def short_ids(self, run_ids: Iterable[str]) -> ShortIds:

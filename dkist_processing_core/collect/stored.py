@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
 from dkist_processing_core.collect.answers import StoredAttempt, StoredRun
-from dkist_processing_core.collect.folding import in_parts
+from dkist_processing_core.collect.parts import in_parts
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS, TASKS
 from dkist_processing_core.collect.watched import alarm_in, alarms_in
 from dkist_processing_core.identity import Run

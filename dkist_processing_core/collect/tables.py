@@ -54,6 +54,8 @@ RUNS = Table(
     Column("ended_at", Double),
     Column("last_sign_at", Double, index=True),
     Column("received_at", Double, nullable=False, index=True),
+    # When the first report on it was received.
+    Column("first_received_at", Double),
     # The digest of workflow, version and run_id, which may be too long for an index.
     Column("identity", LargeBinary, nullable=False),
     # The digest of the workflow's name.
@@ -141,17 +143,36 @@ ATTEMPTS = Table(
     Column("is_alarmed", Boolean),
 )
 
+# The reports from which the rows of their runs are not derived yet.
 REPORTS = Table(
     "dkist_core_report",
     METADATA,
-    Column("number", ROW_NUMBER, primary_key=True),
+    Column("number", ROW_NUMBER, primary_key=True, autoincrement=True),
     Column("run", ROW_NUMBER, ForeignKey(RUNS.c.number), nullable=False, index=True),
     # Of the body, which has the event's id and its reporter.
     Column("digest", LargeBinary, nullable=False, unique=True),
     Column("body", LargeBinary, nullable=False),
     Column("received_at", Double, nullable=False),
-    # Whether the rows of its run are derived from it.
-    Column("is_folded", Boolean, nullable=False),
+    # A number is used once: that of a report tells whether it arrived before another one.
+    sqlite_autoincrement=True,
+)
+
+# The other reports on each run, compressed together.
+PACKS = Table(
+    "dkist_core_pack",
+    METADATA,
+    Column("run", ROW_NUMBER, ForeignKey(RUNS.c.number), primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# Those of them that have a stack, a log or a profile, compressed as a whole: in the pack they are without these.
+DETAILS = Table(
+    "dkist_core_detail",
+    METADATA,
+    Column("run", ROW_NUMBER, ForeignKey(RUNS.c.number), primary_key=True),
+    # The digest of the event's id and its reporter.
+    Column("key", LargeBinary, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
 )
 
 # The starts that were expected and missed, as each watcher has reported them.
@@ -218,7 +239,7 @@ COUNTED = Table(
     Column("counted_at", Double, nullable=False, index=True),
 )
 
-IS_OPEN, IS_NEW, HAS_FAILED = text("is_open"), text("NOT is_folded"), text("family IS NOT NULL")
+IS_OPEN, HAS_FAILED = text("is_open"), text("family IS NOT NULL")
 IS_RUNNING, IS_SETTLING = text("state = 'running'"), text("settles_at IS NOT NULL")
 IS_ALARMED, HAS_ALARM = text("is_alarmed"), text("has_alarm")
 WAS_MEASURED = text("measured_seconds IS NOT NULL AND state = 'finished'")
@@ -230,7 +251,6 @@ partial_index("dkist_core_attempt_open", ATTEMPTS.c.run, where=IS_OPEN)
 partial_index("dkist_core_attempt_alarmed", ATTEMPTS.c.run, where=IS_ALARMED)
 partial_index("dkist_core_attempt_measured", ATTEMPTS.c.task_key, ATTEMPTS.c.ended_at, where=WAS_MEASURED)
 partial_index("dkist_core_run_alarmed", RUNS.c.number, where=HAS_ALARM)
-partial_index("dkist_core_report_new", REPORTS.c.run, where=IS_NEW)
 partial_index("dkist_core_run_running", RUNS.c.number, where=IS_RUNNING)
 partial_index("dkist_core_run_settling", RUNS.c.settles_at, where=IS_SETTLING)
 Index("dkist_core_run_workflow", RUNS.c.workflow_key, RUNS.c.last_sign_at)

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from dkist_processing_core import semconv
 from dkist_processing_core.collect.counting import Increment, Marks
+from dkist_processing_core.collect.parts import in_parts
 from dkist_processing_core.collect.tables import COUNTED, RUNS, TOTALS
 from dkist_processing_core.metrics.measurement import Distribution, Exemplar, Kind, Measurement, Metric, Number
 
@@ -146,16 +147,22 @@ def _value(metric: Metric, row: Any) -> Number | Distribution:
     return Distribution(total.counts, total.total, attributes, row.began_at, exemplars)
 
 
-def marks_of(connection: Connection, identity: bytes) -> Marks:
-    """Return what was counted of a run."""
-    stored = connection.scalar(select(COUNTED.c.marks).where(COUNTED.c.identity == identity))
-    return Marks() if stored is None else _marks_in(stored)
+def marks_of(connection: Connection, identities: Sequence[bytes]) -> dict[bytes, Marks]:
+    """Return what was counted of runs, by their identities."""
+    found = {identity: Marks() for identity in identities}
+    for part in in_parts(identities):
+        for row in connection.execute(select(COUNTED).where(COUNTED.c.identity.in_(part))):
+            found[row.identity] = _marks_in(row.marks)
+    return found
 
 
-def store_marks(connection: Connection, identity: bytes, marks: Marks, now: float) -> None:
-    """Store what was counted of a run."""
-    connection.execute(delete(COUNTED).where(COUNTED.c.identity == identity))
-    connection.execute(COUNTED.insert().values(identity=identity, marks=_encoded(marks), counted_at=now))
+def store_marks(connection: Connection, marks: Mapping[bytes, Marks], now: float) -> None:
+    """Store what was counted of runs, by their identities."""
+    for part in in_parts(list(marks)):
+        connection.execute(delete(COUNTED).where(COUNTED.c.identity.in_(part)))
+    values = [{"identity": each, "marks": _encoded(marks[each]), "counted_at": now} for each in marks]
+    if values:
+        connection.execute(COUNTED.insert(), values)
 
 
 def prune_marks(connection: Connection, until: float, limit: int) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, or_, select
 
-from dkist_processing_core.collect.folding import event_in
 from dkist_processing_core.collect.keys import task_key
+from dkist_processing_core.collect.reports import event_in
 from dkist_processing_core.collect.tables import (
     ATTEMPTS,
     HAS_ALARM,

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 from sqlalchemy import func, select
 
 from dkist_processing_core.collect.collector import NAME
-from dkist_processing_core.collect.tables import IS_NEW, REPORTS
+from dkist_processing_core.collect.tables import REPORTS
 from dkist_processing_core.dashboard.service import Dashboard
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, encode
@@ -86,7 +86,7 @@ class Served:
                 return False
             if first_unhandled(connection, NAME) is not None:
                 return False
-            return connection.execute(select(REPORTS.c.number).where(IS_NEW).limit(1)).first() is None
+            return connection.execute(select(REPORTS.c.number).limit(1)).first() is None
 
 
 @contextmanager

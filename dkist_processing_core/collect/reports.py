@@ -1,0 +1,192 @@
+"""
+The stored reports on runs: those that the rows of their runs are derived from, packed together, and the new ones.
+
+The large parts of a report are stored apart, and are read only if they are requested: no row depends on them. Not here:
+the compression (packing), and deriving the rows (folding).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, delete, select
+
+from dkist_processing_core.collect.keys import digest_of
+from dkist_processing_core.collect.packing import StoredReport, packed, packed_reports, unpacked, unpacked_reports
+from dkist_processing_core.collect.parts import in_parts
+from dkist_processing_core.collect.tables import DETAILS, PACKS, REPORTS
+from dkist_processing_core.errors import DecodeError
+from dkist_processing_core.events import Event, TaskEnd, decode, encode
+from dkist_processing_core.runs import kept_reports
+
+_LARGE = ("stack", "last_stack", "last_log", "profile")
+Key = tuple[str, str]
+"""The id of an occurrence, and its reporter: the store keeps one report for each."""
+
+
+class Received(NamedTuple):
+    """A stored report, and when it was received, in seconds since 1970."""
+
+    event: Event
+    received_at: float
+
+
+class Held(NamedTuple):
+    """The reports on a run as they are stored."""
+
+    packed: list[StoredReport]
+    new: list[StoredReport]
+    numbers: list[int]
+    """Those of the new ones, in their order."""
+
+
+def event_in(body: bytes) -> Event | None:
+    """Return the event of a stored report; None if a newer release has stored it and this one cannot read it."""
+    try:
+        return decode(body)
+    except DecodeError:
+        return None
+
+
+def key_of(event: Event) -> Key:
+    """Return what distinguishes a report from all others that are kept of its run."""
+    return event.id, str(event.reported_by)
+
+
+def held(connection: Connection, runs: Sequence[int]) -> dict[int, Held]:
+    """Return the stored reports on each of these runs, without their large parts if they are packed."""
+    found = {run: Held([], [], []) for run in runs}
+    for part in in_parts(list(runs)):
+        for row in connection.execute(select(PACKS).where(PACKS.c.run.in_(part))):
+            found[row.run].packed.extend(unpacked_reports(row.body))
+        new = select(REPORTS.c.number, REPORTS.c.run, REPORTS.c.body, REPORTS.c.received_at)
+        for row in connection.execute(new.where(REPORTS.c.run.in_(part)).order_by(REPORTS.c.number)):
+            found[row.run].new.append(StoredReport(row.body, row.received_at))
+            found[row.run].numbers.append(row.number)
+    return found
+
+
+def details_of(connection: Connection, run: int, keys: Iterable[Key] | None = None) -> dict[Key, Event]:
+    """Return the reports on a run that have large parts, whole; only those with these keys if any are given."""
+    query = select(DETAILS.c.body).where(DETAILS.c.run == run)
+    if keys is not None:
+        query = query.where(DETAILS.c.key.in_(list(map(_digest, keys))))
+    events = (event_in(unpacked(body)) for body in connection.scalars(query))
+    return {key_of(event): event for event in events if event is not None}
+
+
+def reports_on(connection: Connection, run: int, *, is_whole: bool = True) -> list[Received]:
+    """
+    Return all stored reports on a run, in the order of their reception.
+
+    Args:
+        connection: The connection to the store.
+        run: The number of the run.
+        is_whole: Whether stacks, logs and profiles are read as well.
+    """
+    stored = held(connection, [run])[run]
+    details = details_of(connection, run) if is_whole else {}
+    found = []
+    for body, received_at in (*stored.packed, *stored.new):
+        if (event := event_in(body)) is not None:
+            found.append(Received(details.get(key_of(event), event), received_at))
+    return sorted(found, key=lambda each: each.received_at)
+
+
+def digests_on(connection: Connection, run: int) -> list[bytes]:
+    """Return the digests of all stored reports on a run, also of those that this release cannot read."""
+    stored, details = held(connection, [run])[run], details_of(connection, run)
+    found = []
+    for body, _ in (*stored.packed, *stored.new):
+        event = event_in(body)
+        whole = None if event is None else details.get(key_of(event))
+        found.append(digest_of(body if whole is None else encode(whole)))
+    return found
+
+
+def without_large_parts(event: Event) -> Event:
+    """Return an equal report without its large parts; the report itself if it has none."""
+    if not isinstance(event, TaskEnd):
+        return event
+    stated = {name: None for name in _LARGE if getattr(event, name, None) is not None}
+    return msgspec.structs.replace(event, **stated) if stated else event
+
+
+class Packing(NamedTuple):
+    """What a fold of a run stores of the reports on it."""
+
+    body: bytes
+    """The kept reports without their large parts."""
+    numbers: list[int]
+    """Those of the reports that were new."""
+    details: dict[bytes, bytes]
+    """The whole bodies of the reports with large parts that are to be stored, by their keys."""
+    replaced: list[bytes]
+    """The keys of the reports whose large parts are no longer those that are stored."""
+
+
+class Merging:
+    """The reports on one run, new ones and packed ones: which of them are kept, and what is stored of them."""
+
+    def __init__(self, connection: Connection, run: int, stored: Held) -> None:
+        """Decode the reports; the large parts are read only of those about which there is a new report."""
+        known = [(each, event_in(each.body)) for each in stored.packed]
+        new = [(each, event_in(each.body)) for each in stored.new]
+        keys = {key_of(event) for _, event in known if event is not None}
+        self._disputed = [key for _, event in new if event is not None and (key := key_of(event)) in keys]
+        if self._disputed:
+            details = details_of(connection, run, self._disputed)
+            known = [(each, event and details.get(key_of(event), event)) for each, event in known]
+        self._numbers = stored.numbers
+        everything = [*known, *new]
+        self._unread = [each for each, event in everything if event is None]
+        self._read = [(event, each) for each, event in everything if event is not None]
+        self._kept = {id(event) for event in kept_reports(event for event, _ in self._read)}
+        self.received_at = max(each.received_at for each, _ in everything)
+        """When the last report was received."""
+
+    @property
+    def everything(self) -> Iterator[tuple[Event, float, bool]]:
+        """All reports, with the time of their reception, and whether each is kept."""
+        return ((event, each.received_at, id(event) in self._kept) for event, each in self._read)
+
+    @property
+    def kept(self) -> list[Received]:
+        """The reports that have an effect on the state of the run."""
+        return [Received(event, received_at) for event, received_at, is_kept in self.everything if is_kept]
+
+    def packing(self) -> Packing:
+        """Return what is to be stored."""
+        lines, details = list(self._unread), {}
+        for event, each in self._read:
+            if id(event) not in self._kept:
+                continue
+            lean = without_large_parts(event)
+            if lean is event:
+                lines.append(each)
+            else:
+                lines.append(StoredReport(encode(lean), each.received_at))
+                details[_digest(key_of(event))] = packed(encode(event))
+        return Packing(packed_reports(lines), self._numbers, details, list(map(_digest, self._disputed)))
+
+
+def store(connection: Connection, packings: Mapping[int, Packing]) -> None:
+    """Store the reports on runs, by the numbers of the runs."""
+    for part in in_parts(list(packings)):
+        connection.execute(delete(PACKS).where(PACKS.c.run.in_(part)))
+    for part in in_parts([number for each in packings.values() for number in each.numbers]):
+        connection.execute(delete(REPORTS).where(REPORTS.c.number.in_(part)))
+    for run, each in packings.items():
+        for replaced in in_parts(each.replaced):
+            connection.execute(delete(DETAILS).where(DETAILS.c.run == run, DETAILS.c.key.in_(replaced)))
+    if packings:
+        connection.execute(PACKS.insert(), [{"run": run, "body": each.body} for run, each in packings.items()])
+    details = [
+        {"run": run, "key": key, "body": body} for run, each in packings.items() for key, body in each.details.items()
+    ]
+    if details:
+        connection.execute(DETAILS.insert(), details)
+
+
+def _digest(key: Key) -> bytes:
+    return digest_of(" ".join(key).encode())

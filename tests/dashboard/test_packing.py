@@ -1,0 +1,128 @@
+"""
+The stored form of reports: compressed together, with their large parts apart, and equal to what was received.
+"""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import func, select
+
+from dkist_processing_core.collect.dictionary import DICTIONARIES
+from dkist_processing_core.collect.dump import dump
+from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.collect.keys import digest_of
+from dkist_processing_core.collect.packing import StoredReport, packed, packed_reports, unpacked, unpacked_reports
+from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.reports import digests_on, reports_on
+from dkist_processing_core.collect.tables import DETAILS, PACKS
+from dkist_processing_core.events import Event, encode
+from dkist_processing_core.runs import kept_reports
+from tests.facts import failed, finished
+from tests.stored import ended_run
+from tests.strategies import reports
+from tests.test_store import empty, fill
+
+
+@given(st.binary())
+def test_what_is_packed_is_unpacked(text: bytes) -> None:
+    """Any bytes."""
+    assert unpacked(packed(text)) == text
+
+
+@given(st.lists(st.tuples(st.binary().map(lambda body: b"{" + body.replace(b"\n", b"")), st.floats(0, 1e11))))
+def test_packed_reports_keep_their_bodies_and_times(given_reports: list[tuple[bytes, float]]) -> None:
+    """Each body has one line; the time is exact."""
+    expected = [StoredReport(*each) for each in given_reports]
+
+    assert unpacked_reports(packed_reports(expected)) == expected
+
+
+def test_a_dictionary_is_never_changed() -> None:
+    """What was packed by an earlier release can be read."""
+    assert [digest_of(each).hex() for each in DICTIONARIES] == ["c733161135439134b9f5740ada6728e7"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [(b"", "dictionary 0"), (b"\xff1", "newer release"), (packed(b"a" * 99)[:-2], "damaged"), (b"\x01\xff", "damaged")],
+)
+def test_damaged_bytes_are_an_error(stored: bytes, message: str) -> None:
+    """The message names what was found."""
+    with pytest.raises(ValueError, match=message):
+        unpacked(stored)
+
+
+@given(reports(), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_stored_reports_are_those_that_are_kept_of_all(
+    received: list[Event], parts: int, chance: random.Random
+) -> None:
+    """In whatever parts they arrive and are folded, and with their large parts."""
+    everything = [*received, *chance.sample(received, len(received) // 2)]
+    with empty() as store, store.begin() as connection:
+        fill(connection, [everything[first::parts] for first in range(parts)])
+        runs = {event.run.run_id for event in received if event.run_id}
+        stored = [report.event for number in range(1, len(runs) + 10) for report in reports_on(connection, number)]
+    by_run: dict[tuple[str, str, str], list[Event]] = {}
+    for event in everything:
+        by_run.setdefault((event.workflow_name, event.workflow_version, event.run_id), []).append(event)
+    expected = [event for (*_, run_id), each in by_run.items() if run_id for event in kept_reports(each)]
+
+    assert sorted(map(encode, stored)) == sorted(map(encode, expected))
+
+
+def test_large_parts_are_apart_and_are_read_on_request() -> None:
+    """The reports without them suffice for the rows; a repetition of one changes nothing."""
+    whole = list(ended_run())
+    stacks = [getattr(event, "stack", None) for event in whole]
+    with empty() as store, store.begin() as connection:
+        fill(connection, [whole])
+        before = "".join(dump(connection))
+        lean = [getattr(report.event, "stack", None) for report in reports_on(connection, 1, is_whole=False)]
+        read = [getattr(report.event, "stack", None) for report in reports_on(connection, 1)]
+        fill(connection, [whole, [event for event in whole if getattr(event, "stack", None)]])
+        counts = [connection.scalar(select(func.count()).select_from(table)) for table in (PACKS, DETAILS)]
+        digests = digests_on(connection, 1)
+        after = "".join(dump(connection))
+
+    assert lean == [None] * len(whole)
+    assert sorted(map(str, read)) == sorted(map(str, stacks))
+    assert counts == [1, 2]
+    assert set(digests) == {digest_of(encode(event)) for event in whole}
+    assert after == before
+
+
+def test_a_report_that_replaces_one_with_a_stack_leaves_no_stack_behind() -> None:
+    """A firm report replaces a provisional one of the same reporter."""
+    provisional = failed("A", provisional=True, stack="a\n" * 50, message="m", exit_code=3)
+    with empty() as store, store.begin() as connection:
+        fill(connection, [[provisional], [failed("A")]])
+        stored = [report.event for report in reports_on(connection, 1)]
+        left = connection.scalar(select(func.count()).select_from(DETAILS))
+
+    assert stored == [failed("A")]
+    assert left == 0
+
+
+def test_a_packed_attempt_takes_little_room() -> None:
+    """Its reports repeat each other, and the dictionary has the rest."""
+    with empty() as store, store.begin() as connection:
+        fill(connection, [[finished(f"Task{number}", run_id="r") for number in range(100)]])
+        size = connection.scalar(select(func.length(PACKS.c.body)))
+
+    assert 0 < (size or 0) < 100 * 100
+
+
+def test_reports_have_their_times_of_reception() -> None:
+    """In the order of these times, whether they are packed or new."""
+    with empty() as store, store.begin() as connection:
+        for second, event in enumerate((finished("A"), finished("B"), finished("C"))):
+            keeper = Store(clock=lambda second=second: 1000.125 + second)  # type: ignore[misc]
+            keeper.add(connection, event)
+            if second:
+                continue
+            keeper.fold(connection, 1)
+        received = Questions(connection).reports(1)
+
+    assert [event.received_at.timestamp() for event in received if event.received_at] == [1000.125, 1001.125, 1002.125]
