@@ -1,0 +1,112 @@
+"""
+The pages about many runs: a workflow over its versions, and two of its runs compared.
+"""
+
+import re
+
+import pytest
+
+from dkist_processing_core.dashboard.links import address
+from tests.dashboard.ground import Served, Visit, grave_violations, overflow
+from tests.dashboard.histories import SLOWER, WORKFLOW, history, run_id_of
+from tests.dashboard.serving import running
+from tests.facts import finished, started
+from tests.stored import ended_run
+
+HOSTILE = "<script>alert(1)</script>\u202eevil\x1b[31m" + "x" * 10_000
+
+
+def test_the_version_that_made_runs_slower_is_named_and_explained(served: Served, visit: Visit) -> None:
+    """From the workflow to the comparison, and to that of other runs, also without JavaScript."""
+    served.publish(*history())
+    page = visit.open(address("/workflow", name=WORKFLOW), java_script_enabled=False)
+    named = page.locator(".changes li").all_inner_texts()
+    tasks = page.locator("#live_tasks tbody tr").first.inner_text()
+
+    page.get_by_text("Compare a run of it with one before").click()
+    summary = page.locator(".summary").inner_text()
+    page.get_by_label("First run").select_option(run_id_of(0))
+    page.get_by_label("Second run").select_option(run_id_of(4))
+    page.get_by_role("button", name="Compare", exact=True).click()
+    other = page.locator(".summary").inner_text()
+    contrasts = page.locator("section", has_text="What else differs").inner_text()
+
+    assert len(named) == 1
+    assert named[0].startswith(f"Worse since version {SLOWER}: the median duration rose from 1 min")
+    assert tasks.split()[0] == "Calibrate"
+    assert "+1 min 30 s" in tasks
+    assert "Calibrate has the largest share, +1 min 30 s (run +1 min 30 s)" in " ".join(summary.split())
+    assert "earlier attempts +" in other
+    assert contrasts.split()[-4:] == ["Calibrate", "attempts", "1", "2"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_pages_are_accessible_and_fit_a_phone(served: Served, visit: Visit, theme: str) -> None:
+    """Wide tables scroll in their boxes, which the keyboard reaches."""
+    served.publish(*ended_run("r1", version="1"), *ended_run("r2", version="2"))
+
+    for path in (address("/workflow", name=WORKFLOW), address("/compare", workflow=WORKFLOW)):
+        page = visit.open(path, width=360, theme=theme)
+        assert grave_violations(page) == []
+        assert overflow(page) <= 0
+
+
+def test_what_an_address_names_must_exist() -> None:
+    """One sentence states what was expected."""
+    with running() as site:
+        site.publish(*ended_run("r1", version="1"))
+        wrong = {
+            "/workflow": (400, "names no workflow"),
+            "/workflow?name=other": (404, "has no run of the workflow other"),
+            "/compare": (400, "names no workflow"),
+            "/compare?workflow=other": (404, "has no run of the workflow other"),
+            f"/compare?workflow={WORKFLOW}&a=none": (404, "has no run none of the workflow"),
+            f"/compare?workflow={WORKFLOW}&b=r1&b_version=2": (404, "has no run r1 of version 2"),
+        }
+        found = {path: site.get(path) for path in wrong}
+        alone = site.get(f"/compare?workflow={WORKFLOW}&b=r1")
+
+    for path, (status, text) in wrong.items():
+        assert found[path].status == status, path
+        assert text in found[path].text, path
+    assert alone.status == 200
+    assert "has no earlier run to compare with" in alone.text
+
+
+def test_the_previous_run_is_the_last_that_finished_before() -> None:
+    """A run that failed is compared with one that did not, if there is one."""
+    names = {"workflow_name": "W"}
+    with running() as site:
+        site.publish(
+            *(started("A", run_id="first", **names), finished("A", run_id="first", **names)),
+            *ended_run("failed", version="1"),
+            *ended_run("last", version="1"),
+        )
+        found = site.get(f"/compare?workflow={WORKFLOW}")
+        of_first = site.get("/compare?workflow=W")
+
+    assert "failed" in found.text
+    assert "The second run took" in found.text
+    assert "has no earlier run" in of_first.text
+
+
+def test_hostile_names_are_text() -> None:
+    """In each place in which a name from an event is shown."""
+    facts = {"workflow_name": HOSTILE, "workflow_version": HOSTILE[:200]}
+    events = [
+        event
+        for run_id in ("r1", HOSTILE[:500])
+        for event in (started(HOSTILE[:300], run_id=run_id, **facts), finished(HOSTILE[:300], run_id=run_id, **facts))
+    ]
+    # An event has no control characters.
+    name = events[0].workflow_name
+    with running() as site:
+        site.publish(*events)
+        shown = [site.get("/workflow", name=name), site.get("/compare", workflow=name)]
+
+    for answer in shown:
+        texts = re.findall(r">([^<]*)<", answer.text)
+        assert answer.status == 200
+        assert "<script>alert" not in answer.text
+        assert any("&lt;script&gt;alert(1)" in text for text in texts)
+        assert [text for text in texts if "\u202e" in text] == []
