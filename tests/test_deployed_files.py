@@ -34,7 +34,7 @@ KINDS = ("extensions", "receivers", "processors", "exporters")
 # Ports that a service of the compose file opens for the others only.
 INSIDE = {"rabbitmq": {15692}, "jaeger": {4317}, "collector": {8888, 8889, 13133}, "collect": {9464}, "watch": {9467}}
 # The services that run `dkist-core`.
-OURS = ("collect", "watch", "relay")
+OURS = ("collect", "dashboard", "watch", "relay")
 
 each_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 each_alert = pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
@@ -367,11 +367,13 @@ class TestCompose:
         named = dict(re.findall(r"\$\{(\w+)(:[-?])", text))
         set_there = dict(re.findall(r"^(\w+)=(.*)$", example, flags=re.MULTILINE))
 
-        assert set(named) == set(set_there)
+        secrets = {secret["environment"] for secret in COMPOSE["secrets"].values()}
+
+        assert {*named, *secrets} == set(set_there)
         assert {name for name, kind in named.items() if kind == ":?"} == {
             name for name in set_there if name.endswith("PASSWORD")
         }
-        assert all(not value for name, value in set_there.items() if name.endswith("PASSWORD"))
+        assert all(not value for name, value in set_there.items() if name.endswith("PASSWORD") or name in secrets)
 
     @pytest.mark.parametrize("service", OURS)
     def test_the_settings_of_our_services_are_settings(self, service: str) -> None:

@@ -32,7 +32,12 @@ def test_there_is_a_unit_for_each_lasting_command() -> None:
     named = re.findall(r"`(dkist-core-\w+\.service)`", (FOLDER / "README.md").read_text())
 
     assert sorted(named) == [path.name for path in UNITS]
-    assert [path.stem for path in UNITS] == ["dkist-core-collect", "dkist-core-relay", "dkist-core-watch"]
+    assert [path.stem for path in UNITS] == [
+        "dkist-core-collect",
+        "dkist-core-dashboard",
+        "dkist-core-relay",
+        "dkist-core-watch",
+    ]
 
 
 @each_unit
