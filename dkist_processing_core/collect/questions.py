@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, case, exists, func, or_, select
 
-from dkist_processing_core.collect import activity, changes, history, naming, run_list, tallies
+from dkist_processing_core.collect import activity, changes, history, naming, run_list, tallies, trends
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
 from dkist_processing_core.collect.choosing import Condition, of_failures, of_identity, of_runs
 from dkist_processing_core.collect.families import first_failure, recipe_runs
@@ -120,6 +120,20 @@ class Questions:
         chosen = self._failed_in_time(choice)
         rows = self._connection.execute(ALL_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit))
         return [attempt_of(row) for row in rows]
+
+    def family_trends(
+        self, families: Iterable[str], since: datetime, until: datetime, parts: int
+    ) -> dict[str, tuple[int, ...]]:
+        """
+        Return how often each family occurred in each of some equal parts of a time, of all workflows.
+
+        Args:
+            families: The whole ids of the families.
+            since: The beginning of the first part.
+            until: The end of the last part.
+            parts: The number of parts.
+        """
+        return trends.trends(self._connection, families, since, until, parts)
 
     def _failed_in_time(self, choice: Choice) -> list[Condition]:
         chosen = of_failures(self._connection, choice)

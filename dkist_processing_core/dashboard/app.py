@@ -25,7 +25,7 @@ from dkist_processing_core.dashboard.health import Health
 from dkist_processing_core.dashboard.letters_form import LettersForm
 from dkist_processing_core.dashboard.live import Live
 from dkist_processing_core.dashboard.options import Options
-from dkist_processing_core.dashboard.pages import bus, compare, now, runs, workflow
+from dkist_processing_core.dashboard.pages import bus, compare, failures, now, runs, workflow
 from dkist_processing_core.dashboard.problems import ProblemResponse
 from dkist_processing_core.dashboard.static_files import StaticFiles
 from dkist_processing_core.dashboard.viewing import Viewing
@@ -35,6 +35,7 @@ PAGES: dict[str, PageFunction] = {
     "/": now.page,
     "/bus": bus.page,
     "/compare": compare.page,
+    "/failures": failures.page,
     "/runs": runs.page,
     "/workflow": workflow.page,
 }
