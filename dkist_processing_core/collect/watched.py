@@ -8,6 +8,7 @@ people (questions), and what follows from the answers.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, exists, or_, select
@@ -89,7 +90,8 @@ def watched_attempts(connection: Connection, *, ended_since: float) -> list[Watc
     """
     found = {}
     of_attempts = select(*(ATTEMPTS.c[name] for name in _OF_ATTEMPT), *_OF_RUN).join_from(ATTEMPTS, RUNS)
-    for query in (of_attempts.where(IS_OPEN), of_attempts.where(IS_ALARMED, RUNS.c.received_at >= ended_since)):
+    alarmed = of_attempts.where(IS_ALARMED, ~ATTEMPTS.c.is_open, RUNS.c.received_at >= ended_since)
+    for query in (of_attempts.where(IS_OPEN), alarmed):
         for row in connection.execute(query):
             found[row.run, row.place] = _attempt(row)
     return [found[key] for key in sorted(found)]
@@ -191,6 +193,7 @@ def alarm_in(body: bytes | None) -> WorkflowOverdue | None:
     return alarm if isinstance(alarm, WorkflowOverdue) else None
 
 
+@lru_cache(maxsize=4096)  # a watcher asks each second, and an alarm stands for hours
 def alarms_in(bodies: bytes | None) -> tuple[TaskOverdue, ...]:
     """Return the alarms about an attempt in its column."""
     events = map(event_in, bodies.splitlines() if bodies else ())

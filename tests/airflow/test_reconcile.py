@@ -1,5 +1,6 @@
 """
-Runs on a real Airflow whose end no callback reports: each has an end on the bus after one reconciliation.
+Runs on a real Airflow whose end no callback reports: each has an end on the bus after one reconciliation, by hand or
+by a watcher.
 
 Not here: the answers of an Airflow that is broken (test_reconcile of the suite above).
 """
@@ -30,6 +31,7 @@ from tests.airflow.ground import SECONDS, Ground
 from tests.running import command
 from tests.services.processes import descendants, is_alive
 from tests.waiting import wait_until
+from tests.watch.test_process import watching
 
 # Airflow has these in minutes: here it notices within seconds that a host is gone.
 _QUICK = {
@@ -242,3 +244,42 @@ def test_each_run_without_a_callback_has_one_end_after_a_reconciliation(ground: 
     assert listener.view(silent.working).verdict is State.FINISHED
     assert len(silent.ends(silent.working)) == 1
     assert not [event for event in listener.of(silent.working) if isinstance(event, TaskFailed)]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_a_watcher_asks_airflow_again_and_again(ground: Ground, tmp_path: Path) -> None:
+    """
+    A run that is marked by hand while it watches has one end; one that still works has none before its callback.
+    """
+    airflow, listener = ground.airflow, ground.listener
+    airflow.wait_for_dag(WAITS)
+    numbers = [ground.next_number() for _ in range(2)]
+    marked, working = (airflow.trigger(WAITS, {"recipe_run_id": number}) for number in numbers)
+    try:
+        for number, run_id in zip(numbers, (marked, working), strict=True):
+            wait_until((ground.folder / f"Waits-{number}").exists, 2 * SECONDS)
+            listener.wait_for(run_id, "task.started")
+        with watching(tmp_path, "--reconcile-every", "2s", **variables_of(ground, tmp_path)) as watch:
+            wait_until(lambda: watch.health().get("judgedUntil") is not None, SECONDS, every=0.5)
+            airflow.mark_run(WAITS, marked, "failed")
+            # The callback of a run has a minute for its own report.
+            listener.wait_for_end(marked)
+            moment = datetime.now(UTC)
+            # Further rounds follow.
+            wait_until(lambda: datetime.fromisoformat(watch.health()["judgedUntil"]) > moment + timedelta(seconds=10))
+            connected, published = (watch.value(f"dkist_core_reconcile_{name}") for name in ("connected", "ends_total"))
+            ends = [
+                sum(isinstance(event, WorkflowEnd) for event in listener.of(run_id)) for run_id in (marked, working)
+            ]
+            assert watch.end() == 0
+    finally:
+        ground.release(numbers[1])
+        airflow.wait_for_run(WAITS, working, "success", "failed", seconds=SECONDS)
+    listener.wait_for_end(working)
+
+    assert (connected, published) == (1.0, 1.0)
+    assert ends == [1, 0]
+    assert listener.view(marked).verdict is State.FAILED
+    assert listener.view(marked).ended_at == datetime.fromisoformat(airflow.run_of(WAITS, marked)["end_date"])
+    assert listener.view(working).verdict is State.FINISHED
