@@ -31,7 +31,7 @@ from tests.airflow.ground import SECONDS, Ground
 from tests.running import command
 from tests.services.processes import descendants, is_alive
 from tests.waiting import wait_until
-from tests.watch.test_process import watching
+from tests.watch.test_process import Watch, watching
 
 # Airflow has these in minutes: here it notices within seconds that a host is gone.
 _QUICK = {
@@ -246,6 +246,14 @@ def test_each_run_without_a_callback_has_one_end_after_a_reconciliation(ground: 
     assert not [event for event in listener.of(silent.working) if isinstance(event, TaskFailed)]
 
 
+def judged_until(watch: Watch) -> datetime | None:
+    """
+    Return the time up to which a watcher knows all reports; None before its first judgement.
+    """
+    moment = watch.health().get("judgedUntil")
+    return None if moment is None else datetime.fromisoformat(moment)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_watcher_asks_airflow_again_and_again(ground: Ground, tmp_path: Path) -> None:
@@ -261,13 +269,13 @@ def test_a_watcher_asks_airflow_again_and_again(ground: Ground, tmp_path: Path) 
             wait_until((ground.folder / f"Waits-{number}").exists, 2 * SECONDS)
             listener.wait_for(run_id, "task.started")
         with watching(tmp_path, "--reconcile-every", "2s", **variables_of(ground, tmp_path)) as watch:
-            wait_until(lambda: watch.health().get("judgedUntil") is not None, SECONDS, every=0.5)
+            wait_until(lambda: judged_until(watch) is not None, SECONDS, every=0.5)
             airflow.mark_run(WAITS, marked, "failed")
             # The callback of a run has a minute for its own report.
             listener.wait_for_end(marked)
-            moment = datetime.now(UTC)
             # Further rounds follow.
-            wait_until(lambda: datetime.fromisoformat(watch.health()["judgedUntil"]) > moment + timedelta(seconds=10))
+            later = datetime.now(UTC) + timedelta(seconds=10)
+            wait_until(lambda: (judged_until(watch) or later) > later, SECONDS, every=0.5)
             connected, published = (watch.value(f"dkist_core_reconcile_{name}") for name in ("connected", "ends_total"))
             ends = [
                 sum(isinstance(event, WorkflowEnd) for event in listener.of(run_id)) for run_id in (marked, working)
