@@ -47,7 +47,7 @@ def watching(program: Path, routes: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, program, routes], stdin=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
 def test_counts_stay_exact_and_no_notice_is_lost_when_the_process_is_killed(
     database: Database, receiver: HttpReceiver, tmp_path: Path, kills: int
 ) -> None:

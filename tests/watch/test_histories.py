@@ -76,14 +76,20 @@ def problems_in(seeds: Iterable[int], make: Make = KeptInMemory) -> dict[int, li
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(100), pytest.param(range(100, 2000), marks=pytest.mark.soak)], ids=["some", "all"]
+    "seeds",
+    [range(100), pytest.param(range(100, 2000), marks=[pytest.mark.soak, pytest.mark.timeout(1800)])],
+    ids=["some", "all"],
 )
 def test_no_report_is_false_and_no_absence_is_missed(seeds: range) -> None:
     """Two thousand histories, of which `make test` has a hundred."""
     assert problems_in(seeds) == {}
 
 
-@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 100), marks=pytest.mark.soak)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "seeds",
+    [range(3), pytest.param(range(3, 100), marks=[pytest.mark.soak, pytest.mark.timeout(1800)])],
+    ids=["some", "all"],
+)
 def test_the_store_on_sqlite_leads_to_the_same(seeds: range) -> None:
     """The fold, the spans and the queries are the real ones."""
     assert problems_in(seeds, KeptInDatabase) == {}

@@ -210,7 +210,9 @@ class Actions(RuleBasedStateMachine):
             assert [*truth.missed(watcher), *truth.not_withdrawn(watcher), *watcher.repetitions()] == []
 
 
-@pytest.mark.parametrize("examples", [25, pytest.param(1000, marks=pytest.mark.soak)], ids=["some", "many"])
+@pytest.mark.parametrize(
+    "examples", [25, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])], ids=["some", "many"]
+)
 def test_no_choice_of_actions_leads_to_a_false_or_a_missed_report(examples: int) -> None:
     """Beginnings, ends, deaths, pauses, repetitions, outages, and watchers that are disturbed in any way."""
     run_state_machine_as_test(Actions, settings=settings(max_examples=examples, stateful_step_count=20, deadline=None))
