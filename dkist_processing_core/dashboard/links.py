@@ -46,6 +46,11 @@ def compare_address(first: Run, second: Run) -> str:
     )
 
 
+def compare_with_previous_address(run: Run) -> str:
+    """Return the address of the comparison of a run with the one before it."""
+    return address("/compare", workflow=run.workflow_name, b=run.run_id, b_version=run.workflow_version)
+
+
 def workflow_address(name: str) -> str:
     """Return the address of a workflow."""
     return address("/workflow", name=name)

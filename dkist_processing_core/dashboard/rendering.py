@@ -35,6 +35,7 @@ def _environment() -> Environment:
             "address",
             "attempt_address",
             "compare_address",
+            "compare_with_previous_address",
             "family_address",
             "run_address",
             "workflow_address",

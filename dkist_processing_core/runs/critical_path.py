@@ -7,6 +7,7 @@ contradicts the order of the graph is replaced by the nearest one that does not.
 comparing two runs.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -112,11 +113,13 @@ class _Times:
         """Return for each task the one whose end let it begin; None for a task that could begin with the run."""
         order = {name: (end, self._places[name]) for name, end in self.ends.items()}
         if view.graph is None:
+            by_end = sorted(order, key=order.__getitem__)
+            ends = [order[name][0] for name in by_end]
             before: dict[str, str | None] = {}
-            for name, task in self._tasks.items():
-                begin = self._within(next(iter(_begins(task)), None) or self.ends[name])
-                earlier = [each for each, (end, _) in order.items() if end <= begin and order[each] < order[name]]
-                before[name] = max(earlier, key=order.__getitem__, default=None)
+            for place, name in enumerate(by_end):
+                begin = self._within(next(iter(_begins(self._tasks[name])), None) or self.ends[name])
+                earlier = min(place, bisect_right(ends, begin))
+                before[name] = by_end[earlier - 1] if earlier else None
             return before
         upstreams: dict[str, list[str]] = {}
         for upstream, name in view.graph.edges:

@@ -17,7 +17,8 @@ from dkist_processing_core.runs import State, kept_reports, run_view
 
 MOST_OFFERED = 100
 """How many of the latest runs of the workflow the form offers."""
-MOST_CONTRASTS = 200
+MOST_TASKS, MOST_CONTRASTS = 200, 200
+"""How many tasks, those with the largest changes, and how many other differences are listed."""
 
 
 def page(asked: Asked) -> Page:
@@ -65,12 +66,17 @@ def _compared(a: Side | None, b: Side) -> dict[str, object]:
     if a is None:
         return {"comparison": None}
     found = compare(a, b)
-    changes = [] if found.explanation is None else [task.whole.change_seconds for task in found.explanation.tasks]
+    explaining = () if found.explanation is None else found.explanation.tasks[:MOST_TASKS]
+    by_change = sorted(found.tasks, key=lambda task: -abs(task.whole.change))
+    listed = {task.name for task in by_change[:MOST_TASKS]}
+    tasks = [task for task in found.tasks if task.name in listed]
     return {
         "comparison": found,
+        "explaining": explaining,
+        "tasks": tasks,
         "contrasts": found.contrasts[:MOST_CONTRASTS],
-        "bars_of_path": change_bars(changes),
-        "bars_of_tasks": change_bars([task.whole.change_seconds for task in found.tasks]),
+        "bars_of_path": change_bars([task.whole.change_seconds for task in explaining]),
+        "bars_of_tasks": change_bars([task.whole.change_seconds for task in tasks]),
     }
 
 
