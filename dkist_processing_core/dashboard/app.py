@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from dkist_processing_core.dashboard import login
 from dkist_processing_core.dashboard.access import Access, role_of
+from dkist_processing_core.dashboard.api.routes import Api
 from dkist_processing_core.dashboard.asked import PageFunction
 from dkist_processing_core.dashboard.backend import Backend
 from dkist_processing_core.dashboard.guards import LARGEST_BODY, SafeHeaders, SameSite
@@ -60,6 +61,7 @@ class Application:
         routes += LettersForm(backend.site.letters, backend.site.bus_status, options.rules).routes
         routes += [Route("/live", self.live, methods=["GET"]), Mount("/static", StaticFiles())]
         routes += Health(backend).routes
+        routes += Api(self._viewing.asked, backend).routes
         # A request passes them in this order. The headers are also those of an internal error.
         middleware = [
             Middleware(TrustedHostMiddleware, allowed_hosts=options.hosts, www_redirect=False),

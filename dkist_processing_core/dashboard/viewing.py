@@ -5,11 +5,12 @@ Not here: the values of a page (pages), the templates (rendering), and sending t
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from dkist_processing_core.dashboard import rendering
@@ -19,6 +20,7 @@ from dkist_processing_core.dashboard.backend import Backend, Freshness
 from dkist_processing_core.dashboard.links import address
 from dkist_processing_core.errors import InboxUnavailableError
 
+_T = TypeVar("_T")
 STATIC = Path(__file__).parent / "static"
 """The folder of the files that pages load."""
 _NOT_FOUND, _UNAVAILABLE = 404, 503
@@ -72,15 +74,25 @@ class Viewing:
         page, freshness = self._page(split.path, query)
         return rendering.live_parts(page, self._common(split.path, query, role, freshness))
 
+    def asked(self, path: str, query: Mapping[str, str], answer: Callable[[Asked, Freshness], _T]) -> _T:
+        """
+        Return the answer of a function to a request.
+
+        Raises:
+            PageError: The address is wrong.
+            InboxUnavailableError: The store cannot be reached now.
+        """
+        at = _time(query.get("at", ""))
+        with self._backend.questions() as questions:
+            asked = Asked(path, query, questions, datetime.now(UTC), at, self._backend.site)
+            return answer(asked, self._backend.freshness(questions))
+
     def _page(self, path: str, query: Mapping[str, str]) -> tuple[Page, Freshness]:
         page = self._pages.get(path)
         if page is None:
             msg = f"there is no page {path!r}, expected one of {', '.join(self._pages)}"
             raise PageError(msg, _NOT_FOUND)
-        at = _time(query.get("at", ""))
-        with self._backend.questions() as questions:
-            asked = Asked(path, query, questions, datetime.now(UTC), at, self._backend.site)
-            return page(asked), self._backend.freshness(questions)
+        return self.asked(path, query, lambda asked, freshness: (page(asked), freshness))
 
     def _common(
         self, path: str, query: Mapping[str, str], role: Role | None, freshness: Freshness | None = None

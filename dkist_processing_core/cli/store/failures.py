@@ -9,9 +9,9 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.failure_table import draw_failures
 from dkist_processing_core.cli.draw.words import restriction
-from dkist_processing_core.cli.store.as_json import family_json
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice, Family
+from dkist_processing_core.collect.as_json import family_json
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.family_sheet import draw_family
-from dkist_processing_core.cli.store.as_json import attempt_json, family_json
 from dkist_processing_core.cli.store.next_steps import next_steps
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice, WholeFamily
+from dkist_processing_core.collect.as_json import attempt_json, family_json
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.text.console import Terminal

@@ -8,9 +8,9 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.usage_table import draw_usage
 from dkist_processing_core.cli.draw.words import restriction
-from dkist_processing_core.cli.store.as_json import usage_json
 from dkist_processing_core.cli.store.reading import store_to_read
 from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.as_json import usage_json
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json
 

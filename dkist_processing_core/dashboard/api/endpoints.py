@@ -1,0 +1,154 @@
+"""
+The endpoints of the API that read, and the answers about many runs.
+
+The functions ask the store as the pages do, and refuse an address by the same errors. Not here: one run (of_runs), the
+bus (of_bus), and HTTP (routes).
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.as_json import attempt_json, family_json, listed_run_json
+from dkist_processing_core.dashboard import regressions
+from dkist_processing_core.dashboard.api import answers, of_bus, of_runs
+from dkist_processing_core.dashboard.api.endpoint import Endpoint, Parameter, Request
+from dkist_processing_core.dashboard.api.parameters import choice_of, number_of, text_of
+from dkist_processing_core.dashboard.asked import PageError
+from dkist_processing_core.dashboard.versions import in_order, past_runs
+from dkist_processing_core.runs import State
+
+_NOT_FOUND = 404
+_RECENT = timedelta(hours=24)
+_MOST_RUNS, _MOST_RUNS_OF_TASKS = 1000, 200
+_LARGEST_PART, _PART = 1000, 50
+
+
+def _now(request: Request) -> dict[str, Any]:
+    asked, freshness = request.asked, request.freshness
+    running = Choice(states=(State.RUNNING,))
+    return {
+        "at": asked.now,
+        "isBusReachable": freshness.is_bus_reachable,
+        "completeUntil": freshness.complete_until,
+        "runs": [listed_run_json(run) for run in asked.questions.runs(running, _LARGEST_PART)],
+        "attempts": [attempt_json(each, with_run=True) for each in asked.questions.open_attempts(Choice())],
+        "failures": [family_json(each) for each in asked.questions.families(Choice(since=asked.now - _RECENT))],
+    }
+
+
+def _runs(request: Request) -> dict[str, Any]:
+    asked = request.asked
+    first = number_of(asked, "first", 0, default=0)
+    size = number_of(asked, "limit", 1, default=_PART, most=_LARGEST_PART)
+    found = asked.questions.run_page(choice_of(asked), first=first, size=size)
+    return {"first": found.first, "total": found.total, "runs": [listed_run_json(run) for run in found.runs]}
+
+
+def _workflow(request: Request) -> dict[str, Any]:
+    asked = request.asked
+    name = text_of(asked, "name")
+    versions = asked.questions.version_figures(name, _MOST_RUNS)
+    if not versions:
+        msg = f"the store has no run of the workflow {name!r}, expected the name of a workflow with runs"
+        raise PageError(msg, _NOT_FOUND)
+    return {
+        "name": name,
+        "versions": versions,
+        "tasks": asked.questions.task_figures(name, _MOST_RUNS_OF_TASKS),
+        "changes": regressions.changes(past_runs(in_order(asked.questions.run_durations(name, _MOST_RUNS)))),
+    }
+
+
+def _failures(request: Request) -> dict[str, Any]:
+    asked = request.asked
+    choice = choice_of(asked)
+    limit = number_of(asked, "limit", 1, default=_PART, most=_LARGEST_PART)
+    if choice.family is None:
+        found = [family_json(each) for each in asked.questions.families(choice, limit)]
+        return {"families": found, "attempts": [], "stack": None, "finishedSince": None}
+    family = asked.questions.family(choice, limit)
+    if family is None:
+        msg = f"the store has no failure of the family {choice.family!r}, expected one of those of all failures"
+        raise PageError(msg, _NOT_FOUND)
+    return {
+        "families": [family_json(family.family)],
+        "attempts": [attempt_json(each, with_run=True) for each in family.failures],
+        "stack": family.stack,
+        "finishedSince": family.finished_since,
+    }
+
+
+_LIMIT = Parameter("limit", f"The largest number in the answer, by default {_PART}.", is_number=True)
+_OF_RUN = (
+    Parameter("workflow", "The name of the workflow.", is_required=True),
+    Parameter("version", "The version of the workflow."),
+    Parameter("id", "The id of the run.", is_required=True),
+)
+_AT = Parameter("at", "A time: only the reports until then count, without samples.")
+_CHOICE = (
+    Parameter("workflow", "The name of the workflow, in which * and ? stand for any characters and any character."),
+    Parameter("version", "The version of the workflow."),
+    Parameter("cause", "The cause of a failure."),
+    Parameter("recipe", "The recipe run id.", is_number=True),
+    Parameter("since", "Only what has a report since this time."),
+    Parameter("until", "Only what has its last report before this time."),
+)
+ENDPOINTS = (
+    Endpoint("now", "The runs and attempts that go on, and the failures of the last day.", answers.Now, _now),
+    Endpoint(
+        "runs",
+        "A part of the list of runs, the one with the latest report first.",
+        answers.Runs,
+        _runs,
+        (
+            *_CHOICE,
+            Parameter("state", f"The state: {', '.join(State)}."),
+            Parameter("q", "A text in the name of the workflow or in the id."),
+            Parameter("first", "The place of the first run of the part, from 0.", is_number=True),
+            _LIMIT,
+        ),
+    ),
+    Endpoint("run", "A run with its tasks and attempts.", answers.Run, of_runs.run, (*_OF_RUN, _AT)),
+    Endpoint(
+        "attempt",
+        "An attempt with the reports on it.",
+        answers.Attempt,
+        of_runs.attempt,
+        (
+            *_OF_RUN,
+            Parameter("task", "The name of the task.", is_required=True),
+            Parameter("attempt", "The number of the attempt, if it has one.", is_number=True),
+            _AT,
+        ),
+    ),
+    Endpoint(
+        "workflow",
+        "The figures of a workflow by version and task, and the versions that changed something.",
+        answers.Workflow,
+        _workflow,
+        (Parameter("name", "The name of the workflow.", is_required=True),),
+    ),
+    Endpoint(
+        "failures",
+        "The families of failures, or one of them with its attempts.",
+        answers.Failures,
+        _failures,
+        (*_CHOICE, Parameter("family", "The id of a family."), _LIMIT),
+    ),
+    Endpoint("bus", "The bus: archive, consumers, outboxes and dead letters.", answers.Bus, of_bus.bus),
+    Endpoint(
+        "compare",
+        "Two runs of a workflow, task by task.",
+        answers.Comparison,
+        of_runs.comparison,
+        (
+            Parameter("workflow", "The name of the workflow.", is_required=True),
+            Parameter("a", "The id of the first run.", is_required=True),
+            Parameter("a_version", "Its version."),
+            Parameter("b", "The id of the second run.", is_required=True),
+            Parameter("b_version", "Its version."),
+        ),
+    ),
+)
+"""All endpoints that read."""
