@@ -1,7 +1,7 @@
 """
 Errors as programs get them: a JSON object by RFC 9457.
 
-Not here: the page that explains an error to people (templates).
+Not here: the page that explains an error to people, which is a template.
 """
 
 from collections.abc import Mapping
