@@ -18,6 +18,7 @@ from dkist_processing_core.dashboard.access import Role, Rules
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError, PageFunction
 from dkist_processing_core.dashboard.backend import Backend, Freshness
 from dkist_processing_core.dashboard.links import address
+from dkist_processing_core.dashboard.times import moment_in
 from dkist_processing_core.errors import InboxUnavailableError
 
 _T = TypeVar("_T")
@@ -82,9 +83,10 @@ class Viewing:
             PageError: The address is wrong.
             InboxUnavailableError: The store cannot be reached now.
         """
-        at = _time(query.get("at", ""))
+        now = datetime.now(UTC)
+        at = moment_in("at", query.get("at"), now)
         with self._backend.questions() as questions:
-            asked = Asked(path, query, questions, datetime.now(UTC), at, self._backend.site)
+            asked = Asked(path, query, questions, now, at, self._backend.site)
             return answer(asked, self._backend.freshness(questions))
 
     def _page(self, path: str, query: Mapping[str, str]) -> tuple[Page, Freshness]:
@@ -130,17 +132,3 @@ def static_address(name: str) -> str:
 def digest_of(name: str) -> str:
     """Return the digest of a file that pages load."""
     return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:16]
-
-
-def _time(text: str) -> datetime | None:
-    """Return a time of an address in UTC, which is also its zone by default; None without one."""
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None:
-        msg = f"found at={text!r}, expected a time by ISO 8601, as 2026-11-29T12:00:00Z"
-        raise PageError(msg)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)

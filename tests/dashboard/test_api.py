@@ -34,11 +34,11 @@ CALLS: dict[str, list[dict[str, Any]]] = {
 WRONG: list[tuple[str, int, str]] = [
     ("/api/v1/run", 400, "the parameter 'workflow' is missing"),
     ("/api/v1/run?workflow=x&id=y", 404, "the store has no run 'y'"),
-    ("/api/v1/run?workflow=x&id=y&at=noon", 400, "found at='noon', expected a time by ISO 8601"),
+    ("/api/v1/run?workflow=x&id=y&at=noon", 400, "found at='noon', expected 90m, 24h, 7d, or a time"),
     ("/api/v1/runs?limit=0", 400, "found limit='0', expected a whole number from 1 to 1000"),
     ("/api/v1/runs?limit=1001", 400, "found limit='1001'"),
     ("/api/v1/runs?first=-1", 400, "found first='-1'"),
-    ("/api/v1/runs?state=lost", 400, "found state='lost', expected one of waiting"),
+    ("/api/v1/runs?state=lost", 400, "found state='lost', expected one of running"),
     ("/api/v1/runs?since=yesterday", 400, "found since='yesterday'"),
     ("/api/v1/runs?recipe=%D9%A7", 400, "found recipe="),
     ("/api/v1/now?limit=1", 400, "found the parameter 'limit', expected one of none"),

@@ -92,7 +92,7 @@ class WholeAttempt(_Answer):
     dispatched_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
-    environment_seconds: float | None
+    preparation_seconds: float | None = msgspec.field(name="environmentSeconds")
     duration_seconds: float | None
     end: Report | None
     contradictions: list[Report]

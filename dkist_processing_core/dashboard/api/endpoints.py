@@ -5,6 +5,7 @@ The functions ask the store as the pages do, and refuse an address by the same e
 bus (of_bus), and HTTP (routes).
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +14,9 @@ from dkist_processing_core.collect.as_json import attempt_json, family_json, lis
 from dkist_processing_core.dashboard import regressions
 from dkist_processing_core.dashboard.api import answers, of_bus, of_runs
 from dkist_processing_core.dashboard.api.endpoint import Endpoint, Parameter, Request
-from dkist_processing_core.dashboard.api.parameters import choice_of, number_of, text_of
+from dkist_processing_core.dashboard.api.parameters import number_of, text_of
 from dkist_processing_core.dashboard.asked import PageError
+from dkist_processing_core.dashboard.pages.runs import choice_of
 from dkist_processing_core.dashboard.versions import in_order, past_runs
 from dkist_processing_core.runs import State
 
@@ -62,7 +64,7 @@ def _workflow(request: Request) -> dict[str, Any]:
 
 def _failures(request: Request) -> dict[str, Any]:
     asked = request.asked
-    choice = choice_of(asked)
+    choice = replace(choice_of(asked), family=asked.text("family"))
     limit = number_of(asked, "limit", 1, default=_PART, most=_LARGEST_PART)
     if choice.family is None:
         found = [family_json(each) for each in asked.questions.families(choice, limit)]
@@ -91,7 +93,7 @@ _CHOICE = (
     Parameter("version", "The version of the workflow."),
     Parameter("cause", "The cause of a failure."),
     Parameter("recipe", "The recipe run id.", is_number=True),
-    Parameter("since", "Only what has a report since this time."),
+    Parameter("since", "Only what has a report since this time, or since so long ago: 90m, 24h, 7d."),
     Parameter("until", "Only what has its last report before this time."),
 )
 ENDPOINTS = (
@@ -103,7 +105,7 @@ ENDPOINTS = (
         _runs,
         (
             *_CHOICE,
-            Parameter("state", f"The state: {', '.join(State)}."),
+            Parameter("state", "The state: running, failed or finished."),
             Parameter("q", "A text in the name of the workflow or in the id."),
             Parameter("first", "The place of the first run of the part, from 0.", is_number=True),
             _LIMIT,
