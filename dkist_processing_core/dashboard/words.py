@@ -5,7 +5,7 @@ Not here: the elements around them, which are templates.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from dkist_processing_core.text import amount, size
@@ -55,6 +55,11 @@ def utc(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def time_of(seconds: float | None) -> datetime | None:
+    """Return a time in seconds since 1970, in UTC; None if it is not known."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
 def number(value: float) -> str:
     """Return a whole number with spaces between its groups of three digits, which no language takes for a decimal."""
     return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
@@ -74,6 +79,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "percent": percent,
     "size": size,
+    "time_of": time_of,
     "utc": utc,
     "visible": visible_line,
     "visible_text": visible,

@@ -4,8 +4,6 @@ The page about the bus: rates, what waits, what was set aside, consumers and the
 Not here: reading the bus (bus_status), and retrying or discarding a dead letter (letters).
 """
 
-from datetime import UTC, datetime
-
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
 from dkist_processing_core.dashboard.bus_status import Status
 from dkist_processing_core.dashboard.drawing.columns import Columns, columns
@@ -24,9 +22,9 @@ def page(asked: Asked) -> Page:
     group = asked.text("group")
     if group is None:
         values = {"status": status, "now": asked.now, "rates": _rates(status), "done": _done(asked), "name_of": name_of}
-        return Page("Bus", "bus.html", values | {"moment_of": moment_of, "consumers": _consumers(status)})
+        return Page("Bus", "bus.html", values | {"consumers": _consumers(status)})
     found = _letters(asked, group)
-    values = {"group": group, "letters": found, "now": asked.now, "moment_of": moment_of, "name_of": name_of}
+    values = {"group": group, "letters": found, "now": asked.now, "name_of": name_of}
     action = asked.text("confirm")
     if action is None:
         return Page("Dead letters", "letters.html", values | {"body_of": body_of})
@@ -74,11 +72,6 @@ def _done(asked: Asked) -> str | None:
         return None
     word = {Action.RETRY: "retried", Action.DISCARD: "discarded"}[Action(action)]
     return f"{count} {'dead letter was' if count == '1' else 'dead letters were'} {word}"
-
-
-def moment_of(seconds: float | None) -> datetime | None:
-    """Return a time of a dead letter or an outbox, in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def name_of(letter: DeadLetter) -> str:

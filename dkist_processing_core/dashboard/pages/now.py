@@ -12,6 +12,7 @@ from dkist_processing_core.collect.answers import Choice, StoredAttempt, StoredR
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.dashboard.asked import Asked, Page
 from dkist_processing_core.dashboard.drawing.columns import Columns, shares
+from dkist_processing_core.dashboard.past import as_of
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import State
 from dkist_processing_core.runs.wording.overdue import StandingAlarm, standing_alarm
@@ -19,6 +20,7 @@ from dkist_processing_core.runs.wording.overdue import StandingAlarm, standing_a
 HOURS = 24
 """The hours before the time of the page of which failures are shown."""
 _MOST_RUNS, _MOST_FAMILIES, _MOST_ATTEMPTS = 60, 12, 6
+_MOST_PAST_RUNS = 100
 # The parts of the bar of a run, from left to right.
 _ORDER = (State.FINISHED, State.SKIPPED, State.FAILED, State.NOT_RUN, State.RUNNING, State.DISPATCHED, State.WAITING)
 _EARLIEST = datetime.fromtimestamp(0, UTC)
@@ -51,7 +53,13 @@ class Late:
 
 def page(asked: Asked) -> Page:
     """Return the page."""
-    return Page("Now", "now.html", _values(asked.questions, asked.now) | {"at": asked.at, "cut_to": None})
+    if asked.at is None:
+        values = _values(asked.questions, asked.now) | {"status": asked.site.bus_status.latest(), "cut_to": None}
+    else:
+        with as_of(asked.questions, asked.at, timedelta(hours=HOURS), _MOST_PAST_RUNS) as (then, is_cut):
+            values = _values(then, asked.at)
+        values |= {"status": None, "cut_to": _MOST_PAST_RUNS if is_cut else None}
+    return Page("Now" if asked.at is None else "Then", "now.html", values | {"at": asked.at})
 
 
 def _values(questions: Questions, moment: datetime) -> dict[str, object]:
