@@ -223,5 +223,5 @@ theme.hidden = false;
 document.querySelector("footer .keys").hidden = false;
 showButtons(document);
 showTimes(document);
-tickAgain();
+if (parts) tickAgain();
 if (parts && "EventSource" in window) follow(parts);
