@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
@@ -43,7 +43,7 @@ PAGES: dict[str, PageFunction] = {
 """The page of each path."""
 _PUBLIC = (login.PATH, "/static/", "/health/")
 _OF_PROGRAMS = ("/api/", "/openapi.json", "/live", "/metrics", "/health/")
-_SEE_OTHER, _UNAUTHORIZED, _INTERNAL, _UNAVAILABLE = 303, 401, 500, 503
+_SEE_OTHER, _BAD_REQUEST, _UNAUTHORIZED, _INTERNAL, _UNAVAILABLE = 303, 400, 401, 500, 503
 # The browser requests the page again.
 _SOON = {"Refresh": "5", "Retry-After": "5"}
 
@@ -71,7 +71,7 @@ class Application:
                 Access, rules=options.rules, is_public=lambda path: path.startswith(_PUBLIC), refuse=self._without_role
             ),
         ]
-        handlers = {HTTPException: self._refused, Exception: self._failed}
+        handlers = {HTTPException: self._refused, ClientDisconnect: self._left, Exception: self._failed}
         self.app = SafeHeaders(Starlette(routes=routes, middleware=middleware, exception_handlers=handlers))
 
     def _page(self, path: str, request: Request) -> Response:
@@ -92,6 +92,10 @@ class Application:
         assert isinstance(error, HTTPException)
         sentence = f"{request.method} {request.url.path}: {error.detail}"
         return self._refusal(request, error.status_code, sentence, error.headers)
+
+    def _left(self, _: Request, __: Exception) -> Response:
+        """Return an answer that is not sent, since the client has gone in the middle of its request."""
+        return Response(status_code=_BAD_REQUEST)
 
     def _failed(self, request: Request, error: Exception) -> Response:
         log_internal_error_once(f"a request for {request.url.path} is not answered", error)

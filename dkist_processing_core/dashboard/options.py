@@ -37,7 +37,8 @@ class Options:
     @property
     def hosts(self) -> tuple[str, ...]:
         """The names by which browsers may request pages, if everyone who reaches the dashboard may use it."""
-        return (self.host, *LOOPBACK_NAMES) if self.rules.is_open else ("*",)
+        names = (self.host, *LOOPBACK_NAMES) if self.rules.is_open else ("*",)
+        return tuple(f"[{name}]" if ":" in name else name for name in names)
 
 
 def options(

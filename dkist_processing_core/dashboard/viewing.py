@@ -83,6 +83,8 @@ class Viewing:
             PageError: The address is wrong.
             InboxUnavailableError: The store cannot be reached now.
         """
+        if any("\0" in text for text in query.values()):
+            raise PageError("found a NUL character in the address, which no name contains")
         now = datetime.now(UTC)
         at = moment_in("at", query.get("at"), now)
         with self._backend.questions() as questions:
