@@ -31,7 +31,7 @@ unexport $(filter PYTHONDONTWRITEBYTECODE BUILD_VERSION MESH_CONFIG RETRY_CONFIG
 
 DEMO = DKIST_CORE_STATE_DIR="$$PWD/build/demo-state" PYTHONPATH="$$PWD/examples" .venv/bin/dkist-core
 
-.PHONY: help demo quick test coverage soak lint docs events house drawings bench clean lock FORCE
+.PHONY: help demo quick test coverage soak lint docs events house drawings pictures bench clean lock FORCE
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
@@ -85,6 +85,9 @@ house: .venv/.stamp-test ## Count the modules, imports and calls of the library
 
 drawings: .venv/.stamp-uv ## Render docs/drawings (needs Debian's graphviz)
 	.venv/bin/python docs/drawings/render.py
+
+pictures: .venv/.stamp-dev ## Take the pictures of the dashboard in docs/images (needs Debian's chromium)
+	.venv/bin/python -m tests.dashboard.pictures docs/images
 
 bench: .venv/.stamp-test .venv-peers/.stamp-peers .venv-airflow/.stamp-airflow ## Measure the library and its peers (BENCH_ARGS='rates --rounds 2' selects a part)
 	@tests/services/install_packages.sh

@@ -5,7 +5,7 @@ Not here: single runs, which are in tests.stored and in the testing package.
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from dkist_processing_core.events import Event, TaskFinished
 from dkist_processing_core.testing import FixedClock, SampleRun
@@ -29,8 +29,8 @@ def history() -> Iterator[Event]:
         yield from run_of_history(place).events
 
 
-def run_of_history(place: int) -> SampleRun:
-    """Return one of the runs."""
+def run_of_history(place: int, begin: datetime = NOON) -> SampleRun:
+    """Return one of the runs of a history that began at a time."""
     version, of_version = VERSIONS[place // RUNS], place % RUNS
     run = SampleRun(
         WORKFLOW,
@@ -38,9 +38,9 @@ def run_of_history(place: int) -> SampleRun:
         tasks=TASKS,
         edges=EDGES,
         recipe_run_id=place,
-        run_id=run_id_of(place),
+        run_id=run_id_of(place, begin),
         max_attempts=2,
-        clock=FixedClock(NOON + timedelta(hours=place)),
+        clock=FixedClock(begin + timedelta(hours=place)),
     )
     run.start()
     run.succeed("ParseL0")
@@ -63,6 +63,6 @@ def run_of_history(place: int) -> SampleRun:
     return run
 
 
-def run_id_of(place: int) -> str:
+def run_id_of(place: int, begin: datetime = NOON) -> str:
     """Return the id of a run."""
-    return f"scheduled__{NOON + timedelta(hours=place):%Y-%m-%dT%H}:00:00+00:00"
+    return f"scheduled__{begin + timedelta(hours=place):%Y-%m-%dT%H}:00:00+00:00"
