@@ -90,9 +90,13 @@ class Served:
 
 
 @contextmanager
-def dashboard(**options: Any) -> Iterator[Served]:
+def dashboard(*, is_awaited: bool = True, **options: Any) -> Iterator[Served]:
     """
     Serve a dashboard with the settings of the environment, on a free port of this host, during the block.
+
+    Args:
+        is_awaited: Whether the block begins when bus and store are in use, and not before.
+        options: Those of the dashboard.
     """
     opened = threading.Event()
     addresses: list[str] = []
@@ -118,7 +122,8 @@ def dashboard(**options: Any) -> Iterator[Served]:
         assert opened.wait(SECONDS)
         if addresses:
             found = Served(addresses[0])
-            wait_until(found.is_ready)
+            if is_awaited:
+                wait_until(found.is_ready)
             yield found
     finally:
         served.stop()
