@@ -134,6 +134,16 @@ class EarlierAttempt:
     environment_seconds: float | None
     run_seconds: float
 
+    @property
+    def waiting_seconds(self) -> float:
+        """How long it waited for a worker; 0 if that is not known."""
+        return self.queued_seconds or 0.0
+
+    @property
+    def working_seconds(self) -> float:
+        """How long its worker was busy with it: with its environment, then with the task itself."""
+        return (self.environment_seconds or 0.0) + self.run_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:

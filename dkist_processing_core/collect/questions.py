@@ -37,6 +37,7 @@ from dkist_processing_core.collect.stored import (
 )
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, RUNS
 from dkist_processing_core.collect.usage import usages
+from dkist_processing_core.collect.whole_runs import WholeRun, whole_run
 from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.short_ids import ShortIds
@@ -307,6 +308,10 @@ class Questions:
             IdentityError: The text names several runs; the message lists them.
         """
         return naming.run_number(self._connection, named, workflow)
+
+    def whole_run(self, run: Run) -> WholeRun | None:
+        """Return a run with all reports on it, and its state; None if the store does not have it."""
+        return whole_run(self._connection, run, self.reports)
 
     def reports(self, number: int, *, is_whole: bool = True) -> list[Event]:
         """

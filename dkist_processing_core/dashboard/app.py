@@ -26,7 +26,7 @@ from dkist_processing_core.dashboard.health import Health
 from dkist_processing_core.dashboard.letters_form import LettersForm
 from dkist_processing_core.dashboard.live import Live
 from dkist_processing_core.dashboard.options import Options
-from dkist_processing_core.dashboard.pages import bus, compare, failures, now, runs, workflow
+from dkist_processing_core.dashboard.pages import attempt, bus, compare, failures, now, run, runs, workflow
 from dkist_processing_core.dashboard.problems import ProblemResponse
 from dkist_processing_core.dashboard.static_files import StaticFiles
 from dkist_processing_core.dashboard.viewing import Viewing
@@ -34,9 +34,11 @@ from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 PAGES: dict[str, PageFunction] = {
     "/": now.page,
+    "/attempt": attempt.page,
     "/bus": bus.page,
     "/compare": compare.page,
     "/failures": failures.page,
+    "/run": run.page,
     "/runs": runs.page,
     "/workflow": workflow.page,
 }

@@ -5,7 +5,8 @@ A run is named by its identity in the query, in which any character can be writt
 the store was built again. Not here: what the pages show (pages).
 """
 
-from urllib.parse import urlencode
+from collections.abc import Callable
+from urllib.parse import quote_plus, urlencode
 
 from dkist_processing_core.identity import Run
 
@@ -21,17 +22,20 @@ def run_address(run: Run, **parameters: object) -> str:
     return address("/run", workflow=run.workflow_name, version=run.workflow_version, id=run.run_id, **parameters)
 
 
+def attempt_addresses(run: Run, **parameters: object) -> Callable[[str, int | None], str]:
+    """Return a function that returns the address of an attempt of a run, which has thousands on one page."""
+    of_run = address("/attempt", workflow=run.workflow_name, version=run.workflow_version, id=run.run_id, **parameters)
+
+    def of_attempt(task_name: str, number: int | None) -> str:
+        of_number = "" if number is None else f"&attempt={number}"
+        return f"{of_run}&task={quote_plus(task_name)}{of_number}"
+
+    return of_attempt
+
+
 def attempt_address(run: Run, task_name: str, number: int | None, **parameters: object) -> str:
     """Return the address of an attempt."""
-    return address(
-        "/attempt",
-        workflow=run.workflow_name,
-        version=run.workflow_version,
-        id=run.run_id,
-        task=task_name,
-        attempt=number,
-        **parameters,
-    )
+    return attempt_addresses(run, **parameters)(task_name, number)
 
 
 def compare_address(first: Run, second: Run) -> str:

@@ -103,6 +103,14 @@ class TaskView:
     engine_state: str | None = None
     """The engine's state of the task when the run ended."""
 
+    @property
+    def disputed_state(self) -> State | None:
+        """The engine's state of the task, if it contradicts that of the attempts; None otherwise."""
+        reported = STATES_OF_ENGINE.get(self.engine_state or "")
+        # A task that the engine has not run may have attempts from before it was cleared.
+        is_disputed = self.attempts and reported not in (None, State.NOT_RUN, self.state)
+        return reported if is_disputed else None
+
 
 # It allows weak references, so that a state need not hold views that are no longer used.
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -129,3 +137,11 @@ class RunView:
 
     Only their times are ignored: these affect neither order nor duration, nor whether a run continues.
     """
+
+    @property
+    def is_disputed(self) -> bool:
+        """True if the results of the tasks contradict the engine's result of the run."""
+        if self.verdict is None or not self.tasks:
+            return False
+        has_failed = any(task.state in (State.FAILED, State.NOT_RUN) for task in self.tasks)
+        return (self.verdict is State.FAILED) is not has_failed

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from dkist_processing_core.cli.draw.glyphs import DISPUTED_STYLE, RETRIED_STYLE, STYLES, Glyphs
 from dkist_processing_core.events import TaskFailed, TaskSkipped
-from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, State, TaskView
+from dkist_processing_core.runs import AttemptView, State, TaskView
 from dkist_processing_core.runs.wording.facts import end_detail
 from dkist_processing_core.runs.wording.last_place import last_place
 from dkist_processing_core.text import amount
@@ -69,7 +69,5 @@ def _joined(verb: str, words: str) -> str:
 
 def disputes_of(task: TaskView) -> Iterator[tuple[str, str]]:
     """Yield the engine's state of a task, with its style, if it contradicts that of its attempts."""
-    reported = STATES_OF_ENGINE.get(task.engine_state or "")
-    # A task that the engine has not run may have attempts from before it was cleared.
-    if task.attempts and reported not in (None, State.NOT_RUN, task.state):
-        yield f"! the engine reports it as {reported}", DISPUTED_STYLE
+    if task.disputed_state is not None:
+        yield f"! the engine reports it as {task.disputed_state}", DISPUTED_STYLE

@@ -55,7 +55,7 @@ def heading(
     for words, of_alarm in alarm_of(view.overdue, moments.span[1], zone):
         yield from folded(Text.assemble(" " * _INDENT, (words, of_alarm)), width, 2 * _INDENT)
     remarks = []
-    if _is_disputed(view):
+    if view.is_disputed:
         remarks.append(f"the engine reports the run as {view.verdict}")
     for event in view.implausible[:_MAX_IMPLAUSIBLE]:
         times = " and ".join(local_time(moment, _FORM, zone) for moment in dict.fromkeys(stated_times(event)))
@@ -99,11 +99,3 @@ def _tally(view: RunView) -> str:
     tasks = counted(len(states), "task")
     counts = [f"{states.count(state)} {state.value}" for state in State if state in states]
     return tasks if set(states) <= {view.state} else f"{tasks}: {', '.join(counts)}"
-
-
-def _is_disputed(view: RunView) -> bool:
-    """Return True if the results of the tasks contradict the engine's result of the run."""
-    if view.verdict is None or not view.tasks:
-        return False
-    has_failed = any(task.state in (State.FAILED, State.NOT_RUN) for task in view.tasks)
-    return (view.verdict is State.FAILED) is not has_failed

@@ -1,5 +1,5 @@
 """
 Facts about runs as short texts, which the terminal and the pages of the dashboard share.
 
-Not here: the facts themselves (runs), and their places in a drawing (cli.draw) or on a page (dashboard).
+Not here: the facts themselves (events), and their places in a drawing (cli.draw) or on a page (dashboard.pages).
 """

@@ -1,0 +1,137 @@
+"""
+Single runs of the store, whole: the view of a run, and the reports on it.
+
+A page that is looked at reads the same run again and again, and a run of thousands of attempts takes a second to read:
+the runs that were read last are kept until the store has other reports on them. Their reports are kept as bytes, which
+the garbage collector of Python does not visit. Not here: lists of runs (questions).
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, func, select
+
+from dkist_processing_core.collect.keys import run_identity
+from dkist_processing_core.collect.tables import REPORTS, RUNS
+from dkist_processing_core.events import Event, TaskEvent, TaskStarted, decode, encode
+from dkist_processing_core.identity import Run
+from dkist_processing_core.runs import RunView, Window, kept_reports, run_view
+
+_MOST_KEPT_BYTES = 32 * 1024 * 1024
+"""The most bytes of reports that are kept; with the views they take about three times as much memory."""
+_Mark = tuple[int, int, int]
+_Attempt = tuple[str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRun:
+    """A run of the store with all that is known about it."""
+
+    view: RunView
+    received_at: datetime
+    """When the last report was received, by which the times of all are judged."""
+    moments: tuple[datetime, ...]
+    """The plausible times of the reports, ascending, each once."""
+    hosts: Mapping[_Attempt, str]
+    """The host of each attempt that reported one, by task and number."""
+    traceparent: str | None
+    """The trace context of a report; None if none has one."""
+    bodies: tuple[bytes, ...]
+    """The reports in the order in which they arrived, encoded."""
+    _places: Mapping[_Attempt, tuple[int, ...]]
+
+    @property
+    def reports(self) -> list[Event]:
+        """All reports, decoded anew."""
+        return list(map(decode, self.bodies))
+
+    def reports_on(self, task_name: str, attempt: int | None) -> list[Event]:
+        """Return the reports on an attempt."""
+        return [decode(self.bodies[place]) for place in self._places.get((task_name, attempt), ())]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The runs of one store that were read last, the latest last."""
+
+    runs: OrderedDict[int, tuple[_Mark, WholeRun, int]] = field(default_factory=OrderedDict)
+    room: int = _MOST_KEPT_BYTES
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_OF_STORES: WeakKeyDictionary[Engine, _Kept] = WeakKeyDictionary()
+
+
+def whole_run(connection: Connection, run: Run, read: Callable[[int], list[Event]]) -> WholeRun | None:
+    """
+    Return a run; None if the store has no report on it that this release can read.
+
+    Args:
+        connection: The connection to the store.
+        run: The run, of which the recipe run does not matter.
+        read: Reads the reports on a run with a number.
+    """
+    identity = run_identity(run.workflow_name, run.workflow_version, run.run_id)
+    row = connection.execute(select(RUNS.c.number, RUNS.c.revision).where(RUNS.c.identity == identity)).first()
+    if row is None:
+        return None
+    number, mark = row.number, _mark(connection, row.number, row.revision)
+    kept = _OF_STORES.setdefault(connection.engine, _Kept())
+    with kept.lock:
+        known = kept.runs.get(number)
+        if known is not None and known[0] == mark:
+            kept.runs.move_to_end(number)
+            return known[1]
+    reports = read(number)
+    if not reports:
+        return None
+    found = _whole(reports)
+    with kept.lock:
+        _keep(kept, number, mark, found)
+    return found
+
+
+def _mark(connection: Connection, number: int, revision: int | None) -> _Mark:
+    """Return what differs after a report on a run has arrived, and after its rows were derived."""
+    new = select(func.count(), func.max(REPORTS.c.number)).where(REPORTS.c.run == number)
+    count, last = connection.execute(new).one()
+    return revision or 0, count, last or 0
+
+
+def _whole(reports: list[Event]) -> WholeRun:
+    received_at = max(report.received_at for report in reports if report.received_at is not None)
+    window = Window.around(received_at)
+    places: dict[_Attempt, tuple[int, ...]] = {}
+    hosts: dict[_Attempt, str] = {}
+    for place, report in enumerate(reports):
+        if isinstance(report, TaskEvent):
+            key = (report.task_name, report.attempt)
+            places[key] = (*places.get(key, ()), place)
+            if isinstance(report, TaskStarted) and report.host is not None:
+                hosts[key] = report.host
+    return WholeRun(
+        view=run_view(kept_reports(reports), received_at=received_at),
+        received_at=received_at,
+        moments=tuple(sorted({report.time for report in reports if report.time in window})),
+        hosts=hosts,
+        traceparent=next((report.traceparent for report in reports if report.traceparent is not None), None),
+        bodies=tuple(map(encode, reports)),
+        _places=places,
+    )
+
+
+def _keep(kept: _Kept, number: int, mark: _Mark, run: WholeRun) -> None:
+    _, _, before = kept.runs.pop(number, (None, None, 0))
+    kept.room += before
+    size = sum(map(len, run.bodies))
+    if size > _MOST_KEPT_BYTES:
+        return
+    while kept.room < size:
+        _, (_, _, released) = kept.runs.popitem(last=False)
+        kept.room += released
+    kept.runs[number] = mark, run, size
+    kept.room -= size

@@ -1,0 +1,449 @@
+"""
+The pages about a run and about an attempt: their values are those of the fold, now and at any time of the past.
+"""
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkist_processing_core.dashboard.asked import PageError
+from dkist_processing_core.dashboard.links import attempt_address, run_address
+from dkist_processing_core.dashboard.one_run import steps_of
+from dkist_processing_core.events import Event, Graph, TaskFailed, TaskSampled, WorkflowOverdue, WorkflowStarted, encode
+from dkist_processing_core.identity import Run
+from dkist_processing_core.runs import RunView, State, kept_reports, run_view
+from dkist_processing_core.testing.sample_run import SampleRun
+from dkist_processing_core.testing.sample_runs import SAMPLE_RUNS, run_that_fails, run_with_killed_attempt
+from tests.dashboard.one_store import NOW, one_store
+from tests.facts import NOON, failed, finished, make, started
+from tests.stored import ENDED, RUNNING, ended_run, running_run
+from tests.strategies import reports
+
+_ENDED = Run("l0_to_l1_visp", "1.2.3", ENDED, 7)
+_RUNNING = Run("l1_to_l2_dlnirsp", "dev", RUNNING, 42)
+_HOSTILE = (
+    "<script>alert(1)</script>",
+    "\u202egnp.exe",
+    "x" * 10_000,
+    "a\x00b\x1b[31m\x7f",
+    "\"'><img src=x onerror=alert(1)>",
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}",
+    "名前" * 100,
+)
+
+
+def _view(events: list[Event], until: datetime | None = None) -> RunView:
+    """
+    Return the fold of reports that were received at `NOW`; of those until a time, without samples.
+    """
+    chosen = [
+        event for event in events if until is None or (event.time <= until and not isinstance(event, TaskSampled))
+    ]
+    return run_view(kept_reports(chosen), received_at=NOW)
+
+
+def _by_run(events: list[Event]) -> dict[Run, list[Event]]:
+    """
+    Return the reports on each run, without those on starts that were missed, which are about no run.
+    """
+    found: dict[Run, list[Event]] = {}
+    for event in events:
+        if not (isinstance(event, WorkflowOverdue) and event.is_missed_start):
+            found.setdefault(Run(event.workflow_name, event.workflow_version, event.run_id, None), []).append(event)
+    return found
+
+
+@given(reports())
+def test_a_page_has_the_values_of_the_fold_of_all_reports(events: list[Event]) -> None:
+    """
+    For any reports, true or false, in any order.
+    """
+    with one_store(events) as store:
+        for run, of_run in _by_run(events).items():
+            values = store.page(run_address(run)).values
+
+            assert values["view"] == _view(of_run)
+
+
+@given(reports(), st.integers(-1, 7))
+def test_a_page_of_the_past_has_the_values_of_the_fold_until_then(events: list[Event], minutes: int) -> None:
+    """
+    Samples are left out, and when a report arrived does not matter. Of progress and alarms, the store has the latest.
+    """
+    at = NOON + timedelta(minutes=minutes)
+    with one_store(events) as store:
+        for run, of_run in _by_run(events).items():
+            kept = kept_reports(of_run)
+            address = run_address(run, at=at.isoformat())
+            if not [event for event in kept if event.time <= at and not isinstance(event, TaskSampled)]:
+                with pytest.raises(PageError, match="expected a later time"):
+                    store.page(address)
+                continue
+            values = store.page(address).values
+
+            assert values["view"] == _view(kept, at)
+            assert values["until"] == at
+            assert store.html(address).count("As it was at") == 1
+
+
+@pytest.mark.parametrize("name", SAMPLE_RUNS)
+def test_each_moment_of_a_run_can_be_visited(name: str) -> None:
+    """
+    The links of the slider lead from one report to the next, with the state of then.
+    """
+    run = SAMPLE_RUNS[name]()
+    times = sorted({event.time for event in kept_reports(run.events)})
+    with one_store(run.events) as store:
+        steps: Any = store.page(run_address(run.run)).values["steps"]
+        assert [step.at for step in steps.steps] == times
+        for step in steps.steps:
+            found: Any = store.page(run_address(run.run, at=step.at.isoformat())).values
+            earlier, later = [time for time in times if time < step.at], [time for time in times if time > step.at]
+
+            assert (found["steps"].previous, found["steps"].next) == (
+                earlier[-1] if earlier else None,
+                later[0] if later else None,
+            )
+            assert found["view"] == _view(kept_reports(run.events), step.at)
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, unique=True), st.integers(-5, 10_005))
+def test_a_slider_has_few_steps_in_order(offsets: list[int], shown: int) -> None:
+    """
+    However many reports a run has.
+    """
+    moments = sorted(NOON + timedelta(seconds=each) for each in offsets)
+
+    found = steps_of(moments, NOON + timedelta(seconds=shown), most=20)
+
+    places = [step.place for step in found.steps]
+    assert len(places) <= 20
+    assert places == sorted(places)
+    assert found.steps[0].at == moments[0]
+    assert found.steps[-1].at == moments[-1] or len(moments) == 1
+    assert 0 <= found.shown <= 100
+
+
+@pytest.mark.parametrize("name", SAMPLE_RUNS)
+def test_each_attempt_has_a_page(name: str) -> None:
+    """
+    With its state, and links to the others.
+    """
+    run = SAMPLE_RUNS[name]()
+    with one_store(run.events) as store:
+        for task in _view(run.events).tasks:
+            for attempt in task.attempts:
+                html = store.html(attempt_address(run.run, task.name, attempt.number))
+
+                assert attempt.state.value in html
+                assert html.count('scope="row"') == len(task.attempts)
+
+
+def test_the_page_of_a_failed_attempt_shows_why() -> None:
+    """
+    The error, the frames of the author with the deepest first, the meaning of the cause, and where to look further.
+    """
+    with one_store(ended_run()) as store:
+        html = store.html(attempt_address(_ENDED, "Calibrate", 1))
+
+    assert html.index("raise LimbError(f&#34;no limb in frame") < html.index("self.find_limb(frame)")
+    for text in (
+        "dkist_processing_visp.errors.LimbError",
+        "The code of the task raised an exception",
+        'href="https://airflow.example/log?task=Calibrate&amp;try=1"',
+        'href="https://traces.example/',
+        "2 failures of",
+        "2.6 GB at most",
+    ):
+        assert text in html, text
+
+
+def test_the_page_of_a_killed_attempt_shows_its_last_signs() -> None:
+    """
+    What the recorder kept: stacks of threads, log, phase and progress, with their ages, and the course of its use.
+    """
+    run = run_with_killed_attempt()
+    with one_store(run.events) as store:
+        html = store.html(attempt_address(run.run, "Calibrate", 1))
+
+    for text in (
+        "calibrate.py:40 in fit",
+        "frame 4 is read",
+        "4/12 frame",
+        "SIGKILL",
+        "ended from outside by a signal",
+        "184 MB at most of 2.0 GB (9 %)",
+        "<polyline",
+        "worker1",
+        "4711",
+        "default",
+    ):
+        assert text in html, text
+
+
+def test_a_page_without_an_attempt_in_its_address_shows_the_last_one() -> None:
+    """
+    As links to a task do.
+    """
+    run = run_that_fails()
+    with one_store(run.events) as store:
+        values: Any = store.page(attempt_address(run.run, "Calibrate", None)).values
+
+        assert values["attempt"].number == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("/run", "workflow and id is missing"),
+        ("/run?workflow=w&version=1", "id is missing"),
+        ("/run?workflow=w&version=1&id=none", "the store has no run none of w 1"),
+        (run_address(_ENDED, attempts="x"), "attempts in the address is no place in a list"),
+        (run_address(_ENDED, events="-1"), "events in the address is no place in a list"),
+        (run_address(_ENDED, at="2020-01-01T00:00:00+00:00"), "expected a later time"),
+        (run_address(_ENDED).replace("/run", "/attempt"), "task is missing"),
+        (attempt_address(_ENDED, "Unknown", 1), "no attempt of a task Unknown"),
+        (attempt_address(_ENDED, "Transfer", 1), "no attempt of a task Transfer"),
+        (attempt_address(_ENDED, "Calibrate", 3), "task Calibrate has no attempt 3; expected one of 1, 2"),
+        (attempt_address(_ENDED, "Calibrate", 1).replace("attempt=1", "attempt=²"), "task Calibrate has no attempt ²"),
+    ],
+)
+def test_a_wrong_address_is_explained(address: str, message: str) -> None:
+    """
+    In one sentence.
+    """
+    with one_store(ended_run()) as store, pytest.raises(PageError, match=re.escape(message)):
+        store.page(address)
+
+
+def _hostile_run(text: str) -> SampleRun:
+    """
+    Return a run of which each text is hostile.
+    """
+    run = SampleRun(text, workflow_version=text, tasks=[text, "after"], run_id=f"r{text}", max_attempts=2)
+    run.start()
+    run.begin(text)
+    run.progress(text, 1, 2)
+    run.report(
+        TaskFailed,
+        text,
+        cause="exception",
+        message=text,
+        stack=f'Traceback (most recent call last):\n  File "{text}", line 1, in {text}\n    {text}\n{text}: {text}',
+        error_type=text,
+        phase=text,
+        signal=text,
+        log_url=text,
+        last_stack=f"{text}\n  {text}",
+        last_log=text,
+        last_phase=text,
+        last_progress=text,
+        fingerprint=text,
+    )
+    run.report(WorkflowOverdue, sequence=2, limit_seconds=1.0)
+    run.end()
+    return run
+
+
+@pytest.mark.parametrize("text", _HOSTILE)
+def test_hostile_texts_are_shown_as_text(text: str) -> None:
+    """
+    In no field do they become elements, attributes or links, hide, or turn the direction of the page.
+    """
+    events = _hostile_run(text).events
+    # An event replaces control characters.
+    run, task = events[0].run, next(event.task_name for event in events if isinstance(event, TaskFailed))
+    with one_store(events) as store:
+        pages = [
+            store.html(run_address(run)),
+            store.html(run_address(run, at=events[-1].time.isoformat())),
+            store.html(attempt_address(run, task, 1)),
+        ]
+
+    for page in pages:
+        # What a button copies and a form sends is the text itself.
+        html = re.sub('(data-copy|value)="[^"]*"', "", page)
+        assert "<script>alert" not in html
+        assert "<img" not in html
+        assert 'href="javascript' not in html
+        assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b\x7f]", html)
+        assert ("{{ 7 * 7 }}" in html) == (text == "{{ 7 * 7 }}")
+        assert html.rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize(
+    ("graph", "others"),
+    [
+        (None, {"A", "B[0]"}),
+        (Graph(nodes=("A",), edges=(("A", "A"), ("ghost", "A"), ("A", "ghost"))), {"B[0]"}),
+        (Graph(nodes=(), edges=()), {"A", "B[0]"}),
+        (Graph(nodes=("A", "B"), edges=(("A", "B"), ("B", "A"))), set()),
+    ],
+    ids=["unknown", "circles and a node without a task", "empty", "a circle, and a mapped task"],
+)
+def test_any_graph_is_shown(graph: Graph | None, others: set[str]) -> None:
+    """
+    A task that belongs to no node is listed, and nothing breaks the page.
+    """
+    events: list[Event] = [make(WorkflowStarted, None, time=NOON, graph=graph, reported_by="engine")]
+    events += [started("A", time=NOON), started("B[0]", time=NOON)]
+    with one_store(events) as store:
+        (run,) = _by_run(events)
+        found: Any = store.page(run_address(run)).values["graph"]
+        html = store.html(run_address(run))
+
+    assert {face.name for face in found.others} == others
+    assert html.rstrip().endswith("</html>")
+
+
+def test_instances_of_a_mapped_task_are_one_node() -> None:
+    """
+    It counts those that have ended, has the worst of their states, and leads to their attempts.
+    """
+    graph = Graph(nodes=("A", "B"), edges=(("A", "B"),))
+    events: list[Event] = [make(WorkflowStarted, None, time=NOON, graph=graph, reported_by="engine")]
+    events += [started(f"B[{number}]", time=NOON) for number in range(4)]
+    events += [finished("B[0]", time=NOON), failed("B[1]", time=NOON)]
+    with one_store(events) as store:
+        (run,) = _by_run(events)
+        graph_of: Any = store.page(run_address(run)).values["graph"]
+        rows: Any = store.page(run_address(run, task="B")).values["rows"]
+
+    _, face = graph_of.faces
+    assert (face.state, face.share, face.text) == (State.FAILED, 0.5, "failed · 2 of 4")
+    assert "task=B" in face.address
+    assert [each.row.task.name for each in rows] == [f"B[{number}]" for number in range(4)]
+
+
+def test_progress_of_a_running_task_is_in_its_node() -> None:
+    """
+    As a share of the whole.
+    """
+    with one_store(running_run(now=NOW)) as store:
+        graph: Any = store.page(run_address(_RUNNING)).values["graph"]
+
+    shares = {face.name: face.share for face in graph.faces}
+    assert shares == {"Gather": None, "Invert": 0.45, "Publish": None, "Summarize": None}
+
+
+def test_no_node_moves_while_a_run_goes_on() -> None:
+    """
+    The places depend on the graph alone.
+    """
+    run = run_with_killed_attempt()
+    with one_store(run.events) as store:
+        times = sorted({event.time for event in run.events})
+        pages = [store.page(run_address(run.run, at=time.isoformat())).values["graph"] for time in times]
+
+    layouts = {graph.layout for graph in pages if graph.layout is not None}  # type: ignore[attr-defined]
+    assert len(layouts) == 1
+
+
+def test_a_long_run_is_shown_in_parts() -> None:
+    """
+    The first attempts, and the last reports; each part is linked.
+    """
+    run = SampleRun(tasks=[f"T{number}" for number in range(150)], edges=())
+    run.start()
+    for task in run.tasks:
+        run.succeed(task)
+    with one_store(run.events) as store:
+        address = run_address(run.run)
+        first, second = store.page(address).values, store.page(f"{address}&attempts=100&events=0").values
+        html = store.html(address)
+
+    shown: Any = first["rows"]
+    assert [each.row.task.name for each in shown] == list(run.tasks[:100])
+    shown = second["rows"]
+    assert [each.row.task.name for each in shown] == list(run.tasks[100:])
+    shown = [first["event_rows"][-1].name, second["event_rows"][0].name]  # type: ignore[index]
+    assert shown == ["task.finished", "workflow.started"]
+    assert "attempts=100#attempts" in html
+    assert "events=500#events" in html
+
+
+def test_contradictions_and_implausible_reports_are_marked() -> None:
+    """
+    They are part of what arrived, and have no effect on the state.
+    """
+    events: list[Event] = [
+        started("A", time=NOON),
+        finished("A", time=NOON, reported_by="launcher"),
+        failed("A", time=NOON, reported_by="engine", provisional=True),
+        started("B", time=NOON - timedelta(days=9000)),
+    ]
+    with one_store(events) as store:
+        (run,) = _by_run(events)
+        rows: Any = store.page(run_address(run)).values["event_rows"]
+        html = store.html(run_address(run))
+
+    assert [tuple(row.marks) for row in rows] == [
+        (),
+        (),
+        ("contradicts the outcome", "provisional"),
+        ("its time is not plausible, and has no effect",),
+    ]
+    assert '! <bdi class="name">the engine reports: failed' in html
+
+
+def test_a_run_is_read_again_only_after_a_report() -> None:
+    """
+    The view is the same object until then, also for a report that does not change it.
+    """
+    run = run_that_fails()
+    with one_store(run.events[:-1]) as store:
+        first = store.questions.whole_run(run.run)
+        assert store.questions.whole_run(run.run) is first
+        assert first is not None
+        assert set(first.bodies) == set(map(encode, run.events[:-1]))
+
+        store.add(run.events[-1])
+        second = store.questions.whole_run(run.run)
+
+    assert second is not None
+    assert second.view.state is State.FAILED
+    assert second is not first
+
+
+def test_links_lead_only_to_web_pages() -> None:
+    """
+    A template of a site with another scheme is not used, and values cannot change the host.
+    """
+    run = Run("w/../../", "1 2", "?#&", 1)
+    events = [
+        failed(
+            "A",
+            time=NOON,
+            workflow_name=run.workflow_name,
+            workflow_version=run.workflow_version,
+            run_id=run.run_id,
+            log_url="ftp://host/log",
+        )
+    ]
+    with one_store(events) as store:
+        address = attempt_address(run, "A", 1)
+        linked = store.page(address).values["log_link"]
+        none = store.page(address, log_url="javascript:alert({task})", trace_url="//{trace_id}").values
+
+    assert linked == "https://logs.example/w%2F..%2F..%2F/1%202/%3F%23%26/A/1"
+    assert (none["log_link"], none["trace_link"]) == (None, None)
+
+
+def test_live_parts_are_those_of_the_page() -> None:
+    """
+    Each is in the page as it is sent.
+    """
+    with one_store(running_run(now=NOW)) as store:
+        for address in (run_address(_RUNNING), attempt_address(_RUNNING, "Invert", 2)):
+            html, parts = store.html(address), store.parts(address)
+
+            assert len(parts) >= 3
+            for name, part in parts.items():
+                assert part.startswith("<")
+                assert f'id="{name}"' in part.partition(">")[0]
+                assert f'id="{name}"' in html
