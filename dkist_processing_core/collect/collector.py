@@ -8,7 +8,7 @@ Not here: the store (folding), and the commands (cli.store).
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Self
@@ -22,11 +22,13 @@ from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.keys import digest_of
 from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening, spans
 from dkist_processing_core.collect.measurements import measurements_of
+from dkist_processing_core.collect.prompt import PromptFolding
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
 from dkist_processing_core.collect.reports import digests_on, event_in
 from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
+from dkist_processing_core.consumer.bell import Bell
 from dkist_processing_core.consumer.caught_up import Moment, OnCaughtUp
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.consumer.member import Member
@@ -75,6 +77,9 @@ class Collector:
         self._remark = remark
         self._database = _opened(settings, migrates=migrates)
         self._store = Store()
+        self._arrived, self._folding = Bell(), threading.Lock()
+        # How many runs were derived.
+        self._folded = 0
         # Held by a service, and by a process that catches up.
         self._service = named_lock(self._database, f"{NAME} service")
         self.complete_until: datetime | None = None
@@ -96,13 +101,18 @@ class Collector:
         """Yield the consumer that keeps the store up to date, for this process to run meanwhile."""
         consumer, is_complete = self._consumer(), self.completed_at() is not None
         is_service = self._service.acquire()
+        prompt, noted = PromptFolding(self._arrived, self._fold), 0
 
+        # What another process has added, what failed, and ends that are counted after a while.
         @consumer.every(_FOLD_SECONDS)
         def fold() -> None:
-            nonlocal is_complete, is_service
+            nonlocal is_complete, is_service, noted
             # A command that looks for a service holds its lock for a moment.
             is_service = self._service.acquire()
-            if (self._fold() or not is_complete) and consumer.has_caught_up:
+            if not prompt.is_pending:
+                self._fold()
+            if (self._folded != noted or not is_complete) and consumer.has_caught_up:
+                noted = self._folded
                 self._note_complete()
                 is_complete = True
 
@@ -115,7 +125,8 @@ class Collector:
         # Of several processes that share a store, one sends the metrics of the store to a collector.
         consumer.sends_shared_metrics = lambda: is_service
         try:
-            yield Member(consumer, self._since())
+            with prompt.running():
+                yield Member(consumer, self._since())
         finally:
             self._service.release()
 
@@ -240,10 +251,11 @@ class Collector:
         consumer = Consumer(NAME, every_report=True, provisional=True, batch_size=_BATCH, settings=self.settings)
         consumer.has_spans = False
 
-        @consumer.on()
-        def add(event: Event, transaction: Connection) -> None:
-            self._store.add(transaction, event)
+        def add(events: Sequence[Event], transaction: Connection) -> None:
+            self._store.add(transaction, *events)
+            self._arrived.ring()
 
+        consumer.take_batches(add)
         return consumer
 
     def _since(self) -> str | None:
@@ -254,14 +266,14 @@ class Collector:
         with self._database.transaction() as transaction:
             self._store.note_complete(transaction, archive_of(self.bus))
 
-    def _fold(self) -> int:
-        """Derive the rows of all runs with new reports, and return their number."""
-        total, count = 0, _RUNS_AT_ONCE
-        while count:
-            with self._database.transaction() as transaction:
-                count = self._store.fold(transaction, _RUNS_AT_ONCE)
-            total += count
-        return total
+    def _fold(self) -> None:
+        """Derive the rows of all runs with new reports; one thread at a time does that."""
+        with self._folding:
+            count = _RUNS_AT_ONCE
+            while count == _RUNS_AT_ONCE:
+                with self._database.transaction() as transaction:
+                    count = self._store.fold(transaction, _RUNS_AT_ONCE)
+                self._folded += count
 
     def _prune(self) -> None:
         count = _RUNS_AT_ONCE

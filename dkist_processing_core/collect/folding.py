@@ -10,15 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from dkist_processing_core.collect import changes, tallies, totals
+from dkist_processing_core.collect import arriving, changes, tallies, totals
 from dkist_processing_core.collect.folded import Before, FoldedRun, folded_run
-from dkist_processing_core.collect.keys import digest_of, run_identity
 from dkist_processing_core.collect.parts import in_parts
 from dkist_processing_core.collect.reports import Merging, held, store
 from dkist_processing_core.collect.signs import Key, Signs
@@ -35,14 +32,12 @@ from dkist_processing_core.collect.tables import (
     TALLIES,
     TASKS,
 )
-from dkist_processing_core.events import Event, WorkflowOverdue, encode
-from dkist_processing_core.identity.short_ids import characters_of
+from dkist_processing_core.events import Event, WorkflowOverdue
 
 KEPT_SECONDS = 400 * 24 * 3600.0
 """How long a run is kept after its last report was received."""
 LISTENING_KEPT_SECONDS = 8 * 24 * 3600.0
 """How long the spans are kept in which the store was complete: longer than the bus keeps events."""
-ENDING = 8
 
 
 _OF_FOLD = (
@@ -63,31 +58,12 @@ class Store:
         """Store the clock, which returns the time in seconds since 1970."""
         self._clock = clock
 
-    def add(self, connection: Connection, report: Event) -> None:
-        """Add a report, whose effect on the rows of its run follows by `fold`; a repeated report has no effect."""
-        body, now = encode(report), self._clock()
-        if isinstance(report, WorkflowOverdue) and report.is_missed_start:
-            if report.expected_at is not None:
-                missed = {"digest": digest_of(body), "expected_at": report.expected_at.timestamp()}
-                add_missed = _addition_of_missed_start(connection.dialect.name)
-                connection.execute(add_missed, missed | {"body": body, "received_at": now})
-            return
-        characters = characters_of(report.run_id).lower()
-        values = {
-            "workflow_name": report.workflow_name,
-            "workflow_version": report.workflow_version,
-            "run_id": report.run_id,
-            "identity": run_identity(report.workflow_name, report.workflow_version, report.run_id),
-            "characters": characters,
-            "ending": characters[-ENDING:],
-            "digest": digest_of(body),
-            "body": body,
-            "received_at": now,
-            "first_received_at": now,
-        }
-        add_run, add_report = _additions(connection.dialect.name)
-        connection.execute(add_run, values)
-        connection.execute(add_report, values)
+    def add(self, connection: Connection, *reports: Event) -> None:
+        """Add reports, whose effect on the rows of their runs follows by `fold`; a repeated report has no effect."""
+        now = self._clock()
+        missed = [each for each in reports if isinstance(each, WorkflowOverdue) and each.is_missed_start]
+        arriving.add(connection, [each for each in reports if each not in missed] if missed else reports, now)
+        arriving.add_missed_starts(connection, missed, now)
 
     def fold(self, connection: Connection, limit: int) -> int:
         """
@@ -187,39 +163,3 @@ def _signs_before(connection: Connection, numbers: Sequence[int]) -> dict[int, d
             signs = Signs(row.sign_at, row.sign_received_at, row.clock_difference)
             found[row.run][row.task_name, row.number] = signs
     return found
-
-
-_OF_RUN = (
-    "workflow_name",
-    "workflow_version",
-    "run_id",
-    "identity",
-    "characters",
-    "ending",
-    "received_at",
-    "first_received_at",
-)
-_OF_REPORT = ("digest", "body", "received_at")
-
-
-@cache
-def _additions(dialect: str) -> tuple[Any, Any]:
-    """
-    Return the insertions of a run and of a report on it; each does nothing if the table has such a row.
-
-    They are made once, since making a statement takes longer than executing it.
-    """
-    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
-    number = select(RUNS.c.number).where(RUNS.c.identity == bindparam("identity")).scalar_subquery()
-    of_report: dict[str, Any] = {"run": number} | {name: bindparam(name) for name in _OF_REPORT}
-    return (
-        insert(RUNS).values({name: bindparam(name) for name in _OF_RUN}).on_conflict_do_nothing(),
-        insert(REPORTS).values(of_report).on_conflict_do_nothing(),
-    )
-
-
-@cache
-def _addition_of_missed_start(dialect: str) -> Any:
-    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
-    names = ("digest", "body", "expected_at", "received_at")
-    return insert(MISSED_STARTS).values({name: bindparam(name) for name in names}).on_conflict_do_nothing()

@@ -20,6 +20,7 @@ from dkist_processing_core.events import Event, TaskEnd, decode, encode
 from dkist_processing_core.runs import kept_reports
 
 _LARGE = ("stack", "last_stack", "last_log", "profile")
+_LARGE_ON_THE_WIRE = ("stack", "lastStack", "lastLog", "profile")
 Key = tuple[str, str]
 """The id of an occurrence, and its reporter: the store keeps one report for each."""
 
@@ -104,12 +105,16 @@ def digests_on(connection: Connection, run: int) -> list[bytes]:
     return found
 
 
-def without_large_parts(event: Event) -> Event:
-    """Return an equal report without its large parts; the report itself if it has none."""
-    if not isinstance(event, TaskEnd):
-        return event
-    stated = {name: None for name in _LARGE if getattr(event, name, None) is not None}
-    return msgspec.structs.replace(event, **stated) if stated else event
+def _has_large_parts(event: Event) -> bool:
+    return isinstance(event, TaskEnd) and any(getattr(event, name, None) is not None for name in _LARGE)
+
+
+def _without_large_parts(body: bytes) -> bytes:
+    """Return the body of a report without its large parts. A new event would be checked, which takes long."""
+    values = msgspec.json.decode(body)
+    for name in _LARGE_ON_THE_WIRE:
+        values["data"].pop(name, None)
+    return msgspec.json.encode(values)
 
 
 class Packing(NamedTuple):
@@ -136,7 +141,7 @@ class Merging:
         self._disputed = [key for _, event in new if event is not None and (key := key_of(event)) in keys]
         if self._disputed:
             details = details_of(connection, run, self._disputed)
-            known = [(each, event and details.get(key_of(event), event)) for each, event in known]
+            known = [_whole(each, event, details) for each, event in known]
         self._numbers = stored.numbers
         everything = [*known, *new]
         self._unread = [each for each, event in everything if event is None]
@@ -161,13 +166,20 @@ class Merging:
         for event, each in self._read:
             if id(event) not in self._kept:
                 continue
-            lean = without_large_parts(event)
-            if lean is event:
-                lines.append(each)
+            if _has_large_parts(event):
+                lines.append(StoredReport(_without_large_parts(each.body), each.received_at))
+                details[_digest(key_of(event))] = packed(each.body)
             else:
-                lines.append(StoredReport(encode(lean), each.received_at))
-                details[_digest(key_of(event))] = packed(encode(event))
+                lines.append(each)
         return Packing(packed_reports(lines), self._numbers, details, list(map(_digest, self._disputed)))
+
+
+def _whole(
+    stored: StoredReport, event: Event | None, details: Mapping[Key, Event]
+) -> tuple[StoredReport, Event | None]:
+    """Return a packed report with its large parts, if these are known."""
+    whole = None if event is None else details.get(key_of(event))
+    return (stored, event) if whole is None else (StoredReport(encode(whole), stored.received_at), whole)
 
 
 def store(connection: Connection, packings: Mapping[int, Packing]) -> None:

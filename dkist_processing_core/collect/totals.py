@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from dkist_processing_core import semconv
 from dkist_processing_core.collect.counting import Increment, Marks
@@ -74,9 +74,17 @@ def add(connection: Connection, increments: Iterable[Increment], now: float, *, 
         key = metric, attributes if digest in known or room.takes(metric) else tuple(_OVERFLOW.items())
         names[found := _digest(*key)] = key
         added[found] += by_key[metric, attributes]
+    new = sorted(digest for digest in added if digest not in known)
+    if new:
+        insert = import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(TOTALS)
+        connection.execute(insert.on_conflict_do_nothing(), [_empty_row(each, *names[each], now) for each in new])
     # Always in the same order, so that no two transactions wait for each other.
-    for digest in sorted(added):
-        _add(connection, digest, names[digest], added[digest], now)
+    stored = select(TOTALS).where(TOTALS.c.key.in_(added)).order_by(TOTALS.c.key).with_for_update()
+    values = [
+        _added(row, names[row.key][0], added[row.key], now) | {"of_key": row.key} for row in connection.execute(stored)
+    ]
+    changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("value", "began_at")}
+    connection.execute(update(TOTALS).where(TOTALS.c.key == bindparam("of_key")).values(changed), values)
 
 
 class _Room:
@@ -109,21 +117,23 @@ def _warn_of_overflow(name: str, most: int) -> None:
     )
 
 
-def _add(connection: Connection, digest: bytes, key: _Key, increments: Sequence[Increment], now: float) -> None:
-    metric, attributes = key
-    insert = import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert
-    empty = _Total(list(metric.bounds), [0] * (len(metric.bounds) + 1))
+def _empty_row(digest: bytes, metric: Metric, attributes: tuple[tuple[str, str], ...], now: float) -> dict[str, Any]:
     values = {"key": digest, "name": metric.name, "attributes": _encoded(dict(attributes)).decode(), "began_at": now}
-    connection.execute(insert(TOTALS).values(**values, value=_encoded(empty)).on_conflict_do_nothing())
-    stored = connection.execute(select(TOTALS).where(TOTALS.c.key == digest).with_for_update()).one()
-    total = _decoded(stored.value)
-    if total.bounds != empty.bounds:
-        total = empty
+    return values | {"value": _encoded(_empty(metric))}
+
+
+def _empty(metric: Metric) -> _Total:
+    return _Total(list(metric.bounds), [0] * (len(metric.bounds) + 1))
+
+
+def _added(row: Any, metric: Metric, increments: Sequence[Increment], now: float) -> dict[str, Any]:
+    """Return the new values of a row; one with other bounds than those of its metric begins again."""
+    total, began_at = _decoded(row.value), row.began_at
+    if total.bounds != list(metric.bounds):
+        total, began_at = _empty(metric), now
     for increment in increments:
         total.add(increment)
-    began_at = now if total is empty else stored.began_at
-    of_total = update(TOTALS).where(TOTALS.c.key == digest)
-    connection.execute(of_total.values(value=_encoded(total), began_at=began_at))
+    return {"new_value": _encoded(total), "new_began_at": began_at}
 
 
 def _digest(metric: Metric, attributes: tuple[tuple[str, str], ...]) -> bytes:

@@ -218,6 +218,15 @@ class Declaration:
 
         return register
 
+    def take_batches(self, function: Callable[..., Any]) -> None:
+        """
+        Call a function for all events, with as many at a time as share a transaction: `function(events, transaction)`.
+
+        It is then the only handler. A consumer of this package uses it that writes many rows by one statement.
+        """
+        called = Called(function, name_of(function), takes_transaction=True, is_async=False, takes_batch=True)
+        self._add(Handler(Selection((), None, None), called))
+
     def takes_provisional(self, name: str) -> bool:
         """Return True if provisional reports of an event are handled at once."""
         return self.every_report or self._is_provisional.get(name, (self._provisional, ""))[0]

@@ -33,6 +33,8 @@ class Called:
     takes_transaction: bool
     is_async: bool
     """Whether the function is to be run on an event loop."""
+    takes_batch: bool = False
+    """Whether it takes a sequence of the events that share its transaction, instead of one event."""
 
     @property
     def full_name(self) -> str:

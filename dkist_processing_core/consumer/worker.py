@@ -188,8 +188,11 @@ class Worker:
             has_async = any(called.is_async for _, handlers in batch for called in handlers)
             turn = self._loop.transaction_turn if has_async else nullcontext()
             with turn, self._inbox.handling(rows) as connection:
-                for row, handlers in batch:
-                    self._call_all(row, handlers, connection)
+                if batch[0][1][0].takes_batch:
+                    self._call_batch(rows, batch[0][1][0], connection)
+                else:
+                    for row, handlers in batch:
+                        self._call_all(row, handlers, connection)
                 self._steps("called")
             self._steps("committed")
         else:
@@ -198,6 +201,18 @@ class Worker:
             self._steps("called")
             self._inbox.mark_done(rows)
             self._steps("marked")
+
+    def _call_batch(self, rows: Sequence[Row], called: Called, connection: "Connection") -> None:
+        events = [row.event for row in rows]
+        self._calls = called, events[0]
+        within = copy_context()
+        try:
+            with self._measured(called):
+                called.call(events, transaction=connection, loop=self._loop, secrets=self._secrets)
+        except Exception as error:
+            raise _HandlerFailedError(rows[0], called, error, within) from error
+        finally:
+            self._calls = None
 
     def _call_all(self, row: Row, handlers: Sequence[Called], connection: "Connection | None") -> None:
         event = row.event.with_acknowledgement(_nothing, datetime.fromtimestamp(row.received_at, UTC))

@@ -1,0 +1,104 @@
+"""
+New reports in the store: many at once, each once, with few statements.
+
+Not here: deriving the rows of their runs (folding).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select
+
+from dkist_processing_core.collect.keys import digest_of, run_identity
+from dkist_processing_core.collect.parts import in_parts
+from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
+from dkist_processing_core.events import Event, WorkflowOverdue, encode
+from dkist_processing_core.identity.short_ids import characters_of
+
+_ENDING = 8
+_Names = tuple[str, str, str]
+
+
+def add(connection: Connection, reports: Sequence[Event], now: float) -> None:
+    """Add reports on runs, in the caller's transaction; one that the store has already has no effect."""
+    names = [(each.workflow_name, each.workflow_version, each.run_id) for each in reports]
+    identities = {each: run_identity(*each) for each in dict.fromkeys(names)}
+    numbers = _numbers(connection, identities, now)
+    bodies = list(map(encode, reports))
+    rows = [(numbers[identities[run]], digest_of(body), body, now) for run, body in zip(names, bodies, strict=True)]
+    if connection.dialect.name == "postgresql":
+        # One answer for all of them.
+        connection.exec_driver_sql(_OF_ARRAYS, tuple(map(list, zip(*rows, strict=True))) or ([],) * 4)
+    elif rows:
+        connection.exec_driver_sql(_OF_ROWS, rows)
+
+
+_INSERTION = "INSERT INTO dkist_core_report (run, digest, body, received_at)"
+_OF_ROWS = f"{_INSERTION} VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_OF_ARRAYS = (
+    f"{_INSERTION} SELECT * FROM unnest(%b::bigint[], %b::bytea[], %b::bytea[], %b::float8[]) "  # noqa: S608 - constants
+    "ON CONFLICT DO NOTHING"
+)
+
+
+def _numbers(connection: Connection, identities: Mapping[_Names, bytes], now: float) -> dict[bytes, int]:
+    """Return the numbers of runs by their identities; a run that the store does not have is added."""
+    found = _known(connection, list(identities.values()))
+    missing = {identity: run for run, identity in identities.items() if identity not in found}
+    if missing:
+        # In one order, so that no two transactions wait for each other.
+        rows = [_row(missing[identity], identity, now) for identity in sorted(missing)]
+        connection.execute(_addition_of_runs(connection.dialect.name), rows)
+        found |= _known(connection, list(missing))
+    return found
+
+
+def _known(connection: Connection, identities: Sequence[bytes]) -> dict[bytes, int]:
+    found: dict[bytes, int] = {}
+    for part in in_parts(identities):
+        query = select(RUNS.c.identity, RUNS.c.number).where(RUNS.c.identity.in_(part))
+        found |= {row.identity: row.number for row in connection.execute(query)}
+    return found
+
+
+def _row(run: _Names, identity: bytes, now: float) -> dict[str, object]:
+    characters = characters_of(run[2]).lower()
+    return {
+        "workflow_name": run[0],
+        "workflow_version": run[1],
+        "run_id": run[2],
+        "identity": identity,
+        "characters": characters,
+        "ending": characters[-_ENDING:],
+        "received_at": now,
+        "first_received_at": now,
+    }
+
+
+@cache
+def _addition_of_runs(dialect: str) -> Any:
+    """Return an insertion that does nothing if there is such a run; making a statement takes long."""
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    names = _row(("", "", ""), b"", 0.0)
+    return insert(RUNS).values({name: bindparam(name) for name in names}).on_conflict_do_nothing()
+
+
+def add_missed_starts(connection: Connection, missed: Sequence[WorkflowOverdue], now: float) -> None:
+    """Add the starts that a watcher has reported as missed."""
+    rows = []
+    for each in missed:
+        if each.expected_at is not None:
+            body = encode(each)
+            expected_at = each.expected_at.timestamp()
+            rows.append({"digest": digest_of(body), "body": body, "expected_at": expected_at, "received_at": now})
+    if rows:
+        connection.execute(_addition_of_missed_starts(connection.dialect.name), rows)
+
+
+@cache
+def _addition_of_missed_starts(dialect: str) -> Any:
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    names = ("digest", "body", "expected_at", "received_at")
+    return insert(MISSED_STARTS).values({name: bindparam(name) for name in names}).on_conflict_do_nothing()
