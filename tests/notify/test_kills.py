@@ -32,6 +32,8 @@ from dkist_processing_core.settings.reading import read_settings
 settings = read_settings()
 Group(settings).run(lambda: [Member(each, "first") for each in consumers(settings, Path(sys.argv[1]))])
 """
+# A process takes a second of a processor to start; on a loaded machine, there are many others.
+SECONDS = 600
 ROUTES = """
 [routes.ops]
 window = "1s"
@@ -47,7 +49,8 @@ def watching(program: Path, routes: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, program, routes], stdin=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.soak)])
 def test_counts_stay_exact_and_no_notice_is_lost_when_the_process_is_killed(
     database: Database, receiver: HttpReceiver, tmp_path: Path, kills: int
 ) -> None:
@@ -76,7 +79,7 @@ def test_counts_stay_exact_and_no_notice_is_lost_when_the_process_is_killed(
     try:
         for part in range(kills):
             publish(part)
-            wait_until(lambda part=part: len(receiver.requests) > part)  # type: ignore[misc]
+            wait_until(lambda part=part: len(receiver.requests) > part, SECONDS)  # type: ignore[misc]
             # The instant of the kill is any.
             threading.Event().wait(chance.random())
             killed = processes.pop(0)
@@ -84,11 +87,11 @@ def test_counts_stay_exact_and_no_notice_is_lost_when_the_process_is_killed(
             killed.wait()
             processes.append(watching(program, routes))
         is_quick.set()
-        wait_until(lambda: totals(receiver.requests) == expected and not open_groups(receiver))
+        wait_until(lambda: totals(receiver.requests) == expected and not open_groups(receiver), SECONDS)
     finally:
         for process in processes:
             process.terminate()
-        codes = [process.wait(30) for process in processes]
+        codes = [process.wait(SECONDS) for process in processes]
 
     notices = {request.key: request.notice for request in receiver.requests}
     assert expected.total() == 300 * kills
@@ -98,7 +101,7 @@ def test_counts_stay_exact_and_no_notice_is_lost_when_the_process_is_killed(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("database")
 def test_a_storm_in_real_time_has_few_notices_and_none_is_lost(receiver: HttpReceiver, tmp_path: Path) -> None:
     """
@@ -132,10 +135,10 @@ def test_a_storm_in_real_time_has_few_notices_and_none_is_lost(receiver: HttpRec
                 issued |= {
                     request.key: time.monotonic() - begin for request in receiver.requests if request.key not in issued
                 }
-        wait_until(lambda: totals(receiver.accepted) == expected and not open_groups(receiver), 200)
+        wait_until(lambda: totals(receiver.accepted) == expected and not open_groups(receiver), SECONDS)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(SECONDS)
 
     assert expected.total() == 15_030
     assert sum(at < 60 for at in issued.values()) <= 10
