@@ -358,3 +358,19 @@ def test_settings_modules_and_reporters_of_the_page_exist() -> None:
     assert modules
     assert [module for module in modules if find_spec(f"{module}.__main__") is None] == []
     assert set(re.findall(r"(?m)^\| `(\w+)` \|", page)) == set(Reporter) - {Reporter.WATCHER}
+
+
+@generated_by("make pictures")
+def test_the_pictures_of_the_dashboard_are_small_and_in_the_readme() -> None:
+    """
+    They are taken in a browser, whose fonts and pixels differ between machines: their names and sizes are checked.
+    """
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    pictures = {path.name: path.read_bytes() for path in (DOCS / "images").glob("dashboard-*.png")}
+
+    assert sorted(pictures) == ["dashboard-now.png", "dashboard-run.png"]
+    for name, picture in pictures.items():
+        width = int.from_bytes(picture[16:20], "big")
+        assert (picture[:8], width) == (b"\x89PNG\r\n\x1a\n", 1280)
+        assert len(picture) < 100_000
+        assert f"](docs/images/{name})" in readme

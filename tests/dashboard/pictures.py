@@ -21,14 +21,15 @@ from dkist_processing_core.testing import FixedClock, SampleRun
 from tests.dashboard.ground import Visit, chromium, dashboard
 from tests.dashboard.histories import EDGES, RUNS, TASKS, VERSIONS, WORKFLOW, run_of_history
 
-WIDTH, HEIGHT = 1280, 800
-"""The size of a picture in pixels; it may be less high."""
+WIDTH = 1280
+"""The width of a picture in pixels."""
 NAMES = ("dashboard-now.png", "dashboard-run.png")
+_HEIGHTS = (640, 1130)
 
 
 def _running(now: datetime) -> SampleRun:
     """Return a run in which two tasks make progress."""
-    clock = FixedClock(now - timedelta(minutes=9))
+    clock = FixedClock(now - timedelta(seconds=100))
     run = SampleRun(
         WORKFLOW,
         workflow_version=VERSIONS[-1],
@@ -41,10 +42,10 @@ def _running(now: datetime) -> SampleRun:
     run.start()
     run.succeed("ParseL0")
     run.fail("Calibrate")
-    clock.advance(60)
+    clock.advance(8)
     for name in ("Calibrate", "Polcal"):
         run.begin(name)
-        clock.advance(90)
+        clock.advance(30)
         run.sample(name)
         run.progress(name, 7, 20)
     return run
@@ -57,12 +58,9 @@ def _events(run: SampleRun, now: datetime) -> Iterator[Event]:
     yield from run.events
 
 
-def _above_footer(page: Page) -> bytes:
-    """Return a picture of the first screen of a page, without the footer, which has paths of this machine."""
-    top = page.locator("footer").bounding_box()
-    assert top is not None
-    clip = {"x": 0, "y": 0, "width": WIDTH, "height": min(top["y"], HEIGHT)}
-    return page.screenshot(clip=clip, full_page=True)  # type: ignore[arg-type]
+def _beginning(page: Page, height: int) -> bytes:
+    """Return a picture of the beginning of a page, without the footer, which has paths of this machine."""
+    return page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": height}, full_page=True)
 
 
 def take(folder: Path) -> None:
@@ -73,8 +71,8 @@ def take(folder: Path) -> None:
         served.publish(*_events(run, now))
         with chromium() as browser:
             visit = Visit(browser, served.address)
-            for name, path in zip(NAMES, ("/", run_address(run.run)), strict=True):
-                picture = _above_footer(visit.open(path, width=WIDTH))
+            for name, path, height in zip(NAMES, ("/", run_address(run.run)), _HEIGHTS, strict=True):
+                picture = _beginning(visit.open(path, width=WIDTH), height)
                 image = Image.open(BytesIO(picture)).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
                 image.save(folder / name, optimize=True)
             visit.close()
