@@ -106,7 +106,7 @@ def dashboard(*, is_awaited: bool = True, **options: Any) -> Iterator[Served]:
         addresses.append(address)
         opened.set()
 
-    served = Dashboard(read_settings(), port=0, **options)
+    served = Dashboard(read_settings(), **{"port": 0} | options)
 
     def run() -> None:
         try:
@@ -159,7 +159,7 @@ class Visit:
         """
         Store the browser, and the address of the dashboard.
         """
-        self._browser = browser
+        self.browser = browser
         self._address = address
         self._pages: list[Page] = []
         self.complaints: list[str] = []
@@ -179,7 +179,7 @@ class Visit:
         """
         size = {"width": width, "height": _HEIGHTS.get(width, 800)}
         settings: dict[str, Any] = {"viewport": size, "color_scheme": theme, "locale": "en-GB"}
-        page = self._browser.new_context(**settings | options).new_page()
+        page = self.browser.new_context(**settings | options).new_page()
         page.set_default_timeout(_LOAD_MILLISECONDS)
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
