@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from dkist_processing_core.collect.keys import run_identity
 from dkist_processing_core.collect.tables import REPORTS, RUNS
-from dkist_processing_core.events import Event, TaskEvent, TaskStarted, decode, encode
+from dkist_processing_core.events import Event, TaskDispatched, TaskEvent, TaskStarted, decode, encode
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import RunView, Window, kept_reports, run_view
 
@@ -38,6 +38,10 @@ class WholeRun:
     """The plausible times of the reports, ascending, each once."""
     hosts: Mapping[_Attempt, str]
     """The host of each attempt that reported one, by task and number."""
+    queues: Mapping[_Attempt, str]
+    """The queue of each attempt that reported one."""
+    environments: Mapping[_Attempt, str]
+    """Whether the environment of an attempt was built or reused, of those that reported it."""
     traceparent: str | None
     """The trace context of a report; None if none has one."""
     bodies: tuple[bytes, ...]
@@ -107,17 +111,25 @@ def _whole(reports: list[Event]) -> WholeRun:
     window = Window.around(received_at)
     places: dict[_Attempt, tuple[int, ...]] = {}
     hosts: dict[_Attempt, str] = {}
+    queues: dict[_Attempt, str] = {}
+    environments: dict[_Attempt, str] = {}
     for place, report in enumerate(reports):
         if isinstance(report, TaskEvent):
             key = (report.task_name, report.attempt)
             places[key] = (*places.get(key, ()), place)
             if isinstance(report, TaskStarted) and report.host is not None:
                 hosts[key] = report.host
+            if isinstance(report, TaskStarted) and report.environment is not None:
+                environments[key] = report.environment
+            if isinstance(report, TaskDispatched) and report.queue is not None:
+                queues[key] = report.queue
     return WholeRun(
         view=run_view(kept_reports(reports), received_at=received_at),
         received_at=received_at,
         moments=tuple(sorted({report.time for report in reports if report.time in window})),
         hosts=hosts,
+        queues=queues,
+        environments=environments,
         traceparent=next((report.traceparent for report in reports if report.traceparent is not None), None),
         bodies=tuple(map(encode, reports)),
         _places=places,

@@ -1,9 +1,9 @@
 """
 Two runs of a workflow, task by task, and what explains the difference of their durations.
 
-Pure functions of the views of both runs and the reports on them. The time of each run is divided by its critical path:
-the differences of the tasks on it, with that of the time outside of all tasks, add up to the difference of the runs.
-Not here: choosing the runs (pages.compare), and the critical path (runs.critical_path).
+Pure functions of the views of both runs, and of what their attempts have reported. The time of each run is divided by
+its critical path: the differences of the tasks on it, with that of the time outside of all tasks, add up to the
+difference of the runs. Not here: choosing the runs (pages.compare), and the critical path (runs.critical_path).
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dkist_processing_core.events import Event, TaskDispatched, TaskFailed, TaskSampled, TaskStarted
+from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.runs import AttemptView, RunView, State, TaskView
 from dkist_processing_core.runs.critical_path import (
     ENVIRONMENT,
@@ -25,6 +25,7 @@ from dkist_processing_core.runs.critical_path import (
 
 _FIRST_PARTS = (QUEUE, RETRIES, ENVIRONMENT, "pre_run", "run", "post_run")
 _NONE = timedelta(0)
+_OfAttempts = Mapping[tuple[str, int | None], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +149,15 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two runs: its view, and the reports from which it is derived."""
+    """One of the two runs."""
 
     view: RunView
-    reports: Sequence[Event]
     until: datetime
     """The end of what has not ended."""
+    hosts: _OfAttempts = field(default_factory=dict)
+    queues: _OfAttempts = field(default_factory=dict)
+    environments: _OfAttempts = field(default_factory=dict)
+    """What attempts have reported, by task and number; an environment was built or reused."""
 
 
 def compare(a: Side, b: Side) -> Comparison:
@@ -227,27 +231,8 @@ def _in_order(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
     return sorted({*a, *b}, key=lambda part: (part == PROCESS, known.get(part, last), part))
 
 
-@dataclass(slots=True)
-class _Places:
-    """Where the attempts of a task ran."""
-
-    hosts: set[str] = field(default_factory=set)
-    queues: set[str] = field(default_factory=set)
-    environments: set[str] = field(default_factory=set)
-
-
 def _facts(side: Side) -> dict[str, TaskFacts]:
     """Return the facts of each task of a run."""
-    places: dict[str, _Places] = defaultdict(_Places)
-    for event in side.reports:
-        match event:
-            case TaskDispatched():
-                places[event.task_name].queues |= {event.queue} if event.queue else set()
-            case TaskStarted():
-                places[event.task_name].hosts |= {event.host} if event.host else set()
-                places[event.task_name].environments |= {event.environment} if event.environment else set()
-            case TaskSampled():
-                places[event.task_name].hosts |= {event.host} if event.host else set()
     path = critical_path(side.view, side.until)
     on_path = set() if path is None else {time.name for time in path.tasks}
     times = task_times(side.view, side.until)
@@ -259,12 +244,18 @@ def _facts(side: Side) -> dict[str, TaskFacts]:
             is_on_path=task.name in on_path,
             time=times.get(task.name),
             peak_memory=_peak_memory(task.attempts[-1]) if task.attempts else None,
-            hosts=tuple(sorted(places[task.name].hosts)),
-            queues=tuple(sorted(places[task.name].queues)),
-            environments=tuple(sorted(places[task.name].environments)),
+            hosts=_values(task, side.hosts),
+            queues=_values(task, side.queues),
+            environments=_values(task, side.environments),
         )
         for task in side.view.tasks
     }
+
+
+def _values(task: TaskView, of_attempts: _OfAttempts) -> tuple[str, ...]:
+    """Return the different values of the attempts of a task."""
+    found = (of_attempts.get((task.name, attempt.number)) for attempt in task.attempts)
+    return tuple(sorted({value for value in found if value is not None}))
 
 
 def _cause(task: TaskView) -> str | None:

@@ -26,7 +26,7 @@ UNTIL = NOON + timedelta(hours=1)
 
 def side_of(events: list[Event]) -> Side:
     """Return one side of a comparison."""
-    return Side(run_view(events), events, UNTIL)
+    return Side(run_view(events), UNTIL)
 
 
 def sample(**facts: Any) -> SampleRun:
@@ -64,7 +64,7 @@ def sides(draw: st.DrawFn) -> Side:
     begun, ended = map(moment, draw(st.tuples(MINUTES, MINUTES)))
     state = State.RUNNING if ended is None else State.FINISHED
     run = Run("W", "1", "r", None)
-    return Side(RunView(run, state, tasks, started_at=begun, ended_at=ended, graph=graph), [], UNTIL)
+    return Side(RunView(run, state, tasks, started_at=begun, ended_at=ended, graph=graph), UNTIL)
 
 
 def changes(comparison: Comparison) -> list[tuple[str, timedelta, tuple[timedelta, ...]]]:
@@ -135,7 +135,7 @@ def with_other_names(side: Side) -> Side:
     if graph is not None:
         edges = tuple((f"X{first}", f"X{second}") for first, second in graph.edges)
         graph = Graph(nodes=tuple(f"X{name}" for name in graph.nodes), edges=edges)
-    return replace(side, view=replace(side.view, tasks=tuple(map(other, side.view.tasks)), graph=graph), reports=[])
+    return replace(side, view=replace(side.view, tasks=tuple(map(other, side.view.tasks)), graph=graph))
 
 
 @given(sides())

@@ -10,7 +10,8 @@ from typing import Any
 from dkist_processing_core.dashboard.api.endpoint import Request
 from dkist_processing_core.dashboard.api.parameters import number_of, run_in, text_of
 from dkist_processing_core.dashboard.asked import Asked, PageError
-from dkist_processing_core.dashboard.comparison import Side, compare
+from dkist_processing_core.dashboard.comparison import compare
+from dkist_processing_core.dashboard.pages.compare import side
 from dkist_processing_core.events import Event, TaskEvent, TaskSampled
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import RunView, kept_reports, run_view
@@ -47,10 +48,11 @@ def attempt(request: Request) -> dict[str, Any]:
 def comparison(request: Request) -> dict[str, Any]:
     """Return the comparison of the two runs that the address names."""
     asked = request.asked
-    sides = [Side(*_view(asked, run_in(asked, name)), until=asked.now) for name in ("a", "b")]
-    found = compare(*sides)
+    a, b = (side(asked, run_in(asked, name)) for name in ("a", "b"))
+    found = compare(a, b)
     return {
-        **{name: identity_json(side.view.run) for name, side in zip(("a", "b"), sides, strict=True)},
+        "a": identity_json(a.view.run),
+        "b": identity_json(b.view.run),
         "explanation": found.explanation,
         "tasks": found.tasks,
         "contrasts": found.contrasts,

@@ -13,7 +13,7 @@ from dkist_processing_core.dashboard.comparison import Side, compare
 from dkist_processing_core.dashboard.drawing.change_bars import change_bars
 from dkist_processing_core.dashboard.versions import in_order
 from dkist_processing_core.identity import Run
-from dkist_processing_core.runs import State, kept_reports, run_view
+from dkist_processing_core.runs import State
 
 MOST_OFFERED = 100
 """How many of the latest runs of the workflow the form offers."""
@@ -42,7 +42,7 @@ def page(asked: Asked) -> Page:
     assert b is not None  # the store is read in one state, and has the latest run
     previous = _previous(latest, b)
     a = _named(asked, name, "a") or (None if previous is None else asked.questions.run(previous))
-    side_a, side_b = None if a is None else _side(asked, a), _side(asked, b)
+    side_a, side_b = None if a is None else side(asked, a.run), side(asked, b.run)
     ids = [each.run.run_id for each in (*latest, a, b) if each is not None]
     values: dict[str, object] = {
         "workflow": name,
@@ -91,10 +91,7 @@ def _named(asked: Asked, workflow: str, which: str) -> StoredRun | None:
     else:
         found = asked.questions.run(Run(workflow, version, run_id, None))
     if found is None:
-        of_version = "" if version is None else f" of version {version}"
-        raise PageError(
-            f"the store has no run {run_id}{of_version} of the workflow {workflow}; expected one of it", 404
-        )
+        raise _unknown(workflow, run_id, version)
     return found
 
 
@@ -117,7 +114,19 @@ def _is(run: Run, other: Run) -> bool:
     return (run.workflow_version, run.run_id) == (other.workflow_version, other.run_id)
 
 
-def _side(asked: Asked, run: StoredRun) -> Side:
-    reports = asked.questions.reports(run.number)
-    received = [report.received_at for report in reports if report.received_at is not None]
-    return Side(run_view(kept_reports(reports), received_at=max(received)), reports, asked.now)
+def side(asked: Asked, run: Run) -> Side:
+    """
+    Return one of the runs to compare.
+
+    Raises:
+        PageError: The store has no report on the run that this release can read.
+    """
+    whole = asked.questions.whole_run(run)
+    if whole is None:
+        raise _unknown(run.workflow_name, run.run_id, run.workflow_version)
+    return Side(whole.view, asked.now, whole.hosts, whole.queues, whole.environments)
+
+
+def _unknown(workflow: str, run_id: str, version: str | None) -> PageError:
+    of_version = "" if version is None else f" of version {version}"
+    return PageError(f"the store has no run {run_id}{of_version} of the workflow {workflow}; expected one of it", 404)

@@ -11,7 +11,7 @@ from dkist_processing_core.dashboard.asked import Asked, Page
 from dkist_processing_core.dashboard.drawing.graph import NODE_HEIGHT, NODE_WIDTH
 from dkist_processing_core.dashboard.drawing.timeline import Timeline, most_memory_of
 from dkist_processing_core.dashboard.expected import LEAST_ATTEMPTS, Expected, expected_end, remaining_tasks
-from dkist_processing_core.dashboard.links import address, attempt_addresses, run_address
+from dkist_processing_core.dashboard.links import attempt_addresses, compare_with_previous_address, run_address
 from dkist_processing_core.dashboard.one_run import OneRun, one_run, steps_of
 from dkist_processing_core.dashboard.outside_links import trace_id_of, trace_link
 from dkist_processing_core.dashboard.paging import part_of
@@ -58,7 +58,7 @@ def page(asked: Asked) -> Page:
         "last_report_at": next((moment for moment in reversed(one.whole.moments) if moment <= one.until), None),
         "trace_id": trace_id,
         "trace_link": trace_link(asked.site, trace_id, run),
-        "compare_link": address("/compare", workflow=run.workflow_name, b=run.run_id, b_version=run.workflow_version),
+        "compare_link": compare_with_previous_address(run),
         "node_size": (NODE_WIDTH, NODE_HEIGHT),
         "graph": run_graph(view, moments, critical, **of_past),
         "critical": [] if path is None else [time.name for time in path.tasks],
