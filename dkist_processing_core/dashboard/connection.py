@@ -7,12 +7,14 @@ and an answer must be read: what a client does not read is kept in the memory of
 """
 
 import asyncio
+import socket
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_SECONDS = 10.0
 READING_SECONDS = 10.0
+_SEND_BUFFER_BYTES = 128 * 1024
 
 
 class Connection(H11Protocol):
@@ -22,6 +24,8 @@ class Connection(H11Protocol):
         """Wait for the first request."""
         self._request = _Limit(REQUEST_SECONDS, transport)
         self._reading = _Limit(READING_SECONDS, transport)
+        # Linux would keep up to some megabytes for a client that does not read.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         super().connection_made(transport)
         self._request.begin()
 

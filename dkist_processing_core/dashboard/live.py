@@ -27,6 +27,7 @@ from dkist_processing_core.text.internal_errors import log_internal_error_once
 Render = Callable[[str, Role], dict[str, str]]
 """Returns the live parts of the page at an address, for a role."""
 MOST_VIEWERS = 500
+"""The largest number of viewers; further ones are refused."""
 _LOOK_SECONDS = 0.25
 # Durations grow, and attempts become late, without a report.
 _TIME_SECONDS = 10.0
@@ -39,18 +40,16 @@ _PING_SECONDS = 15
 class Live:
     """The ASGI application of live pages. All methods belong to the thread of its event loop."""
 
-    def __init__(self, render: Render, revision: Callable[[], object], *, most_viewers: int = MOST_VIEWERS) -> None:
+    def __init__(self, render: Render, revision: Callable[[], object]) -> None:
         """
         Store what renders. Nothing is read while there are no viewers.
 
         Args:
             render: Returns the live parts of a page. It is called in another thread.
             revision: Returns a value that differs after each change of the store. It is called in another thread.
-            most_viewers: The largest number of viewers; further ones are refused.
         """
         self._render = render
         self._revision = revision
-        self._most_viewers = most_viewers
         self._channels: dict[tuple[str, Role], _Channel] = {}
         self._watching: asyncio.Task[None] | None = None
         self._is_ending = False
@@ -62,8 +61,8 @@ class Live:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the parts of a page as long as the viewer reads them."""
-        if self.viewers >= self._most_viewers:
-            text = f"{self._most_viewers} viewers follow pages already; try again later, or load the page again\n"
+        if self.viewers >= MOST_VIEWERS:
+            text = f"{MOST_VIEWERS} viewers follow pages already; try again later, or load the page again\n"
             await PlainTextResponse(text, 503, {"Retry-After": "30"})(scope, receive, send)
             return
         with self._viewing(Request(scope).query_params.get("of", ""), role_of(scope)) as channel:

@@ -1,0 +1,167 @@
+"""
+Many viewers of a live page: each that reads gets each change, others are dropped, and memory is bounded.
+"""
+
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.dashboard import connection, live
+from dkist_processing_core.delivery.publisher import Publisher
+from tests.dashboard.crowd import Crowd
+from tests.dashboard.ground import Served
+from tests.dashboard.serving import Site, running
+from tests.facts import progressed, started
+from tests.running import command
+from tests.waiting import wait_until
+
+RUNS = 30
+# More than the buffers of a connection hold, in bytes.
+MUCH = 1_200_000
+LAST = "the last note of all"
+
+
+def publish(number: int, note: str) -> None:
+    """Publish the progress of an attempt in each of some runs."""
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        runs = [f"manual__2026-11-22T12:{run:02}:00+00:00" for run in range(RUNS)]
+        publisher.publish(
+            *(started("A", run_id=run_id, attempt=1) for run_id in (runs if number == 0 else ())),
+            *(progressed("A", number, run_id=run_id, attempt=1, note=f"{note} {number}") for run_id in runs),
+        )
+
+
+@contextmanager
+def flood(end: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Publish progress all the time during the block."""
+    is_over = threading.Event()
+
+    def run() -> None:
+        number = 1
+        while not is_over.wait(0.05) and not end():
+            publish(number, "so far")
+            number += 1
+        publish(number, LAST)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_readers_get_the_last_state_and_others_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of events reaches those who read; those who do not cannot hold it up, and are given up."""
+    monkeypatch.setattr(connection, "READING_SECONDS", 0.2)
+    publish(0, "begun")
+    with running() as site:
+        wait_until(lambda: "begun" in site.get("/").text)
+        crowd = Crowd(site.host, site.port, "/")
+        with crowd.following(readers=25, silent=5):
+            with flood():
+                wait_until(lambda: min(crowd.sizes) > MUCH, 100)
+                dropped = crowd.silent_were_dropped()
+                page = site.get("/")
+            wait_until(lambda: all(LAST.encode() in line for line in crowd.last))
+            received, ended = list(crowd.received), crowd.ended
+
+    assert dropped
+    assert page.status == 200
+    assert min(received) > 1
+    assert ended == 0
+
+
+def test_there_is_room_for_so_many_viewers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further one gets a sentence; the place of one who goes is free again."""
+    monkeypatch.setattr(live, "MOST_VIEWERS", 1)
+    with running() as site:
+        with site.viewer("/") as viewer:
+            viewer.parts()
+            refused = site.get("/live", of="/")
+        wait_until(lambda: _can_view(site))
+
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "30")
+    assert "1 viewers follow pages already" in refused.text
+
+
+def _can_view(site: Site) -> bool:
+    with site.viewer("/") as viewer:
+        return viewer.status == 200
+
+
+@contextmanager
+def dashboard_process() -> Iterator[tuple[Site, "subprocess.Popen[str]"]]:
+    """Run `dkist-core dashboard` on a free port."""
+    arguments = command("dashboard", "--port", "0")
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            found = re.search(r"http://\S+/", process.stderr.readline())
+            assert found is not None
+            served = Served(found[0])
+            wait_until(served.is_ready)
+            yield Site(served), process
+        finally:
+            process.kill()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_good_order_while_pages_are_followed(number: signal.Signals) -> None:
+    """The streams end, and the exit code is that of a program that was asked to end."""
+    with dashboard_process() as (site, process), site.viewer("/") as viewer:
+        viewer.parts()
+        process.send_signal(number)
+        end = viewer.next()
+        code = process.wait(40)
+
+    assert end is None
+    assert code in {0, 130}
+
+
+@pytest.mark.soak
+@pytest.mark.quiet
+@pytest.mark.processes
+@pytest.mark.timeout(600)
+def test_two_hundred_viewers_cost_little(print_line: Callable[[str], None]) -> None:
+    """With 20 of them that never read, no page takes a second, and the memory does not grow."""
+    publish(0, "begun")
+    until = time.monotonic() + 90
+    with dashboard_process() as (site, process):
+        wait_until(lambda: "begun" in site.get("/").text)
+        crowd = Crowd(site.host, site.port, "/")
+        with crowd.following(readers=180, silent=20), flood(lambda: time.monotonic() > until):
+            seconds, memory = [], []
+            while time.monotonic() < until:
+                began = time.monotonic()
+                assert site.get("/").status == 200
+                seconds.append(time.monotonic() - began)
+                memory.append(resident(process.pid))
+                threading.Event().wait(0.2)
+            dropped = crowd.silent_were_dropped()
+    third = len(memory) // 3
+    print_line(
+        f"{len(seconds)} pages: slowest {max(seconds):.3f} s, median {sorted(seconds)[len(seconds) // 2]:.3f} s; "
+        f"memory {memory[0] / 1e6:.0f} MB at first, {max(memory[:third]) / 1e6:.0f} MB in the first third, "
+        f"{max(memory[-third:]) / 1e6:.0f} MB in the last; events per viewer {min(crowd.received)} to "
+        f"{max(crowd.received)}"
+    )
+
+    assert dropped
+    assert max(seconds) < 1.0
+    assert max(memory[-third:]) < max(memory[:third]) + 20_000_000
+
+
+def resident(pid: int) -> int:
+    """Return the resident memory of a process, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
