@@ -32,8 +32,8 @@ CALLS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 WRONG: list[tuple[str, int, str]] = [
-    ("/api/v1/run", 400, "the parameter 'workflow' is missing"),
-    ("/api/v1/run?workflow=x&id=y", 404, "the store has no run 'y'"),
+    ("/api/v1/run", 400, "workflow and id is missing in the address"),
+    ("/api/v1/run?workflow=x&id=y", 404, "the store has no run y of x"),
     ("/api/v1/run?workflow=x&id=y&at=noon", 400, "found at='noon', expected 90m, 24h, 7d, or a time"),
     ("/api/v1/runs?limit=0", 400, "found limit='0', expected a whole number from 1 to 1000"),
     ("/api/v1/runs?limit=1001", 400, "found limit='1001'"),

@@ -10,7 +10,8 @@ from typing import NoReturn
 
 import pytest
 
-from dkist_processing_core.dashboard import connection, server
+from dkist_processing_core.dashboard import app, connection, server
+from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
 from tests.dashboard.serving import Site, running
 from tests.waiting import SECONDS
 
@@ -162,9 +163,21 @@ def test_a_large_body_is_refused(path: str, site: Site) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["at=%ff", "at=%00", "at=" + "9" * 9000, "group=%00", "q=%00", "first=" + "9" * 5000, "sort=%0d%0ax", "&&==&a=&=b"],
+    [
+        "workflow=a%00&id=b&name=%00&task=%00",
+        "workflow=%ff&id=%ed%a0%80&name=%ff&version=%e2%80%ae&task=%c3&attempt=%d9%a7&family=%ff",
+        "workflow=<script>&id='%22&name=%25&a=%5c&b=%2e%2e&task=*&attempt=-1&q=%25_*",
+        "at=%ff",
+        "at=%00",
+        "at=" + "9" * 9000,
+        "group=%00",
+        "q=%00",
+        "first=" + "9" * 5000,
+        "sort=%0d%0ax",
+        "&&==&a=&=b",
+    ],
 )
-@pytest.mark.parametrize("path", ["/", "/runs", "/bus", "/failures", "/live", "/api/v1/runs", "/login"])
+@pytest.mark.parametrize("path", [*app.PAGES, "/live", "/login", *(each.path for each in ENDPOINTS)])
 def test_a_strange_query_is_no_internal_error(path: str, query: str, site: Site) -> None:
     """The answer is a page, or an explanation."""
     if path == "/live":

@@ -1,12 +1,12 @@
 """
 The parameters of requests to the API, read from the query.
 
-Each function raises a PageError for a text that is not of its kind. Not here: their declarations (endpoints), and the
-choice of runs, which is that of the page (dashboard.pages.runs).
+Each function raises a PageError for a text that is not of its kind. Not here: their declarations (endpoints), and a run
+or a choice of runs, which are read as the pages do (dashboard.one_run, dashboard.pages.runs).
 """
 
 from dkist_processing_core.dashboard.asked import Asked, PageError
-from dkist_processing_core.identity import MAX_NUMBER, Run
+from dkist_processing_core.identity import MAX_NUMBER
 
 
 def text_of(asked: Asked, name: str) -> str:
@@ -26,9 +26,3 @@ def number_of(asked: Asked, name: str, least: int, *, default: int | None = None
         msg = f"found {name}={text!r}, expected a whole number from {least} to {most}"
         raise PageError(msg)
     return number
-
-
-def run_in(asked: Asked, prefix: str = "") -> Run:
-    """Return the run that `workflow`, `version` and `id` name; the last two may have a prefix."""
-    version, run_id = (f"{prefix}_version", prefix) if prefix else ("version", "id")
-    return Run(text_of(asked, "workflow"), asked.query.get(version, ""), text_of(asked, run_id), None)
