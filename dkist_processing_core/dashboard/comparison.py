@@ -288,14 +288,18 @@ def _contrasts(a: Side, b: Side, tasks: Sequence[ComparedTask]) -> Iterator[Cont
         if task.a is None or task.b is None:
             yield Contrast("in the workflow", task.name, _yes_or_no(task.a is not None), _yes_or_no(task.b is not None))
             continue
-        of_task: tuple[tuple[str, object, object], ...] = (
+        of_task: list[tuple[str, object, object]] = [
             ("state", task.a.state, task.b.state),
-            ("failure", task.a.cause, task.b.cause),
-            ("attempts", task.a.attempts, task.b.attempts),
-            ("host", _listed(task.a.hosts), _listed(task.b.hosts)),
-            ("queue", _listed(task.a.queues), _listed(task.b.queues)),
-            ("environment", _listed(task.a.environments), _listed(task.b.environments)),
-        )
+            ("failure", task.a.cause or "none", task.b.cause or "none"),
+        ]
+        # Where only one of them has run is known by the states.
+        if task.a.attempts and task.b.attempts:
+            of_task += [
+                ("attempts", task.a.attempts, task.b.attempts),
+                ("host", _listed(task.a.hosts), _listed(task.b.hosts)),
+                ("queue", _listed(task.a.queues), _listed(task.b.queues)),
+                ("environment", _listed(task.a.environments), _listed(task.b.environments)),
+            ]
         for what, in_a, in_b in of_task:
             if in_a != in_b:
                 yield Contrast(what, task.name, _shown(in_a), _shown(in_b))

@@ -85,6 +85,14 @@ def changes(runs: Sequence[PastRun]) -> list[Change]:
     return sorted(found, key=lambda change: versions.index(change.version))
 
 
+def can_judge(runs: Sequence[PastRun]) -> bool:
+    """Return True if there is a version with enough runs, and enough runs before it; the argument is as above."""
+    places: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        places.setdefault(run.version, []).append(place)
+    return any(of_version[0] >= LEAST_RUNS <= len(of_version) for of_version in places.values())
+
+
 def _changes(runs: Sequence[PastRun], measure: Measure, chance: float) -> list[Change]:
     value_of, judge = _JUDGES[measure]
     valued = [(run.version, value) for run in runs if (value := value_of(run)) is not None]

@@ -15,6 +15,7 @@ from dkist_processing_core.dashboard.regressions import (
     LEAST_RUNS,
     Measure,
     PastRun,
+    can_judge,
     changes,
     fisher,
     mann_whitney,
@@ -100,6 +101,9 @@ def test_a_version_with_few_runs_is_not_judged(seed: int, runs: int) -> None:
 
     assert changes([*many, *few]) == []
     assert changes([*few, *many]) == []
+    assert not can_judge([*many, *few])
+    assert not can_judge([*few, *many])
+    assert can_judge([*many, *[PastRun("2.0", has_failed=False, seconds=1.0)] * LEAST_RUNS])
 
 
 def test_a_rise_that_is_small_is_not_named_however_sure_it_is() -> None:

@@ -39,7 +39,8 @@ def page(asked: Asked) -> Page:
         raise PageError(f"the store has no run of the workflow {name}; expected the name of a workflow with runs", 404)
     runs = in_order(latest)
     versions = versions_of(runs)
-    changes = regressions.changes(past_runs(runs))
+    past = past_runs(runs)
+    changes = regressions.changes(past)
     tasks = tasks_of(asked.questions.task_figures(name, MOST_RUNS_OF_TASKS), [version.name for version in versions])
     timed = [task for task in tasks if task.latest.durations is not None]
     failing = [task for task in tasks if task.failed]
@@ -57,6 +58,8 @@ def page(asked: Asked) -> Page:
             "changes": {change.version: change for change in changes},
             "named": changes,
             "examples": {change.version: _pair(runs, change.version) for change in changes},
+            "can_judge": regressions.can_judge(past),
+            "least_runs": regressions.LEAST_RUNS,
             "rule": regressions.RULE,
             "slowest": sorted(timed, key=lambda task: -_median(task.latest.durations))[:_MOST_TASKS],
             "failing": sorted(failing, key=lambda task: (-task.failed, -task.failure_rate))[:_MOST_TASKS],
