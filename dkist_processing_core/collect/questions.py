@@ -1,7 +1,8 @@
 """
 The questions that the store answers: which runs there were, what runs now, what failed, and how often.
 
-It is long because it is the whole interface to the store for those who ask. Not here: the answers (answers, overview), their words and drawings (cli), and keeping the store up to date (collector).
+It is long because it is the whole interface to the store for those who ask. Not here: the answers (answers, overview),
+their words and drawings (cli), and keeping the store up to date (collector).
 """
 
 from collections.abc import Iterable

@@ -26,6 +26,7 @@ from dkist_processing_core.runs.critical_path import (
 _FIRST_PARTS = (QUEUE, RETRIES, ENVIRONMENT, "pre_run", "run", "post_run")
 _NONE = timedelta(0)
 _OfAttempts = Mapping[tuple[str, int | None], str]
+_Fact = tuple[str, object, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,44 +277,40 @@ def _compared(name: str, a: TaskFacts | None, b: TaskFacts | None) -> ComparedTa
 
 def _contrasts(a: Side, b: Side, tasks: Sequence[ComparedTask]) -> Iterator[Contrast]:
     """Yield what differs apart from times and memory."""
-    of_runs: tuple[tuple[str, object, object], ...] = (
+    of_runs: list[_Fact] = [
         ("version", a.view.run.workflow_version, b.view.run.workflow_version),
         ("state", a.view.state, b.view.state),
         ("reason of the end", a.view.reason, b.view.reason),
-    )
-    for what, in_a, in_b in of_runs:
-        if in_a != in_b:
-            yield Contrast(what, None, _shown(in_a), _shown(in_b))
+    ]
+    yield from _different(None, of_runs)
     for task in tasks:
-        if task.a is None or task.b is None:
-            yield Contrast("in the workflow", task.name, _yes_or_no(task.a is not None), _yes_or_no(task.b is not None))
-            continue
-        of_task: list[tuple[str, object, object]] = [
-            ("state", task.a.state, task.b.state),
-            ("failure", task.a.cause or "none", task.b.cause or "none"),
-        ]
-        # Where only one of them has run is known by the states.
-        if task.a.attempts and task.b.attempts:
-            of_task += [
-                ("attempts", task.a.attempts, task.b.attempts),
-                ("host", _listed(task.a.hosts), _listed(task.b.hosts)),
-                ("queue", _listed(task.a.queues), _listed(task.b.queues)),
-                ("environment", _listed(task.a.environments), _listed(task.b.environments)),
-            ]
-        for what, in_a, in_b in of_task:
-            if in_a != in_b:
-                yield Contrast(what, task.name, _shown(in_a), _shown(in_b))
+        yield from _different(task.name, _facts_of(task.a, task.b))
     if a.view.graph is not None and b.view.graph is not None:
         in_both = {task.name for task in tasks if task.a is not None and task.b is not None}
         edges_a, edges_b = set(a.view.graph.edges), set(b.view.graph.edges)
-        for upstream, name in sorted(edges_a ^ edges_b):
-            if upstream in in_both and name in in_both:
-                edge = (upstream, name)
-                yield Contrast(f"after {upstream}", name, _yes_or_no(edge in edges_a), _yes_or_no(edge in edges_b))
+        for edge in sorted(edges_a ^ edges_b):
+            if in_both.issuperset(edge):
+                yield from _different(edge[1], [(f"after {edge[0]}", edge in edges_a, edge in edges_b)])
 
 
-def _yes_or_no(value: bool) -> str:  # noqa: FBT001 - it is the value to word
-    return "yes" if value else "no"
+def _facts_of(a: TaskFacts | None, b: TaskFacts | None) -> list[_Fact]:
+    """Return what may differ about a task."""
+    if a is None or b is None:
+        return [("in the workflow", a is not None, b is not None)]
+    facts: list[_Fact] = [("state", a.state, b.state), ("failure", a.cause or "none", b.cause or "none")]
+    # Where only one of them has run is known by the states.
+    if a.attempts and b.attempts:
+        facts += [
+            ("attempts", a.attempts, b.attempts),
+            ("host", _listed(a.hosts), _listed(b.hosts)),
+            ("queue", _listed(a.queues), _listed(b.queues)),
+            ("environment", _listed(a.environments), _listed(b.environments)),
+        ]
+    return facts
+
+
+def _different(task: str | None, facts: Iterable[_Fact]) -> Iterator[Contrast]:
+    return (Contrast(what, task, _shown(a), _shown(b)) for what, a, b in facts if a != b)
 
 
 def _listed(values: Sequence[str]) -> str | None:
@@ -321,4 +318,6 @@ def _listed(values: Sequence[str]) -> str | None:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "not known" if value is None else str(value)
