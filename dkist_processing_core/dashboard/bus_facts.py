@@ -12,9 +12,10 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from dkist_processing_core.bus import Bus
+from dkist_processing_core.bus.amqp.errors import is_about_permissions
 from dkist_processing_core.bus.amqp.link import AmqpLink
 from dkist_processing_core.bus.archived import Archived, archived_by_broker, archived_in_journal
-from dkist_processing_core.bus.topology import DEAD_LETTERS_SUFFIX
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
 from dkist_processing_core.dead_letters import Group, open_places
 from dkist_processing_core.dead_letters.in_queue import QueueLetters
 from dkist_processing_core.errors import BusRefusedError, InboxMissingError
@@ -124,9 +125,13 @@ def of_broker(settings: Settings, link: AmqpLink, names: Sequence[str], before: 
         elif queues[name].dead:
             groups += QueueLetters(settings, name).groups(archived=False)
     archive = None
-    # This user may have no permission to read the stream.
-    with suppress(BusRefusedError):
-        archive = archived_by_broker(link)
+    try:
+        if link.queue_load(ARCHIVE_QUEUE) is not None:
+            archive = archived_by_broker(link)
+    except BusRefusedError as error:
+        # A broker that shuts down refuses as well.
+        if not is_about_permissions(error):
+            raise
     return OfBus(now, archive, queues, groups)
 
 

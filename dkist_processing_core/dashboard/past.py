@@ -36,7 +36,8 @@ def as_of(questions: Questions, at: datetime, before: timedelta, most_runs: int)
         before: How long before that a run may have ended.
         most_runs: The largest number of runs; those that began last are taken.
     """
-    runs = questions.runs_between(at - before, at, most_runs + 1)
+    # A run that began at this very time is among them; one that began later has no report until then.
+    runs = questions.runs_between(at - before, at + timedelta(seconds=1), most_runs + 1)
     engine = create_engine("sqlite://", poolclass=StaticPool)
     try:
         with engine.begin() as connection:

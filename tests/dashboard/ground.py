@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from sqlalchemy import func, select
 
 from dkist_processing_core.collect.collector import NAME
@@ -181,6 +181,7 @@ class Visit:
         settings: dict[str, Any] = {"viewport": size, "color_scheme": theme, "locale": "en-GB"}
         page = self.browser.new_context(**settings | options).new_page()
         page.set_default_timeout(_LOAD_MILLISECONDS)
+        expect.set_options(timeout=_LOAD_MILLISECONDS)
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", self._note_request)
