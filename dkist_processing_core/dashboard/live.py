@@ -46,7 +46,7 @@ class Live:
 
         Args:
             render: Returns the live parts of a page. It is called in another thread.
-            revision: Returns a value that differs after each change of the store. It is called in another thread.
+            revision: Returns a value that differs after each change of what pages show. It is called in another thread.
         """
         self._render = render
         self._revision = revision
@@ -106,7 +106,7 @@ class Live:
                         await has_changed.wait()
 
     async def _watch(self) -> None:
-        """Render what is viewed after each change of the store, and from time to time, until there are no viewers."""
+        """Render what is viewed after each change, and from time to time, until there are no viewers."""
         clock = asyncio.get_running_loop().time
         revision: object = None
         due = clock()

@@ -37,9 +37,11 @@ class Viewing:
         self._backend = backend
 
     def revision(self) -> object:
-        """Return a value that differs after each change of the store."""
+        """Return a value that differs after each change of what pages show, other than by the time."""
+        bus = self._backend.site.bus_status.latest()
+        of_bus = self._backend.bus_state, bus.problem, bus.dead, bus.pending, bus.set_aside
         with self._backend.questions() as questions:
-            return questions.revision()
+            return questions.revision(), of_bus
 
     def whole(self, path: str, query: Mapping[str, str], role: Role) -> tuple[str, int]:
         """Return the HTML of a page and its status; of one that cannot be shown, the page that explains it."""

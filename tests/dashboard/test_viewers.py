@@ -100,9 +100,9 @@ def _can_view(site: Site) -> bool:
 
 
 @contextmanager
-def dashboard_process() -> Iterator[tuple[Site, "subprocess.Popen[str]"]]:
+def dashboard_process(*options: str) -> Iterator[tuple[Site, "subprocess.Popen[str]"]]:
     """Run `dkist-core dashboard` on a free port."""
-    arguments = command("dashboard", "--port", "0")
+    arguments = command("dashboard", "--port", "0", *options)
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
@@ -117,9 +117,9 @@ def dashboard_process() -> Iterator[tuple[Site, "subprocess.Popen[str]"]]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_good_order_while_pages_are_followed(number: signal.Signals) -> None:
-    """The streams end, and the exit code is that of a program that was asked to end."""
-    with dashboard_process() as (site, process), site.viewer("/") as viewer:
+def test_a_signal_ends_it_in_good_order_while_pages_are_followed(number: signal.Signals, tmp_path: Path) -> None:
+    """The streams end, the exit code is that of a program that was asked to end, and the store is where it was named."""
+    with dashboard_process("--store", f"sqlite:///{tmp_path}/store.db") as (site, process), site.viewer("/") as viewer:
         viewer.parts()
         process.send_signal(number)
         end = viewer.next()
@@ -127,6 +127,7 @@ def test_a_signal_ends_it_in_good_order_while_pages_are_followed(number: signal.
 
     assert end is None
     assert code in {0, 130}
+    assert (tmp_path / "store.db").stat().st_size > 0
 
 
 @pytest.mark.soak
