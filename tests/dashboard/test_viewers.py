@@ -118,7 +118,7 @@ def dashboard_process(*options: str) -> Iterator[tuple[Site, "subprocess.Popen[s
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_in_good_order_while_pages_are_followed(number: signal.Signals, tmp_path: Path) -> None:
-    """The streams end, the exit code is that of a program that was asked to end, and the store is where it was named."""
+    """The streams end, the exit code is that of a program that was asked to end, and the store is where it is named."""
     with dashboard_process("--store", f"sqlite:///{tmp_path}/store.db") as (site, process), site.viewer("/") as viewer:
         viewer.parts()
         process.send_signal(number)

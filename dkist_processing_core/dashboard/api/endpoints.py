@@ -12,7 +12,7 @@ from typing import Any
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.as_json import attempt_json, family_json, listed_run_json
 from dkist_processing_core.dashboard import regressions
-from dkist_processing_core.dashboard.api import answers, of_bus, of_runs
+from dkist_processing_core.dashboard.api import answers, more_answers, of_bus, of_runs
 from dkist_processing_core.dashboard.api.endpoint import Endpoint, Parameter, Request
 from dkist_processing_core.dashboard.api.parameters import number_of, text_of
 from dkist_processing_core.dashboard.asked import PageError
@@ -127,7 +127,7 @@ ENDPOINTS = (
     Endpoint(
         "workflow",
         "The figures of a workflow by version and task, and the versions that changed something.",
-        answers.Workflow,
+        more_answers.Workflow,
         _workflow,
         (Parameter("name", "The name of the workflow.", is_required=True),),
     ),
@@ -138,11 +138,11 @@ ENDPOINTS = (
         _failures,
         (*_CHOICE, Parameter("family", "The id of a family."), _LIMIT),
     ),
-    Endpoint("bus", "The bus: archive, consumers, outboxes and dead letters.", answers.Bus, of_bus.bus),
+    Endpoint("bus", "The bus: archive, consumers, outboxes and dead letters.", more_answers.Bus, of_bus.bus),
     Endpoint(
         "compare",
         "Two runs of a workflow, task by task.",
-        answers.Comparison,
+        more_answers.Comparison,
         of_runs.comparison,
         (
             Parameter("workflow", "The name of the workflow.", is_required=True),

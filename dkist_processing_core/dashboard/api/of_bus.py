@@ -7,8 +7,8 @@ Not here: reading the bus (bus_status), and the dead letters (letters).
 from datetime import UTC, datetime
 from typing import Any
 
-from dkist_processing_core.dashboard.api.answers import Changed
 from dkist_processing_core.dashboard.api.endpoint import Request
+from dkist_processing_core.dashboard.api.more_answers import Changed
 from dkist_processing_core.dashboard.bus_facts import Inbox, Queue
 from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.dead_letters import Action, Group

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from dkist_processing_core.dashboard.api.answers import Changed, Chosen
 from dkist_processing_core.dashboard.api.endpoint import ROOT, Endpoint, Parameter
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
+from dkist_processing_core.dashboard.api.more_answers import Changed, Chosen
 from dkist_processing_core.dashboard.letters import ACTIONS
 from dkist_processing_core.dashboard.problems import Problem
 

@@ -16,10 +16,10 @@ from starlette.routing import Route
 
 from dkist_processing_core.dashboard.access import Role, role_of
 from dkist_processing_core.dashboard.api import of_bus
-from dkist_processing_core.dashboard.api.answers import Chosen
 from dkist_processing_core.dashboard.api.endpoint import ROOT, Endpoint
 from dkist_processing_core.dashboard.api.endpoint import Request as Asking
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
+from dkist_processing_core.dashboard.api.more_answers import Chosen
 from dkist_processing_core.dashboard.api.openapi import document
 from dkist_processing_core.dashboard.asked import Asked, PageError
 from dkist_processing_core.dashboard.backend import Backend, Freshness
