@@ -40,6 +40,8 @@ class Page:
     template: str
     values: Mapping[str, object]
     status: int = 200
+    is_live: bool = True
+    """Whether it is rendered again after each change; False if that would ask more than the store."""
 
 
 PageFunction = Callable[[Asked], Page]

@@ -52,4 +52,5 @@ class LettersForm:
         if not changed.count and changed.obstacles:
             raise HTTPException(_CONFLICT, f"nothing was changed: {next(iter(changed.obstacles.values()))}")
         self._status.refresh()
-        return RedirectResponse(address("/bus", done=action, count=changed.count), _SEE_OTHER)
+        done = address("/bus", done=action, count=changed.count, failed=len(changed.obstacles) or None)
+        return RedirectResponse(done, _SEE_OTHER)

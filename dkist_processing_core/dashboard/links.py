@@ -11,7 +11,7 @@ from urllib.parse import quote_plus, urlencode
 from dkist_processing_core.identity import Run
 
 
-def address(path: str, **parameters: object) -> str:
+def address(path: str, /, **parameters: object) -> str:
     """Return the address of a path with the parameters that are neither None nor empty."""
     given = {name: str(value) for name, value in parameters.items() if value not in (None, "")}
     return f"{path}?{urlencode(given)}" if given else path

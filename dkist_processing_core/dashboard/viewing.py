@@ -51,7 +51,8 @@ class Viewing:
             page, freshness = _refusal(str(error), error.status), None
         except InboxUnavailableError as error:
             page, freshness = _refusal(str(error), _UNAVAILABLE), None
-        return rendering.whole(page, self._common(path, query, role, freshness)), page.status
+        common = self._common(path, query, role, freshness, is_live=page.is_live)
+        return rendering.whole(page, common), page.status
 
     def refusal(self, path: str, status: int, message: str) -> str:
         """Return a page that explains why a request is refused."""
@@ -75,6 +76,9 @@ class Viewing:
             msg = f"found the address {of!r}, expected that of a page about the present"
             raise PageError(msg)
         page, freshness = self._page(split.path, query)
+        if not page.is_live:
+            msg = f"the page at {of!r} does not change until it is loaded again"
+            raise PageError(msg)
         return rendering.live_parts(page, self._common(split.path, query, role, freshness))
 
     def asked(self, path: str, query: Mapping[str, str], answer: Callable[[Asked, Freshness], _T]) -> _T:
@@ -101,12 +105,18 @@ class Viewing:
         return self.asked(path, query, lambda asked, freshness: (page(asked), freshness))
 
     def _common(
-        self, path: str, query: Mapping[str, str], role: Role | None, freshness: Freshness | None = None
+        self,
+        path: str,
+        query: Mapping[str, str],
+        role: Role | None,
+        freshness: Freshness | None = None,
+        *,
+        is_live: bool = True,
     ) -> dict[str, object]:
         """Return the values that each page has; only those that are the same for all viewers of a role."""
         may_change = role is Role.OPERATOR
         # A page about the past does not change, and one for everybody is not rendered from the store.
-        is_live = role is not None and not query.get("at")
+        is_live = is_live and role is not None and not query.get("at")
         site = self._backend.site
         return {
             # People who have not logged in need not know where bus and store are.

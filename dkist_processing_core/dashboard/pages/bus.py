@@ -27,7 +27,7 @@ def page(asked: Asked) -> Page:
     values = {"group": group, "letters": found, "now": asked.now, "name_of": name_of}
     action = asked.text("confirm")
     if action is None:
-        return Page("Dead letters", "letters.html", values | {"body_of": body_of})
+        return Page("Dead letters", "letters.html", values | {"body_of": body_of}, is_live=False)
     if action not in ACTIONS:
         msg = f"found confirm={action!r}, expected one of {', '.join(ACTIONS)}"
         raise PageError(msg)
@@ -39,7 +39,8 @@ def page(asked: Asked) -> Page:
     of_group = next((each.count for each in status.groups if each.id == group), len(found))
     count = of_group if named is None else 1
     values |= {"action": Action(action), "named": named or group, "count": count, "chosen": chosen}
-    return Page(f"{action.capitalize()} {'a dead letter' if count == 1 else 'dead letters'}", "confirm.html", values)
+    title = f"{action.capitalize()} {'a dead letter' if count == 1 else 'dead letters'}"
+    return Page(title, "confirm.html", values, is_live=False)
 
 
 def _letters(asked: Asked, group: str) -> list[DeadLetter]:
@@ -67,11 +68,12 @@ def _rates(status: Status) -> Columns:
 
 def _done(asked: Asked) -> str | None:
     """Return what the change has done from which the viewer comes."""
-    action, count = asked.text("done"), asked.text("count") or ""
-    if action not in ACTIONS or not count.isascii() or not count.isdecimal():
+    action, count, failed = asked.text("done"), asked.text("count") or "", asked.text("failed") or "0"
+    if action not in ACTIONS or not all(each.isascii() and each.isdecimal() for each in (count, failed)):
         return None
     word = {Action.RETRY: "retried", Action.DISCARD: "discarded"}[Action(action)]
-    return f"{count} {'dead letter was' if count == '1' else 'dead letters were'} {word}"
+    rest = "" if failed == "0" else f"; {failed} could not be {word} and {'is' if failed == '1' else 'are'} still here"
+    return f"{count} {'dead letter was' if count == '1' else 'dead letters were'} {word}{rest}"
 
 
 def name_of(letter: DeadLetter) -> str:
