@@ -18,6 +18,8 @@ from dkist_processing_core.runs.moments import Moments
 from dkist_processing_core.text import amount
 
 _LABEL_COLUMNS, _TEXT_COLUMNS = 22, 26
+_AT_A_GLANCE, _MOST_JUMPS = 30, 12
+_NOTABLE = (State.FAILED, State.RUNNING, State.DISPATCHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class RunGraph:
     """All edges as the data of one SVG path."""
     critical_edges: str
     """Those between tasks of the critical path."""
+    jumps: Sequence[Face]
+    """The nodes of a large graph that its page leads to: the first one, and some that have failed or go on."""
 
 
 def run_graph(view: RunView, moments: Moments, critical: Collection[str], **parameters: object) -> RunGraph:
@@ -68,12 +72,20 @@ def run_graph(view: RunView, moments: Moments, critical: Collection[str], **para
     faces = _Faces(view.run, moments, critical, parameters)
     others = [faces.of(None, task.name, [task]) for task in tasks.others]
     if view.graph is None:
-        return RunGraph(None, (), others, "", "")
+        return RunGraph(None, (), others, "", "", ())
     layout = laid_out(view.graph)
     of_nodes = [faces.of(node, node.name, tasks.nodes.get(node.name, ())) for node in layout.nodes]
     of_path = {face.name for face in of_nodes if face.is_critical}
     on_path = [edge for edge in layout.edges if edge.upstream in of_path and edge.downstream in of_path]
-    return RunGraph(layout, of_nodes, others, layout.path, _joined(on_path))
+    return RunGraph(layout, of_nodes, others, layout.path, _joined(on_path), _jumps(of_nodes))
+
+
+def _jumps(faces: Sequence[Face]) -> Sequence[Face]:
+    """Return the nodes to which the page of a graph leads that is larger than a window."""
+    if len(faces) <= _AT_A_GLANCE:
+        return ()
+    notable = sorted((face for face in faces if face.state in _NOTABLE), key=lambda face: _NOTABLE.index(face.state))
+    return list(dict.fromkeys([faces[0], *notable[:_MOST_JUMPS]]))
 
 
 def _joined(edges: Sequence[Edge]) -> str:

@@ -7,6 +7,7 @@ Not here: the geometry (drawing.timeline), and one attempt with all that is know
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from dkist_processing_core.dashboard.drawing.timeline import Lane, Timeline
 from dkist_processing_core.dashboard.nodes import tasks_by_node
@@ -64,31 +65,35 @@ class DrawnRow:
     """What other reporters state against its outcome."""
 
 
-def rows_of(view: RunView, critical: Collection[str], task_name: str | None) -> list[Row]:
+def rows_of(tasks: Sequence[TaskView], critical: Collection[str], first: int, count: int) -> list[Row]:
     """
-    Return the rows of a run, those of each task together.
+    Return some of the rows of tasks, those of each task together.
 
     Args:
-        view: The run.
+        tasks: The tasks.
         critical: The names of the tasks on the critical path.
-        task_name: Only those of this task, and of its instances if it is mapped; None for all.
+        first: The place of the first row among all, from 0.
+        count: The largest number of rows.
     """
-    rows = []
-    for task in tasks_by_node(view).tasks:
-        if task_name is not None and task_name not in (task.name, class_name_of(task.name)):
-            continue
-        for attempt in task.attempts or (None,):
-            is_last = attempt is None or attempt is task.attempts[-1]
-            rows.append(
-                Row(
-                    task=task,
-                    attempt=attempt,
-                    is_first=attempt is None or attempt is task.attempts[0],
-                    is_retried=attempt is not None and attempt.state is State.FAILED and not is_last,
-                    is_critical=task.name in critical,
-                )
-            )
-    return rows
+    attempts = ((task, attempt) for task in tasks for attempt in task.attempts or (None,))
+    return [
+        Row(
+            task=task,
+            attempt=attempt,
+            is_first=attempt is None or attempt is task.attempts[0],
+            is_retried=attempt is not None and attempt.state is State.FAILED and attempt is not task.attempts[-1],
+            is_critical=task.name in critical,
+        )
+        for task, attempt in islice(attempts, first, first + count)
+    ]
+
+
+def tasks_of(view: RunView, task_name: str | None) -> list[TaskView]:
+    """Return the tasks of a run, those of each node together; of a name, the task and its instances if it is mapped."""
+    tasks = tasks_by_node(view).tasks
+    if task_name is None:
+        return tasks
+    return [task for task in tasks if task_name in (task.name, class_name_of(task.name))]
 
 
 def drawn(

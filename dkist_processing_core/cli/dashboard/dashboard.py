@@ -4,6 +4,7 @@ Serve the dashboard until the user ends it.
 Not here: the options (commands), and the dashboard itself (dashboard.service).
 """
 
+import gc
 from typing import Any
 
 from dkist_processing_core.cli import output
@@ -39,5 +40,7 @@ def serve_until_ended(store: str | None, **options: Any) -> None:
         origin.environ["DKIST_CORE_INBOX"] = store
     dashboard = Dashboard(read_settings(origin), **options)
     output.do_without_output()
+    # The modules stay until the process ends: a collection that visits them takes as long as rendering a page.
+    gc.freeze()
     with interrupt_ends():
         dashboard.run(lambda address: print_remark(f"the dashboard is at {address}; press Ctrl-C to end"))

@@ -33,8 +33,9 @@ _Edge = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node: its name, its column, and the place of its upper left corner in pixels."""
+    """A node: its number from 0, its name, its column, and the place of its upper left corner in pixels."""
 
+    number: int
     name: str
     column: int
     x: float
@@ -80,7 +81,7 @@ def laid_out(graph: Graph) -> GraphLayout:
     )
     width_of_column = NODE_WIDTH + _GAP_BETWEEN_COLUMNS
     nodes = tuple(
-        Node(name, columns[number], _MARGIN + columns[number] * width_of_column, _MARGIN + heights[number])
+        Node(number, name, columns[number], _MARGIN + columns[number] * width_of_column, _MARGIN + heights[number])
         for number, name in enumerate(names)
     )
     first_bend = len(names)

@@ -17,7 +17,7 @@ from dkist_processing_core.dashboard.outside_links import trace_id_of, trace_lin
 from dkist_processing_core.dashboard.paging import part_of
 from dkist_processing_core.dashboard.run_events import event_rows
 from dkist_processing_core.dashboard.run_graph import run_graph
-from dkist_processing_core.dashboard.run_rows import drawn, rows_of
+from dkist_processing_core.dashboard.run_rows import drawn, rows_of, tasks_of
 from dkist_processing_core.events import decode
 from dkist_processing_core.runs import RunView, State
 from dkist_processing_core.runs.critical_path import critical_path
@@ -79,8 +79,10 @@ def _timeline(
     asked: Asked, one: OneRun, moments: Moments, critical: frozenset[str], of_past: Mapping[str, object]
 ) -> dict[str, object]:
     task_name = asked.text("task")
-    part = part_of(rows_of(one.view, critical, task_name), asked, "attempts", size=ROWS_AT_ONCE)
-    attempts = [row.attempt for row in part.items if row.attempt is not None]
+    tasks = tasks_of(one.view, task_name)
+    part = part_of(range(sum(len(task.attempts) or 1 for task in tasks)), asked, "attempts", size=ROWS_AT_ONCE)
+    rows = rows_of(tasks, critical, part.first, part.size)
+    attempts = [row.attempt for row in rows if row.attempt is not None]
     timeline = Timeline(moments, most_memory_of(attempts))
     address_of = attempt_addresses(one.view.run, **of_past)
     return {
@@ -97,7 +99,7 @@ def _timeline(
                 address_of=address_of,
                 now=one.until,
             )
-            for row in part.items
+            for row in rows
         ],
         "all_tasks_link": f"{run_address(one.view.run, **of_past)}#attempts",
     }
