@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, case, exists, func, or_, select
 
-from dkist_processing_core.collect import activity, changes, history, naming, run_list, tallies, trends
+from dkist_processing_core.collect import activity, changes, history, naming, run_list, tallies, trends, watched
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
 from dkist_processing_core.collect.choosing import Condition, of_failures, of_identity, of_runs
 from dkist_processing_core.collect.families import first_failure, recipe_runs
@@ -39,7 +39,7 @@ from dkist_processing_core.collect.stored import (
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, RUNS
 from dkist_processing_core.collect.usage import usages
 from dkist_processing_core.collect.whole_runs import WholeRun, whole_run
-from dkist_processing_core.events import Event, TaskFailed
+from dkist_processing_core.events import Event, TaskFailed, WorkflowOverdue
 from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.runs import State
@@ -122,6 +122,10 @@ class Questions:
         chosen = self._failed_in_time(choice)
         rows = self._connection.execute(ALL_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit))
         return [attempt_of(row) for row in rows]
+
+    def missed_starts(self, since: datetime) -> list[WorkflowOverdue]:
+        """Return the alarms that stand about runs that were expected since a time, and have not started."""
+        return [each for each in watched.missed_starts(self._connection, since) if not each.withdrawn]
 
     def family_trends(
         self, families: Iterable[str], since: datetime, until: datetime, parts: int

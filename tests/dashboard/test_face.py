@@ -4,12 +4,16 @@ The pages about all runs in a browser: what they show, whom they suit, and what 
 Not here: the page of one run, and comparisons.
 """
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from dkist_processing_core.events import Event, WorkflowFailed
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.events import Event, TaskOverdue, WorkflowFailed, WorkflowOverdue
+from dkist_processing_core.settings.reading import read_settings
 from tests.dashboard.ground import WIDTHS, Served, Visit, dashboard, grave_violations, overflow
 from tests.facts import failed, finished, make, progressed, started
 from tests.stored import ended_run, running_run
@@ -249,3 +253,58 @@ def test_a_new_dashboard_shows_the_next_step(visit: Visit) -> None:
     """
     for path in ("/", "/runs"):
         expect(visit.open(path).locator("main .empty")).to_contain_text("dkist-core run")
+
+
+def test_what_is_late_is_first_beside_what_runs(served: Served, visit: Visit) -> None:
+    """
+    An attempt beyond its limit and a start that was missed are counted, and each is described.
+    """
+    now = datetime.now(UTC)
+    alarm = {"reported_by": "watcher", "time": now, "sequence": 2 * int((now - timedelta(hours=1)).timestamp() * 1000)}
+    served.publish(
+        started("Calibrate", time=now - timedelta(hours=1)),
+        make(TaskOverdue, "Calibrate", exceeded="duration", limit_seconds=600.0, **alarm),
+        make(
+            WorkflowOverdue, None, run_id="", workflow_name="nightly", time=now, reported_by="watcher", expected_at=now
+        ),
+    )
+
+    page = visit.open("/")
+
+    expect(page.locator("#live_numbers")).to_contain_text("2 late")
+    expect(page.locator("#live_late")).to_contain_text("Calibrate")
+    expect(page.locator("#live_late")).to_contain_text("limit 10 min 00 s")
+    expect(page.locator("#live_late")).to_contain_text("nightly")
+
+
+@pytest.mark.soak
+@pytest.mark.quiet
+def test_a_publication_is_on_the_screen_within_a_second(
+    served: Served, visit: Visit, print_line: Callable[[str], None]
+) -> None:
+    """
+    From the call of `publish` to the text in the page: 95 of 100 publications take less than a second.
+    """
+    served.publish(started("Calibrate", time=datetime.now(UTC)))
+    page = visit.open("/")
+    page.evaluate(
+        """() => {
+            const part = document.getElementById("live_running");
+            window.shownAt = {};
+            new MutationObserver(() => {
+                const found = part.textContent.match(/(\\d+)\\/1000 frame/);
+                if (found) window.shownAt[found[1]] ??= Date.now() / 1000;
+            }).observe(part, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    seconds = []
+    with Publisher.open(read_settings()) as publisher:
+        for number in range(1, 101):
+            began = time.time()
+            publisher.publish(progressed("Calibrate", number, total=1000, unit="frame", time=datetime.now(UTC)))
+            page.wait_for_function("number => window.shownAt[number]", arg=number)
+            seconds.append(page.evaluate("number => window.shownAt[number]", number) - began)
+
+    seconds.sort()
+    print_line(f"publish to pixel: median {seconds[49]:.3f} s, p95 {seconds[94]:.3f} s, largest {seconds[-1]:.3f} s")
+    assert seconds[94] < 1

@@ -13,6 +13,7 @@ from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.dashboard.asked import Asked, Page
 from dkist_processing_core.dashboard.drawing.columns import Columns, shares
 from dkist_processing_core.dashboard.past import as_of
+from dkist_processing_core.events import WorkflowOverdue
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import State
 from dkist_processing_core.runs.wording.overdue import StandingAlarm, standing_alarm
@@ -59,6 +60,7 @@ def page(asked: Asked) -> Page:
         with as_of(asked.questions, asked.at, timedelta(hours=HOURS), _MOST_PAST_RUNS) as (then, is_cut):
             values = _values(then, asked.at)
         values |= {"status": None, "cut_to": _MOST_PAST_RUNS if is_cut else None}
+    values["missed"] = _missed(asked)
     return Page("Now" if asked.at is None else "Then", "now.html", values | {"at": asked.at})
 
 
@@ -80,6 +82,12 @@ def _values(questions: Questions, moment: datetime) -> dict[str, object]:
         "families": families,
         "short_id": questions.short_ids(run.run_id for run in shown).of,
     }
+
+
+def _missed(asked: Asked) -> list[WorkflowOverdue]:
+    """Return the starts that were expected in the last hours, and reported as missed until the time of the page."""
+    moment = asked.at or asked.now
+    return [each for each in asked.questions.missed_starts(moment - timedelta(hours=HOURS)) if each.time <= moment]
 
 
 def _running(runs: list[StoredRun], attempts: list[StoredAttempt]) -> list[RunningRun]:
