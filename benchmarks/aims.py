@@ -7,7 +7,19 @@ Not here: the measuring. A missed aim is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks import consuming, growth, latency, launch, parse, rates, recorder, replaced, startup, telemetry
+from benchmarks import (
+    consuming,
+    dashboard,
+    growth,
+    latency,
+    launch,
+    parse,
+    rates,
+    recorder,
+    replaced,
+    startup,
+    telemetry,
+)
 from benchmarks.figures import Row, rounded
 from benchmarks.ground import Side
 from benchmarks.latency import Scene
@@ -184,6 +196,22 @@ AIMS = (
         launch.ESTABLISHED,
         "times",
         least=launch.LEAST_TIMES,
+    ),
+    *(
+        Aim(f"{name}, events/s", name, dashboard.LIMIT, "ours", least=dashboard.EVENTS_PER_SECOND)
+        for name in dashboard.COLLECTING.values()
+    ),
+    *(
+        Aim(f"{name}, {unit}", name, dashboard.LIMIT, "ours", most=most)
+        for size in (f"{dashboard.MANY_ATTEMPTS:,} attempts",)
+        for database in dashboard.COLLECTING
+        for name, unit, most in (
+            (dashboard.room_name(size, database), "bytes", dashboard.ATTEMPT_BYTES),
+            *(
+                (dashboard.page_name(page, size, database), "ms", dashboard.PAGE_MS)
+                for page in dashboard.PAGES_MEASURED
+            ),
+        )
     ),
     Aim(f"{parse.LOOK}, beside {parse.PLAIN}", parse.LOOK, parse.PLAIN, "ratio", most=parse.LIMIT),
     Aim(f"{launch.ADDED}, beside {launch.FLOOR}, s", launch.ADDED, launch.LIMIT, "ours", most=launch.LIMIT_SECONDS),

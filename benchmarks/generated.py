@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from dkist_processing_core.events import (
     Event,
     Graph,
+    Reporter,
     Resources,
     TaskDispatched,
     TaskFailed,
@@ -62,13 +63,14 @@ class Generated(NamedTuple):
     between: float = 60.0
     """The mean time between the starts of two runs, in seconds."""
     seed: int = 1
+    begin: datetime = BEGIN
 
 
 def stream(what: Generated) -> Iterator[Event]:
     """Yield the events of all runs in the order of their times, as a bus has them."""
     chance = random.Random(what.seed)
     waiting: list[tuple[float, int, Event]] = []
-    began, place = BEGIN.timestamp(), 0
+    began, place = what.begin.timestamp(), 0
     for number in range(what.runs):
         began += chance.expovariate(1 / what.between)
         while waiting and waiting[0][0] < began:
@@ -130,7 +132,9 @@ class _Run:
             identity["task_name"] = task
             span = derived_attempt_span_id(Attempt(self._run, task, number, _MOST_ATTEMPTS))
         parent = format_traceparent(self._trace, span)
-        self._events.append(kind(time=self._at(at), reported_by=reporter, traceparent=parent, **identity, **facts))
+        self._events.append(
+            kind(time=self._at(at), reported_by=Reporter(reporter), traceparent=parent, **identity, **facts)
+        )
 
     def _task(self, name: str, at: float) -> tuple[float, bool]:
         """Add the events of a task, and return when it ended, and whether with success."""

@@ -202,10 +202,10 @@ class Run:
         return "\n" + self._errors.read_text(errors="replace")[-3000:]
 
 
-def run(side: Side, job: Job, folder: Path) -> dict[str, Any]:
+def run(side: Side, job: Job, folder: Path, timeout: float = SIDE_SECONDS) -> dict[str, Any]:
     """Run a side to its end and return its figures."""
     started = Run(side, job, folder)
     try:
-        return started.result()
+        return started.result(timeout)
     finally:
         started.end()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from benchmarks import (
     consuming,
+    dashboard,
     events,
     growth,
     latency,
@@ -61,6 +62,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
     "memory": memory.measure,
     "growth": growth.measure,
     "consuming": consuming.measure,
+    "dashboard": dashboard.measure,
     "startup": _startup,
     "events": _events,
     "telemetry": telemetry.measure,

@@ -101,7 +101,7 @@ class Collector:
         """Yield the consumer that keeps the store up to date, for this process to run meanwhile."""
         consumer, is_complete = self._consumer(), self.completed_at() is not None
         is_service = self._service.acquire()
-        prompt, noted = PromptFolding(self._arrived, self._fold), 0
+        prompt, noted = PromptFolding(self._arrived, self.fold), 0
 
         # What another process has added, what failed, and ends that are counted after a while.
         @consumer.every(_FOLD_SECONDS)
@@ -110,7 +110,7 @@ class Collector:
             # A command that looks for a service holds its lock for a moment.
             is_service = self._service.acquire()
             if not prompt.is_pending:
-                self._fold()
+                self.fold()
             if (self._folded != noted or not is_complete) and consumer.has_caught_up:
                 noted = self._folded
                 self._note_complete()
@@ -159,7 +159,7 @@ class Collector:
                     subscribe(timeout=0.0, connect="fail", settings=self.settings).close()
                 self._take_in()
             except BusError as error:
-                self._fold()
+                self.fold()
                 return error
         self.complete_until = began
         return None
@@ -171,7 +171,7 @@ class Collector:
 
     def _take_in(self) -> None:
         _run_until_idle(self._consumer(), self._since())
-        self._fold()
+        self.fold()
         self._prune()
         self._note_complete()
 
@@ -266,7 +266,7 @@ class Collector:
         with self._database.transaction() as transaction:
             self._store.note_complete(transaction, archive_of(self.bus))
 
-    def _fold(self) -> None:
+    def fold(self) -> None:
         """Derive the rows of all runs with new reports; one thread at a time does that."""
         with self._folding:
             count = _RUNS_AT_ONCE

@@ -2,7 +2,7 @@
 The questions that the store answers: which runs there were, what runs now, what failed, and how often.
 
 It is long because it is the whole interface to the store for those who ask. Not here: the answers (answers, overview),
-their words and drawings (cli), and keeping the store up to date (collector).
+their words and drawings (cli, dashboard), and keeping the store up to date (collector).
 """
 
 from collections.abc import Iterable
@@ -233,22 +233,23 @@ class Questions:
 
     def families(self, choice: Choice, limit: int | None = None) -> list[Family]:
         """Return the families of the chosen failures, the one that occurred last first."""
-        chosen = of_failures(self._connection, choice)
-        is_recent = ATTEMPTS.c.failed_at >= (0.0 if choice.since is None else choice.since.timestamp())
-        recent = func.sum(case((is_recent, 1), else_=0))
-        last = func.max(ATTEMPTS.c.failed_at)
-        joined = ATTEMPTS.join(RUNS)
-        grouped = select(ATTEMPTS.c.family, func.count(), recent, func.min(ATTEMPTS.c.failed_at), last)
-        grouped = grouped.select_from(joined).where(*chosen).group_by(ATTEMPTS.c.family).having(recent > 0)
+        chosen, is_recent = of_failures(self._connection, choice), self._failed_in_time(choice)
+        # The table of runs only if something is asked of it: an index has the families with their times.
+        source = ATTEMPTS.join(RUNS) if of_identity(self._connection, choice) else ATTEMPTS
+        last, first = func.max(ATTEMPTS.c.failed_at), func.min(ATTEMPTS.c.failed_at)
+        recent = select(ATTEMPTS.c.family, func.count(), last).select_from(source).where(*is_recent)
+        recent = recent.group_by(ATTEMPTS.c.family).order_by(last.desc(), ATTEMPTS.c.family).limit(limit)
+        counts = {family: (count, last_at) for family, count, last_at in self._connection.execute(recent)}
         found = {}
-        for family, total, count, first_at, last_at in self._connection.execute(
-            grouped.order_by(last.desc(), ATTEMPTS.c.family).limit(limit)
-        ):
-            latest = ALL_ATTEMPTS.where(*chosen, ATTEMPTS.c.family == family).order_by(*_LATEST)
+        for family, (count, last_at) in counts.items():
+            of_family = (*chosen, ATTEMPTS.c.family == family)
+            whole = select(func.count(), first).select_from(source).where(*of_family)
+            total, first_at = self._connection.execute(whole).one()
+            latest = ALL_ATTEMPTS.where(*is_recent, ATTEMPTS.c.family == family).order_by(*_LATEST)
             attempt = attempt_of(self._connection.execute(latest.limit(1)).one())
-            found[family] = Family(family, int(count), total, known_moment(first_at), known_moment(last_at), attempt)
+            found[family] = Family(family, count, total, known_moment(first_at), known_moment(last_at), attempt)
         for part in in_parts(list(found)):
-            self._complete(found, [*chosen, is_recent, ATTEMPTS.c.family.in_(part)])
+            self._complete(found, [*is_recent, ATTEMPTS.c.family.in_(part)])
         for name, each in found.items():
             each.first = first_failure(self._connection, name)
         return list(found.values())

@@ -82,6 +82,8 @@ def states_of(connection: Connection, choice: Choice) -> dict[State, int]:
             if choice.workflow is None or matches(choice.workflow, row.workflow_name):
                 found[State(row.state)] = found.get(State(row.state), 0) + row.runs
     else:
-        counts = select(RUNS.c.state, func.count()).where(*of_runs(connection, choice)).group_by(RUNS.c.state)
+        # An index has the states with their times.
+        of_states = replace(choice, states=choice.states or tuple(State))
+        counts = select(RUNS.c.state, func.count()).where(*of_runs(connection, of_states)).group_by(RUNS.c.state)
         found = {State(state): count for state, count in connection.execute(counts)}
     return {state: found[state] for state in State if state in found and (not choice.states or state in choice.states)}

@@ -253,6 +253,7 @@ partial_index("dkist_core_attempt_measured", ATTEMPTS.c.task_key, ATTEMPTS.c.end
 partial_index("dkist_core_run_alarmed", RUNS.c.number, where=HAS_ALARM)
 partial_index("dkist_core_run_running", RUNS.c.number, where=IS_RUNNING)
 partial_index("dkist_core_run_settling", RUNS.c.settles_at, where=IS_SETTLING)
+Index("dkist_core_run_state", RUNS.c.state, RUNS.c.last_sign_at)
 Index("dkist_core_run_workflow", RUNS.c.workflow_key, RUNS.c.last_sign_at)
 # What the chart of the latest hours needs is in the index itself.
 Index("dkist_core_run_ended", RUNS.c.ended_at, RUNS.c.state, RUNS.c.workflow_key)

@@ -34,6 +34,7 @@ def upgrade() -> None:
         "UPDATE dkist_core_run SET first_received_at = "
         "(SELECT min(received_at) FROM dkist_core_report WHERE run = dkist_core_run.number)"
     )
+    op.create_index("dkist_core_run_state", "dkist_core_run", ["state", "last_sign_at"])
     op.drop_index("dkist_core_report_new", _REPORT)
     if op.get_bind().dialect.name == "sqlite":
         _make_anew()
