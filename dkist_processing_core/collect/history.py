@@ -54,7 +54,7 @@ def version_figures(connection: Connection, workflow_name: str, limit: int) -> l
 def task_figures(connection: Connection, workflow_name: str, limit: int) -> list[TaskFigures]:
     """Return the figures of each task and version in the latest runs of a workflow, by the names of the tasks."""
     latest = _latest(workflow_name, limit, RUNS.c.number, RUNS.c.workflow_version).subquery()
-    names = ("task_name", "state", "cause", "queued_seconds", "environment_seconds", "duration_seconds")
+    names = ("task_name", "state", "cause", "queued_seconds", "preparation_seconds", "duration_seconds")
     query = select(latest.c.workflow_version, *(ATTEMPTS.c[name] for name in names))
     query = query.join_from(latest, ATTEMPTS, ATTEMPTS.c.run == latest.c.number).where(ATTEMPTS.c.state.in_(_ENDED))
     found: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
@@ -72,7 +72,7 @@ def _figures(task_name: str, version: str, rows: Sequence[Row[Any]]) -> TaskFigu
         failed=len(rows) - len(finished),
         causes=dict(sorted(Counter(row.cause for row in rows if row.state == State.FAILED).items())),
         queued=spread_of(row.queued_seconds for row in finished),
-        environment=spread_of(row.environment_seconds for row in finished),
+        environment=spread_of(row.preparation_seconds for row in finished),
         durations=spread_of(row.duration_seconds for row in finished),
     )
 
@@ -81,7 +81,7 @@ def earlier_attempts(
     connection: Connection, workflow_name: str, task_names: Iterable[str], before: datetime | None, limit: int
 ) -> dict[str, list[EarlierAttempt]]:
     """Return the latest successful attempts of tasks; see `Questions.earlier_attempts`."""
-    names = ("run", "ended_at", "queued_seconds", "environment_seconds", "measured_seconds")
+    names = ("run", "ended_at", "queued_seconds", "preparation_seconds", "measured_seconds")
     query = select(*(ATTEMPTS.c[name] for name in names)).where(WAS_MEASURED)
     if before is not None:
         query = query.where(ATTEMPTS.c.ended_at < before.timestamp())

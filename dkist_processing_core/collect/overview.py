@@ -131,7 +131,7 @@ class EarlierAttempt:
     version: str
     ended_at: datetime | None
     queued_seconds: float | None
-    environment_seconds: float | None
+    preparation_seconds: float | None
     run_seconds: float
 
     @property
@@ -142,7 +142,7 @@ class EarlierAttempt:
     @property
     def working_seconds(self) -> float:
         """How long its worker was busy with it: with its environment, then with the task itself."""
-        return (self.environment_seconds or 0.0) + self.run_seconds
+        return (self.preparation_seconds or 0.0) + self.run_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ class _Known:
             "last_sign_at": _seconds(sign),
             "duration_seconds": attempt.duration_seconds,
             "queued_seconds": self._queued.get(key),
-            "environment_seconds": attempt.preparation_seconds,
+            "preparation_seconds": attempt.preparation_seconds,
             "host": self._hosts.get(key),
             "done": None if progress is None else float(progress.done),
             "total": None if progress is None or progress.total is None else float(progress.total),

@@ -105,7 +105,7 @@ ATTEMPTS = Table(
     Column("duration_seconds", Double),
     # The time that it waited for a worker, and that its environment took, in seconds.
     Column("queued_seconds", Double),
-    Column("environment_seconds", Double),
+    Column("preparation_seconds", Double),
     Column("host", Text),
     Column("done", Double),
     Column("total", Double),

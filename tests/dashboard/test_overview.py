@@ -243,7 +243,7 @@ def test_earlier_attempts_are_the_latest_successful_ones(questions: Questions) -
 
     assert list(found) == ["A", "B"]
     assert [each.ended_at for each in found["B"]] == times[:5]
-    assert all(each.environment_seconds == 2 * (each.queued_seconds or 0.0) for each in found["B"])
+    assert all(each.preparation_seconds == 2 * (each.queued_seconds or 0.0) for each in found["B"])
 
 
 def test_failures_are_listed_latest_first(questions: Questions) -> None:

@@ -28,7 +28,7 @@ def upgrade() -> None:
         ("revision", sa.BigInteger),
     ):
         op.add_column("dkist_core_run", sa.Column(name, kind))
-    for name in ("queued_seconds", "environment_seconds"):
+    for name in ("queued_seconds", "preparation_seconds"):
         op.add_column("dkist_core_attempt", sa.Column(name, sa.Double))
     tally = op.create_table(
         "dkist_core_tally",
