@@ -141,11 +141,13 @@ class BusStatus:
             with self._bus.open_journal() as journal:
                 host = of_host(self._settings, now)
                 found = of_journal(self._bus, journal, now)
-        if found.archive is None:
+        if found.archive is not None:
+            self._rates.note(now, found.archive.newest_number)
+        elif self._bus.is_remote:
             # A broker that refuses to let the archive be read has closed the channel.
             self._close()
         else:
-            self._rates.note(now, found.archive.newest_number)
+            self._rates.note(now, 0)
         self._status = Status(host, found, rates=self._rates.by_minute(now))
 
     def _linked(self) -> AmqpLink:

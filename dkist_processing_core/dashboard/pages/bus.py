@@ -4,6 +4,8 @@ The page about the bus: rates, what waits, what was set aside, consumers and the
 Not here: reading the bus (bus_status), and retrying or discarding a dead letter (letters).
 """
 
+from collections import Counter
+
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
 from dkist_processing_core.dashboard.bus_status import Status
 from dkist_processing_core.dashboard.drawing.columns import Columns, columns
@@ -22,7 +24,7 @@ def page(asked: Asked) -> Page:
     group = asked.text("group")
     if group is None:
         values = {"status": status, "now": asked.now, "rates": _rates(status), "done": _done(asked), "name_of": name_of}
-        return Page("Bus", "bus.html", values | {"consumers": _consumers(status)})
+        return Page("Bus", "bus.html", values | {"consumers": _consumers(status), "dead": _dead(status)})
     found = _letters(asked, group)
     values = {"group": group, "letters": found, "now": asked.now, "name_of": name_of}
     action = asked.text("confirm")
@@ -58,6 +60,14 @@ def _consumers(status: Status) -> list[str]:
     """Return the names of all consumers that are known."""
     known = set() if status.bus is None else set(status.bus.queues)
     return sorted(known | (set() if status.host is None else set(status.host.inboxes)))
+
+
+def _dead(status: Status) -> Counter[str]:
+    """Return the number of dead letters of each consumer."""
+    found: Counter[str] = Counter()
+    for group in status.groups:
+        found[group.consumer] += group.count
+    return found
 
 
 def _rates(status: Status) -> Columns:
