@@ -126,6 +126,7 @@ document.addEventListener("selectionchange", () => {
 // The connection.
 
 let lostAt = null;
+let source = null;
 
 function show(state, text = "") {
   connection.dataset.state = state;
@@ -140,7 +141,7 @@ function lose(reason) {
 }
 
 function follow(address) {
-  const source = new EventSource(address);
+  const mine = (source = new EventSource(address));
   source.addEventListener("parts", (event) => {
     lostAt = null;
     show("on");
@@ -150,15 +151,23 @@ function follow(address) {
     lose(`The store cannot be read: ${event.data}`);
   });
   source.addEventListener("gone", (event) => {
-    source.close();
+    mine.close();
+    document.removeEventListener("visibilitychange", followIfSeen);
     show("away", event.data);
   });
   source.addEventListener("error", () => {
     lose("The connection to the dashboard is lost");
     // The browser connects again itself, except after a refusal.
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => follow(address), 5000);
+    if (mine.readyState === EventSource.CLOSED) setTimeout(() => mine === source && follow(address), 5000);
   });
-  addEventListener("pagehide", () => source.close(), { once: true });
+  addEventListener("pagehide", () => mine.close(), { once: true });
+}
+
+// A browser has six connections to a host for all its windows together: a page that is hidden has none.
+function followIfSeen() {
+  source?.close();
+  source = null;
+  if (!document.hidden) follow(parts);
 }
 
 // A page that the browser has kept and shows again.
@@ -224,4 +233,7 @@ document.querySelector("footer .keys").hidden = false;
 showButtons(document);
 showTimes(document);
 if (parts) tickAgain();
-if (parts && "EventSource" in window) follow(parts);
+if (parts && "EventSource" in window) {
+  followIfSeen();
+  document.addEventListener("visibilitychange", followIfSeen);
+}
