@@ -17,7 +17,7 @@ from dkist_processing_core.runs import RunView, State, TaskView
 from dkist_processing_core.runs.moments import Moments
 from dkist_processing_core.text import amount
 
-_LABEL_COLUMNS, _TEXT_COLUMNS = 22, 26
+_LABEL_COLUMNS, _TEXT_COLUMNS = 20, 28
 _AT_A_GLANCE, _MOST_JUMPS = 30, 12
 _NOTABLE = (State.FAILED, State.RUNNING, State.DISPATCHED)
 
