@@ -135,6 +135,19 @@ Events per second of a `Consumer`. The minimum and the maximum of the rounds are
 SQLite is the file beside the journals. The replay of a whole archive into a consumer takes minutes and is measured
 by `python -m benchmarks.replay_into_inbox 1000000`. It also counts the missing and the repeated effects.
 """,
+    "dashboard": """\
+## The dashboard and its store
+
+One round, since the numbers are large. The events are those of runs of six to fourteen tasks, with retries, failures
+with stacks, progress, samples and a profile of each attempt.
+
+* *Events into the store* are taken from a filled queue into the inbox, from there into the store, and into the rows of
+  their runs. *Consumer alone* takes them into the inbox and handles them without an effect.
+* *Room of an attempt* is that of all tables of the store with their indexes, divided by the number of attempts. Stacks,
+  logs and profiles are stored apart, compressed.
+* The pages are rendered by the server without the network, from an open store; the first time of each address is left
+  out. The millions of attempts are copies of generated runs.
+""",
     "startup": """\
 ## What a task's process costs
 
