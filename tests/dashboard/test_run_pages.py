@@ -167,6 +167,21 @@ def test_the_page_of_a_failed_attempt_shows_why() -> None:
         assert text in html, text
 
 
+def test_the_past_knows_no_later_failure() -> None:
+    """
+    The page of an attempt lists the failures of its family until then.
+    """
+    with one_store(ended_run()) as store:
+        now: Any = store.page(attempt_address(_ENDED, "Calibrate", 1)).values
+        address = attempt_address(_ENDED, "Calibrate", 1, at=(NOON + timedelta(seconds=37)).isoformat())
+        then: Any = store.page(address).values
+        html = store.html(address)
+
+    assert [(each.task_name, each.number) for each in now["alike"]] == [("Calibrate", 2), ("Calibrate", 1)]
+    assert [(each.task_name, each.number) for each in then["alike"]] == [("Calibrate", 1)]
+    assert "failures of" not in html
+
+
 def test_the_page_of_a_killed_attempt_shows_its_last_signs() -> None:
     """
     What the recorder kept: stacks of threads, log, phase and progress, with their ages, and the course of its use.

@@ -5,7 +5,8 @@ Not here: the run (pages.run), and the texts of the facts (runs.wording).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
@@ -62,7 +63,7 @@ def page(asked: Asked) -> Page:
     resources = end.resources if end is not None else None if attempt.sample is None else attempt.sample.resources
     trace_id = trace_id_of(run, one.whole.traceparent)
     short_id = asked.questions.short_ids([run.run_id]).of(run.run_id)
-    family, alike = _family(asked, failure)
+    family, alike = _alike(asked, failure)
     values: dict[str, object] = {
         "run": run,
         "short_id": short_id,
@@ -143,10 +144,16 @@ def _stacks(text: str) -> Iterator[tuple[str, list[str]]]:
             yield title, [frame.strip() for frame in frames if frame.strip()]
 
 
-def _family(asked: Asked, failure: TaskFailed | None) -> tuple[Family | None, Sequence[StoredAttempt]]:
-    """Return the family of a failure, and the failures of it, the latest first; None for any other attempt."""
+def _alike(asked: Asked, failure: TaskFailed | None) -> tuple[Family | None, Sequence[StoredAttempt]]:
+    """
+    Return the family of a failure, and the failures of it, the latest first; None for any other attempt.
+
+    For a time of the past there are only the failures until then: the family as a whole is known of the present alone.
+    """
     if failure is None:
         return None, ()
     choice = Choice(family=failure.family)
-    family = next(iter(asked.questions.families(choice, 1)), None)
-    return family, asked.questions.failures(choice, _MOST_EARLIER)
+    if asked.at is not None:
+        until = asked.at + timedelta(microseconds=1)
+        return None, asked.questions.failures(replace(choice, until=until), _MOST_EARLIER)
+    return next(iter(asked.questions.families(choice, 1)), None), asked.questions.failures(choice, _MOST_EARLIER)
