@@ -1,7 +1,7 @@
 """
 The page with the families of failures, and that of one family with its occurrences and its stack.
 
-Not here: the grouping (collect.rows), and one failed attempt (attempt).
+Not here: the grouping (collect.rows), and one failed attempt (pages.attempt).
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """
 The page with all runs: filters in the address, counts per outcome, the activity of the last day, and a sorted table.
 
-Not here: one run (run), and one workflow (workflow).
+Not here: one run (pages.run), and one workflow (pages.workflow).
 """
 
 from collections.abc import Mapping
