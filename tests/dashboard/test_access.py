@@ -9,9 +9,12 @@ import pytest
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.dashboard.access import COOKIE, Role, Rules
+from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
+from dkist_processing_core.dashboard.app import PAGES
 from dkist_processing_core.dashboard.options import options
 from dkist_processing_core.errors import ConfigurationError
 from tests.dashboard.serving import Site, running
+from tests.stored import running_run
 
 TOKEN, READ_TOKEN = "o" * 20, "r" * 20
 
@@ -179,3 +182,32 @@ def test_a_session_is_that_of_its_role_and_its_token() -> None:
 def test_nothing_shows_the_tokens_of_rules() -> None:
     """Neither their text, as in a log, nor that of the options."""
     assert TOKEN not in repr(Rules({Role.OPERATOR: TOKEN}))
+
+
+def test_no_page_and_no_answer_shows_a_secret(
+    monkeypatch: pytest.MonkeyPatch, token_files: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the tokens nor the passwords of the settings, in pages, in JSON, in metrics and in the log."""
+    secrets = [TOKEN, READ_TOKEN, "password-of-the-broker", "password-of-airflow"]
+    monkeypatch.setenv("ISB_PASSWORD", secrets[2])
+    monkeypatch.setenv("DKIST_CORE_AIRFLOW_PASSWORD", secrets[3])
+    caplog.set_level("DEBUG", "dkist_processing_core")
+    paths = ["/metrics", "/openapi.json", "/login", "/health/ready", *PAGES, *(each.path for each in ENDPOINTS)]
+    with running(**token_files) as site:
+        answers = [site.get(path, headers=bearer(TOKEN)) for path in paths]
+    shown = "".join(answer.text + str(answer.headers) for answer in answers) + caplog.text
+
+    assert {answer.status for answer in answers} <= {200, 303, 400, 404}
+    assert [secret for secret in secrets if secret in shown] == []
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "\u202eevil", "n" * 5000, "'\";--", "%00 &amp;"])
+def test_programs_get_hostile_names_as_they_are(name: str) -> None:
+    """JSON has escapes for all of them, and the name leads to the run."""
+    with running() as site:
+        site.publish(*(report for report in running_run(name)))
+        listed = site.get("/api/v1/runs").json["runs"]
+        run = site.get("/api/v1/run", workflow="l1_to_l2_dlnirsp", version="dev", id=listed[0]["dagRunId"])
+
+    assert [each["dagRunId"] for each in listed] == [name]
+    assert (run.status, run.json["dagRunId"]) == (200, name)
