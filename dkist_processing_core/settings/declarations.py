@@ -190,7 +190,6 @@ DECLARATIONS = {
         "The address that the dashboard listens on. Other addresses than that of this host alone need a token file or "
         "a user header.",
         expected="an address, as 0.0.0.0 or ::",
-        bounds={"min_length": 1},
     ),
     "dkist_core_dashboard_port": Declaration(
         8088,
