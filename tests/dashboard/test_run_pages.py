@@ -508,6 +508,20 @@ def test_a_run_is_read_again_only_after_a_report() -> None:
     assert second is not first
 
 
+def test_a_run_of_a_workflow_without_a_version_has_a_page() -> None:
+    """
+    An address leaves an empty parameter out.
+    """
+    run = SampleRun(workflow_version="")
+    run.start()
+    with one_store(run.events) as store:
+        address = run_address(run.run)
+        found: Any = store.page(address).values
+
+    assert "version" not in address
+    assert found["run"] == run.run
+
+
 def test_links_lead_only_to_web_pages() -> None:
     """
     A template of a site with another scheme is not used, and values cannot change the host.
