@@ -15,10 +15,10 @@ from dkist_processing_core.errors import InboxError
 
 # How long reports are collected before a fold: those of one moment belong together, and share a transaction.
 _SHORTEST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 10.0
 # The pause after a fold, by the time that it took: a run is derived as a whole each time, so the more there is to do,
 # the more reports should share a fold.
-_PAUSES_FOR_A_FOLD = 2.0
+_PAUSES_FOR_A_FOLD = 3.0
 _LOOK_SECONDS = 60.0
 logger = logging.getLogger("dkist_processing_core.collect")
 
