@@ -259,6 +259,23 @@ def test_failures_are_listed_latest_first(questions: Questions) -> None:
     assert len(questions.failures(choice, 2)) == 2
 
 
+def test_the_trend_of_a_family_has_each_failure_in_its_part_of_the_time(questions: Questions) -> None:
+    """The parts are equal, the last one includes its end, and failures outside of the time are left out."""
+    since, until, parts = NOON - timedelta(days=1), NOON, 5
+    expected: dict[str, list[int]] = {}
+    for failure in questions.failures(Choice()):
+        assert failure.family is not None
+        assert failure.failed_at is not None
+        counts = expected.setdefault(failure.family, [0] * parts)
+        if since <= failure.failed_at <= until:
+            counts[min(parts - 1, int((failure.failed_at - since) / (until - since) * parts))] += 1
+
+    found = questions.family_trends(list(expected), since, until, parts)
+
+    assert found == {family: tuple(counts) for family, counts in expected.items()}
+    assert sum(map(sum, found.values())) > 0
+
+
 def test_the_runs_of_a_time_are_those_that_had_begun_and_not_ended(questions: Questions) -> None:
     """A run that goes on has not ended."""
     first, last = NOON - timedelta(hours=30), NOON - timedelta(hours=20)
