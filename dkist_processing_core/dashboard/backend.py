@@ -18,12 +18,15 @@ from dkist_processing_core.errors import InboxUnavailableError
 from dkist_processing_core.metrics.serving import Health
 from dkist_processing_core.metrics.snapshot import Snapshot
 
+_UNAVAILABLE = "unavailable"
+
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
     """How recent is what the store has."""
 
     is_bus_reachable: bool
+    """False if the consumer has found that the bus cannot be reached."""
     complete_until: datetime | None
     """Until when it is known to have all reports that were on the bus; None if it never was."""
 
@@ -72,7 +75,7 @@ class Backend:
         """Return how recent the answers to questions are."""
         collector = self._collector
         until = None if collector is None else questions.complete_until(archive_of(collector.bus))
-        return Freshness(self.bus_state == "ok", None if until is None else datetime.fromtimestamp(until, UTC))
+        return Freshness(self.bus_state != _UNAVAILABLE, None if until is None else datetime.fromtimestamp(until, UTC))
 
     @contextmanager
     def attached(self, report: Health, snapshot: Snapshot) -> Iterator[None]:

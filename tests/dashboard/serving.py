@@ -89,6 +89,10 @@ class Viewer:
                 return name, "\n".join(data)
         return None
 
+    def rest(self) -> list[tuple[str, str]]:
+        """Return the further events, at the end of the stream."""
+        return list(iter(self.next, None))
+
     def parts(self) -> dict[str, str]:
         """Return the parts of the next event, which must be one of parts."""
         found = self.next()
