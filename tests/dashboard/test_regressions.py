@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dkist_processing_core.dashboard import regressions
 from dkist_processing_core.dashboard.regressions import (
     LEAST_RUNS,
     Measure,
@@ -118,6 +119,42 @@ def test_runs_without_a_known_duration_count_for_the_failures_alone() -> None:
     assert found_in(iter(runs)) == [("2", Measure.FAILURES, True)]
 
 
+def test_versions_with_few_runs_do_not_hide_a_change() -> None:
+    """A history of many versions that cannot be judged has as few judgements as one without them."""
+    few = [
+        PastRun(f"0.{version}", has_failed=False, seconds=600.0 + version) for version in range(500) for _ in range(2)
+    ]
+    before = [PastRun("1", has_failed=False, seconds=600.0 + number) for number in range(10)]
+    after = [PastRun("2", has_failed=False, seconds=1200.0 + number) for number in range(10)]
+
+    assert found_in(iter([*few[:2], *before, *after, *few[2:]])) == [("2", Measure.DURATION, True)]
+
+
+def test_ten_runs_against_ten_are_enough_in_a_history_of_many_versions() -> None:
+    """The probability of ten durations above ten others is exact: 5.4e-6, one of all ways to choose ten of twenty."""
+    same = [
+        PastRun(f"1.{version}", has_failed=False, seconds=600.0 + number)
+        for version in range(90)
+        for number in range(LEAST_RUNS)
+    ]
+    slower = [PastRun("2", has_failed=False, seconds=1200.0 + number) for number in range(LEAST_RUNS)]
+
+    found = changes([*same[-LEAST_RUNS:], *slower, *same[:-LEAST_RUNS]])
+
+    assert ("2", Measure.DURATION) in [(change.version, change.measure) for change in found]
+    assert mann_whitney(range(10), range(10, 20)) == 1 / math.comb(20, 10)
+
+
+def test_a_rise_by_exactly_ten_percentage_points_is_named() -> None:
+    """As binary fractions, 0.3 - 0.2 is less than 0.1."""
+    judge = regressions._JUDGES[Measure.FAILURES][1]
+    before, after = [1.0] * 10 + [0.0] * 40, [1.0] * 15 + [0.0] * 35
+
+    assert judge(before, after) == (0.2, 0.3, fisher(10, 50, 15, 50))
+    assert judge(before, after[:-1])[2] < 1
+    assert judge(before, [*after[1:], 0.0])[2] == 1
+
+
 def test_no_history_has_no_change() -> None:
     """Neither does one of a single version."""
     assert changes([]) == []
@@ -125,7 +162,7 @@ def test_no_history_has_no_change() -> None:
 
 
 @given(st.sets(st.integers(0, 9), min_size=5, max_size=5))
-def test_the_rank_test_is_close_to_all_orders_counted(places: set[int]) -> None:
+def test_the_rank_test_counts_all_orders(places: set[int]) -> None:
     """Of all choices of five of ten values, it is the share that is as far from the middle, on one side."""
     observed = pairs_above(places)
     counted = list(map(pairs_above, map(set, combinations(range(10), 5))))
@@ -134,7 +171,20 @@ def test_the_rank_test_is_close_to_all_orders_counted(places: set[int]) -> None:
 
     found = mann_whitney([float(place) for place in places], [float(each) for each in range(10) if each not in places])
 
-    assert found == pytest.approx(as_far, abs=0.02)
+    assert found == pytest.approx(as_far)
+
+
+def test_the_rank_test_of_many_values_is_close_to_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with ties: it takes the normal distribution instead of all divisions."""
+    source = random.Random(1)
+    values = [source.lognormvariate(0, 1) // 0.2 for _ in range(40)]
+    exact = mann_whitney([value + 1 for value in values[:20]], values[20:])
+    monkeypatch.setattr(regressions, "_MOST_EXACT", 0)
+
+    close = mann_whitney([value + 1 for value in values[:20]], values[20:])
+
+    assert close != exact
+    assert close == pytest.approx(exact, rel=0.1)
 
 
 def pairs_above(places: set[int]) -> int:
