@@ -106,6 +106,26 @@ def test_a_task_that_was_passed_over_does_not_end_the_path() -> None:
     assert path.outside == seconds(10)
 
 
+def test_instances_of_a_mapped_task_are_one_node_of_the_path() -> None:
+    """They wait for what the node waits for, and what follows waits for the last of them."""
+    graph = Graph(nodes=("A", "X", "B"), edges=(("A", "X"), ("X", "B")))
+    instances = (*ran("X[0]", 12, 30), *ran("X[1]", 13, 50), *ran("X[2]", 14, 40))
+    view = run_of(
+        make(WorkflowStarted, graph=graph, reported_by="engine"), *ran("A", 0, 10), *instances, *ran("B", 52, 60)
+    )
+
+    until = NOON + seconds(60)
+    path, times = critical_path(view, until), task_times(view, until)
+
+    assert path is not None
+    assert [(time.name, time.duration) for time in path.tasks] == [
+        ("A", seconds(10)),
+        ("X[1]", seconds(40)),
+        ("B", seconds(10)),
+    ]
+    assert [times[name].parts[QUEUE] for name in ("X[0]", "X[1]", "X[2]", "B")] == list(map(seconds, (2, 3, 4, 2)))
+
+
 def test_without_a_graph_a_task_waits_for_the_last_one_that_ended_before_it() -> None:
     """Tasks that ran beside each other do not wait for each other."""
     view = run_of(*ran("A", 0, 10), *ran("B", 2, 20), *ran("C", 21, 30))

@@ -50,7 +50,7 @@ class DrawnRow:
     address: str | None
     lane: Lane | None
     waited: float | None
-    """The time that it waited for a free worker, in seconds; None if that is not known."""
+    """The time that it waited for a free worker, in seconds; None if that is not known, and for a retry."""
     prepared: float | None
     """The time that its environment took, in seconds."""
     phases: Mapping[str, float]

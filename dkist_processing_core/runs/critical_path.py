@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dkist_processing_core.events import Graph
+from dkist_processing_core.identity import class_name_of
 from dkist_processing_core.runs._views import AttemptView, RunView, TaskView
 
 QUEUE = "queue"
@@ -88,6 +90,12 @@ def ran_from(attempt: AttemptView) -> datetime | None:
         return None
 
 
+def node_of(task_name: str, graph: Graph | None) -> str:
+    """Return the node of a task: the instances of a mapped task are one node of the graph."""
+    name = class_name_of(task_name)
+    return task_name if graph is None or name == task_name or task_name in graph.nodes else name
+
+
 class _Times:
     """The times of a run's tasks within the span of the run."""
 
@@ -124,13 +132,18 @@ class _Times:
         upstreams: dict[str, list[str]] = {}
         for upstream, name in view.graph.edges:
             upstreams.setdefault(name, []).append(upstream)
-        # Of a task without an attempt, which the engine has skipped, it is the one that let it be skipped.
+        of_node: dict[str, list[str]] = {}
+        for name in self._places:
+            of_node.setdefault(node_of(name, view.graph), []).append(name)
+        # The task of each node that ended last. Of a node without an attempt, which the engine has skipped, it is the
+        # one that let it be skipped.
         last: dict[str, str | None] = {}
         before = {}
-        for name in self._places:
-            known = [found for each in upstreams.get(name, []) if (found := last.get(each)) is not None]
-            before[name] = max(known, key=order.__getitem__, default=None)
-            last[name] = name if name in order else before[name]
+        for node, names in of_node.items():
+            known = [found for each in upstreams.get(node, []) if (found := last.get(each)) is not None]
+            latest = max(known, key=order.__getitem__, default=None)
+            before |= dict.fromkeys(names, latest)
+            last[node] = max((name for name in names if name in order), key=order.__getitem__, default=latest)
         return before
 
     def backwards(self) -> Iterator[TaskTime]:

@@ -11,12 +11,14 @@ from datetime import datetime
 from enum import StrEnum
 
 from dkist_processing_core.runs._views import AttemptView, RunView, TaskView
-from dkist_processing_core.runs.critical_path import ran_from
+from dkist_processing_core.runs.critical_path import node_of, ran_from
 
 
 class Part(StrEnum):
     """What an attempt does in a part of its time."""
 
+    PAUSING = "pausing"
+    """The attempt before has failed: the pause before the retry, until a worker has it."""
     WAITING = "waiting"
     """It waits for a free worker."""
     PREPARING = "preparing"
@@ -39,7 +41,7 @@ class Moments:
     def __init__(self, view: RunView, now: datetime) -> None:
         """Collect the times of a run; a run or attempt without an end lasts until `now`."""
         self._view = view
-        self._ends = {task.name: task.attempts[-1].ended_at for task in view.tasks if task.attempts}
+        self._ends = _ends_of_nodes(view)
         self._upstreams: dict[str, list[str]] = {}
         for upstream, task in view.graph.edges if view.graph else ():
             self._upstreams.setdefault(task, []).append(upstream)
@@ -64,33 +66,44 @@ class Moments:
 
     def stretches(self, task: TaskView, attempt: AttemptView) -> list[Stretch]:
         """
-        Return the times of waiting, of preparation and of running of an attempt.
+        Return the times of a pause or of waiting, of preparation and of running of an attempt.
 
         An attempt that has ended without a known time has run for no time at the end of the run.
         """
         ended = attempt.ended_at or self.span[1]
         started = ran_from(attempt)
         dispatched = attempt.dispatched_at or started or ended
-        ready = self._ready(task, attempt)
+        place = task.attempts.index(attempt)
+        part, ready = (
+            (Part.PAUSING, task.attempts[place - 1].ended_at) if place else (Part.WAITING, self.ready_at(task.name))
+        )
         stretches = []
         if ready is not None and ready < dispatched:
-            stretches.append(Stretch(Part.WAITING, ready, dispatched))
+            stretches.append(Stretch(part, ready, dispatched))
         if dispatched < (started or ended):
             stretches.append(Stretch(Part.PREPARING, dispatched, started or ended))
         if started is not None or attempt.state.is_end:
             stretches.append(Stretch(Part.RUNNING, started or ended, ended))
         return stretches
 
-    def _ready(self, task: TaskView, attempt: AttemptView) -> datetime | None:
-        """Return the time from which an attempt waited only for a free worker; None if this is unknown."""
-        place = task.attempts.index(attempt)
-        if place > 0:
-            return task.attempts[place - 1].ended_at
+    def ready_at(self, task_name: str) -> datetime | None:
+        """Return when all upstream tasks of a task had ended; None if this is unknown."""
         if self._view.graph is None:
             return None
-        upstreams = self._upstreams.get(task.name, [])
+        upstreams = self._upstreams.get(node_of(task_name, self._view.graph), [])
         ends = [self._ends.get(upstream) for upstream in upstreams]
         known = [moment for moment in ends if moment is not None]
         if len(known) < len(ends):
             return None
         return max(known, default=self._view.started_at)
+
+
+def _ends_of_nodes(view: RunView) -> dict[str, datetime | None]:
+    """Return when the last task of each node ended, of those with an attempt; None if one of these has no known end."""
+    ends: dict[str, datetime | None] = {}
+    for task in view.tasks:
+        if task.attempts:
+            node, ended = node_of(task.name, view.graph), task.attempts[-1].ended_at
+            before = ends.get(node, ended)
+            ends[node] = None if before is None or ended is None else max(before, ended)
+    return ends

@@ -10,7 +10,8 @@ from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.runs import AttemptView, TaskView
 from dkist_processing_core.runs.moments import Moments, Part
 
-_INKS = {Part.WAITING: Ink.WAITING, Part.PREPARING: Ink.PREPARING, Part.RUNNING: Ink.RUNNING}
+# A pause before a retry is waiting as well.
+_INKS = {Part.PAUSING: Ink.WAITING, Part.WAITING: Ink.WAITING, Part.PREPARING: Ink.PREPARING, Part.RUNNING: Ink.RUNNING}
 
 
 def stretches(moments: Moments, task: TaskView, attempt: AttemptView, scale: Scale) -> list[Stretch]:
