@@ -107,8 +107,9 @@ class Rules:
     def _proven_role(self, scope: Scope) -> Role | None:
         request = Request(scope)
         given = request.headers.get("authorization", "")
-        if given:
-            return self.role_of_token(given[len(_BEARER) :].strip()) if given.lower().startswith(_BEARER) else None
+        # A proxy may forward what it has checked itself, as of the scheme Basic.
+        if given.lower().startswith(_BEARER):
+            return self.role_of_token(given[len(_BEARER) :].strip())
         if self.user_header is not None and request.headers.get(self.user_header) and self.trusts(_host_of(scope)):
             return Role.OPERATOR
         return self.role_of_session(request.cookies.get(COOKIE, ""))

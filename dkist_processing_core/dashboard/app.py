@@ -79,7 +79,9 @@ class Application:
     def _page(self, path: str, request: Request) -> Response:
         """Return a page. Starlette calls this in a thread, since the store is read synchronously."""
         html, status = self._viewing.whole(path, dict(request.query_params), role_of(request.scope))
-        return HTMLResponse(html, status, _SOON if status == _UNAVAILABLE else None)
+        answer = HTMLResponse(html, status, _SOON if status == _UNAVAILABLE else None)
+        login.renew_session(answer, self._rules, request)
+        return answer
 
     def _without_role(self, request: Request) -> Response:
         if self._rules.tokens and request.method == "GET" and not request.url.path.startswith(_OF_PROGRAMS):

@@ -3,9 +3,10 @@ Live pages: the changing parts of each page that is being viewed, rendered once 
 
 A viewer requests `/live?of=ADDRESS` and receives server-sent events. The data of `parts` is a JSON object: the HTML of
 each part that has changed by its id, at first of all parts. The data of `away` is a sentence: why nothing can be
-rendered now; the next `parts`, which may be empty, ends that. The data of `gone` is a sentence: why the page cannot be
-shown any more; it is the last event. A stream ends after some minutes, and the viewer requests another one. Not here:
-the rendering (viewing), and viewers that do not read (connection).
+rendered now, for example since the store that is built again has no such run yet; the next `parts`, which may be empty,
+ends that. The data of `gone` is a sentence: why the page cannot be
+shown any more; it is the last event. A stream ends after some minutes by `again`, and the viewer requests another one.
+Not here: the rendering (viewing), and viewers that do not read (connection).
 """
 
 import asyncio
@@ -16,11 +17,11 @@ from contextlib import contextmanager, suppress
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from dkist_processing_core.dashboard.access import Role, role_of
 from dkist_processing_core.dashboard.asked import PageError
+from dkist_processing_core.dashboard.problems import ProblemResponse
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
@@ -32,9 +33,13 @@ _LOOK_SECONDS = 0.25
 # Durations grow, and attempts become late, without a report.
 _TIME_SECONDS = 10.0
 # Who may view is checked at each request.
-_STREAM_SECONDS = 600.0
+STREAM_SECONDS = 600.0
+"""The longest time of one stream."""
 _RECONNECT_MILLISECONDS = 1000
 _PING_SECONDS = 15
+_NOT_FOUND, _UNAVAILABLE = 404, 503
+# A later rendering of the same address may succeed.
+_MAY_PASS = (_NOT_FOUND, _UNAVAILABLE)
 
 
 class Live:
@@ -62,8 +67,8 @@ class Live:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the parts of a page as long as the viewer reads them."""
         if self.viewers >= MOST_VIEWERS:
-            text = f"{MOST_VIEWERS} viewers follow pages already; try again later, or load the page again\n"
-            await PlainTextResponse(text, 503, {"Retry-After": "30"})(scope, receive, send)
+            text = f"{MOST_VIEWERS} viewers follow pages already; load the page again to see later changes"
+            await ProblemResponse(_UNAVAILABLE, text, {"Retry-After": "30"})(scope, receive, send)
             return
         with self._viewing(Request(scope).query_params.get("of", ""), role_of(scope)) as channel:
             await EventSourceResponse(self._events(channel), ping=_PING_SECONDS)(scope, receive, send)
@@ -91,7 +96,7 @@ class Live:
 
     async def _events(self, channel: "_Channel") -> AsyncIterator[ServerSentEvent]:
         clock = asyncio.get_running_loop().time
-        until, seen = clock() + _STREAM_SECONDS, 0
+        until, seen = clock() + STREAM_SECONDS, 0
         yield ServerSentEvent(retry=_RECONNECT_MILLISECONDS)
         while not self._is_ending and clock() < until:
             has_changed = channel.has_changed
@@ -104,6 +109,8 @@ class Live:
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(until):
                         await has_changed.wait()
+        if not self._is_ending:
+            yield ServerSentEvent("a stream ends after some minutes", event="again")
 
     async def _watch(self) -> None:
         """Render what is viewed after each change, and from time to time, until there are no viewers."""
@@ -133,7 +140,10 @@ class Live:
         try:
             channel.update(await run_in_threadpool(self._render, address, role))
         except PageError as error:
-            channel.close(str(error))
+            if error.status in _MAY_PASS:
+                channel.interrupt(str(error))
+            else:
+                channel.close(str(error))
         except Exception as error:  # noqa: BLE001 - of one page, and the next rendering may succeed
             channel.interrupt(_reason(error))
 

@@ -7,15 +7,17 @@ Not here: the cookie, and what a role may do (access).
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from dkist_processing_core.dashboard.access import COOKIE, SESSION_SECONDS, Rules, role_if_any
+from dkist_processing_core.dashboard.access import COOKIE, SESSION_SECONDS, Role, Rules, role_if_any
 from dkist_processing_core.dashboard.links import address
 
 PATH = "/login"
-_SEE_OTHER, _UNAUTHORIZED = 303, 401
+_SEE_OTHER, _BAD_REQUEST, _UNAUTHORIZED = 303, 400, 401
+_MOST_FIELDS = 1000
 
 
 class Login:
@@ -47,14 +49,7 @@ class Login:
         if role is None:
             return HTMLResponse(self._page(after, "This is none of the tokens of the dashboard."), _UNAUTHORIZED)
         answer = RedirectResponse(after, _SEE_OTHER)
-        answer.set_cookie(
-            COOKIE,
-            self._rules.session(role),
-            max_age=SESSION_SECONDS,
-            secure=self._rules.is_secure(request.scope),
-            httponly=True,
-            samesite="strict",
-        )
+        _begin_session(answer, self._rules, role, request)
         return answer
 
     async def _log_out(self, _: Request) -> Response:
@@ -68,9 +63,36 @@ def login_address(request: Request) -> str:
     return address(PATH, next=f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path)
 
 
+def renew_session(answer: Response, rules: Rules, request: Request) -> None:
+    """Begin the session of a request anew, if it has one: it ends some hours after the last page was loaded."""
+    role = rules.role_of_session(request.cookies.get(COOKIE, ""))
+    if role is not None:
+        _begin_session(answer, rules, role, request)
+
+
+def _begin_session(answer: Response, rules: Rules, role: Role, request: Request) -> None:
+    answer.set_cookie(
+        COOKIE,
+        rules.session(role),
+        max_age=SESSION_SECONDS,
+        secure=rules.is_secure(request.scope),
+        httponly=True,
+        samesite="strict",
+    )
+
+
 async def form_of(request: Request) -> dict[str, list[str]]:
-    """Return the fields of a form, each with its values."""
-    return parse_qs((await request.body()).decode(errors="replace"), max_num_fields=1000)
+    """
+    Return the fields of a form, each with its values.
+
+    Raises:
+        HTTPException: The form has too many fields.
+    """
+    try:
+        return parse_qs((await request.body()).decode(errors="replace"), max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        detail = f"found a form with too many fields, expected at most {_MOST_FIELDS}"
+        raise HTTPException(_BAD_REQUEST, detail) from error
 
 
 def _after(request: Request) -> str:

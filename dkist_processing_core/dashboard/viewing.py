@@ -19,7 +19,7 @@ from dkist_processing_core.dashboard.asked import Asked, Page, PageError, PageFu
 from dkist_processing_core.dashboard.backend import Backend, Freshness
 from dkist_processing_core.dashboard.links import address
 from dkist_processing_core.dashboard.times import moment_in
-from dkist_processing_core.errors import InboxUnavailableError
+from dkist_processing_core.errors import DKISTProcessingCoreError
 
 _T = TypeVar("_T")
 STATIC = Path(__file__).parent / "static"
@@ -49,7 +49,7 @@ class Viewing:
             page, freshness = self._page(path, query)
         except PageError as error:
             page, freshness = _refusal(str(error), error.status), None
-        except InboxUnavailableError as error:
+        except DKISTProcessingCoreError as error:
             page, freshness = _refusal(str(error), _UNAVAILABLE), None
         common = self._common(path, query, role, freshness, is_live=page.is_live)
         return rendering.whole(page, common), page.status
@@ -70,11 +70,18 @@ class Viewing:
         Raises:
             PageError: There is no such page, or it is not live.
         """
-        split = urlsplit(of)
+        try:
+            split = urlsplit(of)
+        except ValueError as error:
+            msg = f"found {of!r}, expected the address of a page"
+            raise PageError(msg) from error
         query = dict(parse_qsl(split.query))
         if split.scheme or split.netloc or "at" in query:
             msg = f"found the address {of!r}, expected that of a page about the present"
             raise PageError(msg)
+        if split.path not in self._pages:
+            # This is final, other than a run that the store does not have yet.
+            raise PageError(self._no_page(split.path))
         page, freshness = self._page(split.path, query)
         if not page.is_live:
             msg = f"the page at {of!r} does not change until it is loaded again"
@@ -87,7 +94,7 @@ class Viewing:
 
         Raises:
             PageError: The address is wrong.
-            InboxUnavailableError: The store cannot be reached now.
+            DKISTProcessingCoreError: The store cannot be used now.
         """
         if any("\0" in text for text in query.values()):
             raise PageError("found a NUL character in the address, which no name contains")
@@ -100,9 +107,11 @@ class Viewing:
     def _page(self, path: str, query: Mapping[str, str]) -> tuple[Page, Freshness]:
         page = self._pages.get(path)
         if page is None:
-            msg = f"there is no page {path!r}, expected one of {', '.join(self._pages)}"
-            raise PageError(msg, _NOT_FOUND)
+            raise PageError(self._no_page(path), _NOT_FOUND)
         return self.asked(path, query, lambda asked, freshness: (page(asked), freshness))
+
+    def _no_page(self, path: str) -> str:
+        return f"there is no page {path!r}, expected one of {', '.join(self._pages)}"
 
     def _common(
         self,

@@ -149,6 +149,27 @@ def test_the_header_of_a_proxy_counts_only_from_the_proxy() -> None:
     assert "X-User" in from_elsewhere.text
 
 
+def test_a_proxy_may_forward_what_it_has_checked_itself(token_files: dict[str, Any]) -> None:
+    """Its header counts beside one of the scheme Basic; a wrong token is still refused."""
+    with running(user_header="X-User", trusted_proxies=["127.0.0.1"], **token_files) as site:
+        basic = site.get("/", headers={"X-User": "ada", "Authorization": "Basic YWRhOmE="})
+        wrong = site.get("/", headers={"X-User": "ada"} | bearer("x" * 20))
+
+    assert (basic.status, wrong.status) == (200, 303)
+
+
+def test_a_page_renews_the_session(token_files: dict[str, Any]) -> None:
+    """A session ends some hours after the last page; a request by another proof begins none."""
+    with running(**token_files) as site:
+        cookie = site.request("POST", "/login", f"token={READ_TOKEN}").headers["Set-Cookie"].partition(";")[0]
+        renewed = site.get("/", headers={"Cookie": cookie}).headers["Set-Cookie"]
+        by_token = site.get("/", headers=bearer(READ_TOKEN)).headers["Set-Cookie"]
+
+    assert Rules({Role.READER: READ_TOKEN}).role_of_session(renewed.partition(";")[0].partition("=")[2]) is Role.READER
+    assert {"HttpOnly", "SameSite=strict"} <= {part.strip() for part in renewed.split(";")}
+    assert by_token is None
+
+
 def test_a_cookie_behind_https_is_sent_by_https_only(token_files: dict[str, Any]) -> None:
     """A trusted proxy knows how the browser requested the page."""
     forwarded = {"X-Forwarded-Proto": "https"}

@@ -1,17 +1,46 @@
 """
-A page in a window that is hidden holds no connection, and shows the latest state when it is seen again.
+The connection of a page: a hidden one has none, and one that ends by its plan or with the session is followed up.
 """
 
-import pytest
-from playwright.sync_api import Page, expect
+from pathlib import Path
 
-from tests.dashboard.ground import Served, Visit
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from dkist_processing_core.dashboard import live
+from tests.dashboard.ground import Served, Visit, dashboard
 from tests.stored import running_run
 
 _HIDE = """(isHidden) => {
     Object.defineProperty(document, "hidden", { configurable: true, get: () => isHidden });
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
+
+
+@pytest.mark.chromium
+def test_a_page_whose_session_has_ended_leads_to_the_login(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that ends by its plan is no loss; only the next one is refused."""
+    monkeypatch.setattr(live, "STREAM_SECONDS", 1.0)
+    file = tmp_path / "token"
+    file.write_text("t" * 20)
+    file.chmod(0o600)
+    with dashboard(token_file=file) as served:
+        visit = Visit(browser, served.address)
+        page = visit.open()
+        page.locator("input[name=token]").fill("t" * 20)
+        page.locator("input[name=token]").press("Enter")
+        expect(page.locator("#connection")).to_have_attribute("data-state", "on")
+        for _ in range(2):
+            with page.expect_request("**/live?**"):
+                pass
+        states = page.locator("#lost").text_content()
+        page.context.clear_cookies()
+        page.wait_for_url("**/login?**")
+        visit.close()
+
+    assert not states
 
 
 @pytest.mark.chromium

@@ -149,6 +149,15 @@ def test_a_form_without_its_token_changes_nothing(site: Site) -> None:
     assert [answer.status for answer in answers] == [403, 403]
 
 
+@pytest.mark.parametrize("path", ["/login", "/bus/letters"])
+def test_a_form_with_too_many_fields_is_refused(path: str, site: Site) -> None:
+    """By a sentence."""
+    answer = site.request("POST", path, "a=b&" * 2000)
+
+    assert answer.status == 400
+    assert "too many fields" in answer.text
+
+
 @pytest.mark.parametrize("path", ["/", "/login", "/bus/letters", "/api/v1/dead-letters/retry"])
 def test_a_large_body_is_refused(path: str, site: Site) -> None:
     """By its announced length at once, and otherwise by its size; it is not kept in memory."""

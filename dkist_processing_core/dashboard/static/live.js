@@ -148,19 +148,39 @@ function follow(address) {
     for (const [id, html] of Object.entries(JSON.parse(event.data))) replacePart(id, html);
   });
   source.addEventListener("away", (event) => {
-    lose(`The store cannot be read: ${event.data}`);
+    lose(`No change can be shown now: ${event.data}`);
   });
   source.addEventListener("gone", (event) => {
     mine.close();
     document.removeEventListener("visibilitychange", followIfSeen);
     show("away", event.data);
   });
+  source.addEventListener("again", () => {
+    mine.close();
+    follow(address);
+  });
   source.addEventListener("error", () => {
-    lose("The connection to the dashboard is lost");
-    // The browser connects again itself, except after a refusal.
-    if (mine.readyState === EventSource.CLOSED) setTimeout(() => mine === source && follow(address), 5000);
+    // The browser connects again itself, except after a refusal, whose reason it does not show to this program.
+    if (mine.readyState === EventSource.CLOSED) explainRefusal(mine, address);
+    else lose("The connection to the dashboard is lost");
   });
   addEventListener("pagehide", () => mine.close(), { once: true });
+}
+
+async function explainRefusal(refused, address) {
+  let reason = "The connection to the dashboard is lost";
+  try {
+    const answer = await fetch(address);
+    // The page to log in takes the place of this one.
+    if (answer.status === 401) location.reload();
+    if (answer.ok) await answer.body.cancel();
+    else reason = (await answer.json()).detail;
+  } catch {
+    // The dashboard is away, or a proxy answers for it.
+  }
+  if (refused !== source) return;
+  lose(reason);
+  setTimeout(() => refused === source && follow(address), 5000);
 }
 
 // A browser has six connections to a host for all its windows together: a page that is hidden has none.
