@@ -180,6 +180,8 @@ def _room(database: Database) -> tuple[int, float, float]:
         if database.dialect == "sqlite":
             sizes = text("SELECT tbl_name, sum(pgsize) FROM dbstat JOIN sqlite_schema USING (name) GROUP BY tbl_name")
         else:
+            # As autovacuum does in time: reports wait in a table for their fold only.
+            connection.exec_driver_sql("VACUUM")
             sizes = text("SELECT relname, pg_total_relation_size(oid) FROM pg_class WHERE relkind = 'r'")
         found: dict[str, float] = {name: float(size) for name, size in connection.execute(sizes)}
     apart = found[DETAILS.name]
