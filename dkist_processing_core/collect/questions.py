@@ -90,6 +90,14 @@ class Questions:
         found = runs_of(self._connection, select(RUNS).where(RUNS.c.identity == identity, RUNS.c.state.is_not(None)))
         return found[0] if found else None
 
+    def run_before(self, number: int) -> StoredRun | None:
+        """
+        Return the run of the same workflow that began last before the one with this number; None if it is the first.
+
+        It is one that finished, if there is one.
+        """
+        return run_list.run_before(self._connection, number)
+
     def attempts(self, number: int) -> list[StoredAttempt]:
         """Return the attempts of the run with this number, in the order of its tasks."""
         query = ALL_ATTEMPTS.where(ATTEMPTS.c.run == number).order_by(ATTEMPTS.c.place)

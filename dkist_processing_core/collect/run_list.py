@@ -7,7 +7,7 @@ Not here: which runs a choice has (choosing), and the rows as answers (stored).
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, UnaryExpression, func, select
+from sqlalchemy import ColumnElement, Connection, UnaryExpression, func, select, tuple_
 
 from dkist_processing_core.collect.answers import Choice, StoredRun
 from dkist_processing_core.collect.choosing import Condition, of_runs
@@ -67,6 +67,17 @@ def _by_workflow(
             found += _part(connection, of_workflow, RUNS.c.last_sign_at, True, first, size - len(found))  # noqa: FBT003
         first = max(0, first - count)
     return found
+
+
+def run_before(connection: Connection, number: int) -> StoredRun | None:
+    """Return the run of the same workflow that began before another one; see `Questions.run_before`."""
+    columns = (RUNS.c.workflow_key, RUNS.c.begin_order, RUNS.c.number)
+    this = connection.execute(select(*columns).where(RUNS.c.number == number)).one()
+    began_before = tuple_(RUNS.c.begin_order, RUNS.c.number) < tuple_(this.begin_order, this.number)
+    query = select(RUNS).where(RUNS.c.workflow_key == this.workflow_key, RUNS.c.state.is_not(None), began_before)
+    query = query.order_by(RUNS.c.begin_order.desc(), RUNS.c.number.desc()).limit(1)
+    finished = runs_of(connection, query.where(RUNS.c.state == State.FINISHED))
+    return next(iter(finished or runs_of(connection, query)), None)
 
 
 def states_of(connection: Connection, choice: Choice) -> dict[State, int]:

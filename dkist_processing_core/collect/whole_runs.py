@@ -8,7 +8,7 @@ the garbage collector of Python does not visit. Not here: lists of runs (questio
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from weakref import WeakKeyDictionary
@@ -110,15 +110,12 @@ def _whole(reports: list[Event]) -> WholeRun:
     received_at = max(report.received_at for report in reports if report.received_at is not None)
     window = Window.around(received_at)
     places: dict[_Attempt, tuple[int, ...]] = {}
-    hosts: dict[_Attempt, str] = {}
     queues: dict[_Attempt, str] = {}
     environments: dict[_Attempt, str] = {}
     for place, report in enumerate(reports):
         if isinstance(report, TaskEvent):
             key = (report.task_name, report.attempt)
             places[key] = (*places.get(key, ()), place)
-            if isinstance(report, TaskStarted) and report.host is not None:
-                hosts[key] = report.host
             if isinstance(report, TaskStarted) and report.environment is not None:
                 environments[key] = report.environment
             if isinstance(report, TaskDispatched) and report.queue is not None:
@@ -127,13 +124,19 @@ def _whole(reports: list[Event]) -> WholeRun:
         view=run_view(kept_reports(reports), received_at=received_at),
         received_at=received_at,
         moments=tuple(sorted({report.time for report in reports if report.time in window})),
-        hosts=hosts,
+        hosts=hosts_of(reports),
         queues=queues,
         environments=environments,
         traceparent=next((report.traceparent for report in reports if report.traceparent is not None), None),
         bodies=tuple(map(encode, reports)),
         _places=places,
     )
+
+
+def hosts_of(reports: Iterable[Event]) -> dict[_Attempt, str]:
+    """Return the host of each attempt that reported one, by task and number."""
+    started = (report for report in reports if isinstance(report, TaskStarted))
+    return {(report.task_name, report.attempt): report.host for report in started if report.host is not None}
 
 
 def _keep(kept: _Kept, number: int, mark: _Mark, run: WholeRun) -> None:

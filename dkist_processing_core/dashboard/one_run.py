@@ -5,11 +5,11 @@ Not here: the pages (pages.run, pages.attempt), and what is left out for a time 
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dkist_processing_core.collect.whole_runs import WholeRun
+from dkist_processing_core.collect.whole_runs import WholeRun, hosts_of
 from dkist_processing_core.dashboard.asked import Asked, PageError
 from dkist_processing_core.dashboard.past import reports_until
 from dkist_processing_core.events import Event, TaskEvent
@@ -34,6 +34,11 @@ class OneRun:
     def left_out(self) -> int:
         """The number of reports that the time of the past leaves out."""
         return 0 if self.of_past is None else len(self.whole.bodies) - len(self.of_past)
+
+    @property
+    def hosts(self) -> Mapping[tuple[str, int | None], str]:
+        """The host of each attempt that had reported one until then, by task and number."""
+        return self.whole.hosts if self.of_past is None else hosts_of(self.of_past)
 
     def reports_on(self, task_name: str, attempt: int | None) -> Sequence[Event]:
         """Return the reports on an attempt until then."""

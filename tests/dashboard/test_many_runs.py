@@ -3,14 +3,21 @@ The pages about many runs: a workflow over its versions, and two of its runs com
 """
 
 import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from dkist_processing_core.dashboard.links import address
+from dkist_processing_core.dashboard.pages import compare
+from dkist_processing_core.events import Event
+from dkist_processing_core.testing import FixedClock, SampleRun
 from tests.dashboard.ground import Served, Visit, grave_violations, overflow
 from tests.dashboard.histories import SLOWER, WORKFLOW, history, run_id_of
+from tests.dashboard.one_store import one_store
 from tests.dashboard.serving import running
-from tests.facts import finished, started
+from tests.facts import NOON, finished, started
 from tests.stored import ended_run
 
 HOSTILE = "<script>alert(1)</script>\u202eevil\x1b[31m" + "x" * 10_000
@@ -88,6 +95,55 @@ def test_the_previous_run_is_the_last_that_finished_before() -> None:
     assert "failed" in found.text
     assert "The second run took" in found.text
     assert "has no earlier run" in of_first.text
+
+
+def test_the_run_before_is_found_among_all_runs() -> None:
+    """It may be none of those that the form offers, which are the ones with the latest reports."""
+    reports = [
+        report
+        for number in range(compare.MOST_OFFERED + 3)
+        for report in ended_run(
+            f"r{number:03}",
+            version="1",
+            begin=NOON + timedelta(hours=number),
+        )
+    ]
+    with one_store(reports, now=NOON + timedelta(hours=200)) as store:
+        addresses = [f"/compare?workflow={WORKFLOW}&b=r{number:03}" for number in (0, 1, 2, 50)]
+        before: list[Any] = [store.page(each).values["a"] for each in addresses]
+
+    assert [None if view is None else view.run.run_id for view in before] == [None, "r000", "r001", "r049"]
+
+
+def runs_of(version: str, first: int, *, finished_runs: int, failed_runs: int, seconds: float) -> Iterator[Event]:
+    """Yield the reports of runs of a version, one in an hour since the hour of the first, those that failed first."""
+    for place in range(failed_runs + finished_runs):
+        clock = FixedClock(NOON + timedelta(hours=first + place))
+        run = SampleRun(WORKFLOW, workflow_version=version, tasks="A", run_id=f"{version}-{place}", clock=clock)
+        run.start()
+        run.begin("A")
+        run.clock.advance(seconds + place)
+        if place < failed_runs:
+            run.fail("A")
+        else:
+            run.succeed("A")
+        run.end()
+        yield from run.events
+
+
+def test_each_change_of_a_version_has_its_mark() -> None:
+    """One that fails less often can be slower."""
+    reports = [
+        *runs_of("1", 0, finished_runs=10, failed_runs=12, seconds=60),
+        *runs_of("2", 100, finished_runs=20, failed_runs=0, seconds=600),
+    ]
+    with one_store(reports, now=NOON + timedelta(hours=200)) as store:
+        html = store.html(f"/workflow?name={WORKFLOW}")
+
+    in_chart = re.findall(r'<text class="(worse|better)"[^>]* y="(\d+)"[^>]*>(.*?)</text>', html)
+    in_table = re.findall(r'<span class="(worse|better)">(.*?)</span>', html)
+    assert in_chart == [("worse", "14", "▲ duration"), ("better", "28", "▼ failures")]
+    assert in_table == [("worse", "▲ duration"), ("better", "▼ failures")]
 
 
 def test_hostile_names_are_text() -> None:

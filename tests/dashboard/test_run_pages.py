@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from dkist_processing_core.dashboard.asked import PageError
 from dkist_processing_core.dashboard.links import attempt_address, run_address
 from dkist_processing_core.dashboard.one_run import steps_of
-from dkist_processing_core.events import Event, Graph, TaskFailed, TaskSampled, WorkflowOverdue, WorkflowStarted, encode
+from dkist_processing_core.events import (
+    Event,
+    Graph,
+    TaskDispatched,
+    TaskFailed,
+    TaskSampled,
+    WorkflowOverdue,
+    WorkflowStarted,
+    encode,
+)
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import RunView, State, kept_reports, run_view
 from dkist_processing_core.testing.fixed import FixedClock
@@ -432,6 +441,24 @@ def test_the_expected_end_rests_on_earlier_runs() -> None:
     assert found.is_longer_than_ever
     assert "most likely between" in html
     assert "a task runs longer than each of its earlier attempts" in html
+
+
+def test_the_past_has_only_the_hosts_that_were_reported_until_then() -> None:
+    """
+    An attempt is dispatched before it is known where it runs.
+    """
+    run = Run("W", "1", "r", None)
+    names = {"workflow_name": "W", "workflow_version": "1", "run_id": "r"}
+    dispatched = make(TaskDispatched, "A", time=NOON, **names)
+    began = started("A", time=NOON + timedelta(seconds=9), host="node7", **names)
+    past = (NOON + timedelta(seconds=5)).isoformat()
+    with one_store([dispatched, began]) as store:
+        rows: list[Any] = [
+            store.page(address).values["rows"] for address in (run_address(run), run_address(run, at=past))
+        ]
+    hosts = [[row.host for row in of_time] for of_time in rows]
+
+    assert hosts == [["node7"], [None]]
 
 
 @pytest.mark.soak

@@ -11,8 +11,8 @@ from dkist_processing_core.dashboard.versions import Version
 
 SLOT = 64.0
 """The width of a version."""
-LEFT, TOP = 72.0, 20.0
-"""The room for the labels of the axis, and for the marks above the chart."""
+LEFT, TOP = 72.0, 34.0
+"""The room for the labels of the axis, and for the two marks of a version above the chart."""
 HEIGHT = 180.0
 """The height of the durations."""
 GAP = 12.0

@@ -13,7 +13,6 @@ from dkist_processing_core.dashboard.comparison import Side, compare
 from dkist_processing_core.dashboard.drawing.change_bars import change_bars
 from dkist_processing_core.dashboard.versions import in_order
 from dkist_processing_core.identity import Run
-from dkist_processing_core.runs import State
 
 MOST_OFFERED = 100
 """How many of the latest runs of the workflow the form offers."""
@@ -40,8 +39,7 @@ def page(asked: Asked) -> Page:
         raise PageError(f"the store has no run of the workflow {name}; expected the name of a workflow with runs", 404)
     b = _named(asked, name, "b") or asked.questions.run(latest[0].run)
     assert b is not None  # the store is read in one state, and has the latest run
-    previous = _previous(latest, b)
-    a = _named(asked, name, "a") or (None if previous is None else asked.questions.run(previous))
+    a = _named(asked, name, "a") or asked.questions.run_before(b.number)
     side_a, side_b = None if a is None else side(asked, a.run), side(asked, b.run)
     ids = [each.run.run_id for each in (*latest, a, b) if each is not None]
     values: dict[str, object] = {
@@ -93,20 +91,6 @@ def _named(asked: Asked, workflow: str, which: str) -> StoredRun | None:
     if found is None:
         raise _unknown(workflow, run_id, version)
     return found
-
-
-def _previous(latest: Sequence[RunDuration], run: StoredRun) -> Run | None:
-    """Return the run before another one, the last that finished if there is one; None if it is the first."""
-    earlier = [
-        each
-        for each in latest
-        if not _is(each.run, run.run)
-        and each.began_at is not None
-        and run.began_at is not None
-        and each.began_at <= run.began_at
-    ]
-    finished = [each for each in earlier if each.state is State.FINISHED]
-    return next((each.run for each in (*finished, *earlier)), None)
 
 
 def _is(run: Run, other: Run) -> bool:

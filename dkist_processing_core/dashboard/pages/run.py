@@ -95,7 +95,7 @@ def _timeline(
                 row,
                 moments=moments,
                 timeline=timeline,
-                hosts=one.whole.hosts,
+                hosts=one.hosts,
                 address_of=address_of,
                 now=one.until,
             )
