@@ -2,19 +2,27 @@
 One HTTP connection of the dashboard, which ends when its client neither sends nor reads.
 
 Uvicorn limits the time of an idle connection only. Here a request must be complete some seconds after its first byte,
-and an answer must be read: what a client does not read is kept in the memory of this process. Not here: the server
-(server).
+and an answer must be read, however slowly: what a client does not read is kept in the memory of this process. Not here:
+the server (server).
 """
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
+from collections.abc import Callable
+from functools import partial
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_SECONDS = 10.0
+"""The longest time of a request."""
 READING_SECONDS = 10.0
+"""The longest time in which a client receives nothing of an answer."""
 _SEND_BUFFER_BYTES = 128 * 1024
+_INT = struct.Struct("i")
 
 
 class Connection(H11Protocol):
@@ -22,8 +30,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
-        self._request = _Limit(REQUEST_SECONDS, transport)
-        self._reading = _Limit(READING_SECONDS, transport)
+        self._request = Limit(REQUEST_SECONDS, transport, lambda: 0)
+        self._reading = Limit(READING_SECONDS, transport, partial(unread_bytes, transport))
         # Linux would keep up to some megabytes for a client that does not read.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         super().connection_made(transport)
@@ -54,19 +62,47 @@ class Connection(H11Protocol):
         self._reading.end()
 
 
-class _Limit:
-    """Aborts a connection some seconds after a beginning that is not followed by an end."""
+class Limit:
+    """Aborts a connection some seconds after a beginning that is not followed by an end, or by progress."""
 
-    def __init__(self, seconds: float, transport: asyncio.Transport) -> None:
+    def __init__(self, seconds: float, transport: asyncio.Transport, left: Callable[[], int]) -> None:
+        """
+        Store the limit. It does not run yet.
+
+        Args:
+            seconds: The longest time without progress.
+            transport: The connection.
+            left: Returns what is left to do, which progress makes smaller.
+        """
         self._seconds = seconds
         self._transport = transport
+        self._left = left
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
+        """Let the time run, if it does not run already."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._transport.abort)
+            self._wait(self._left())
 
     def end(self) -> None:
+        """Stop the time."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _wait(self, left: int) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look, left)
+
+    def _look(self, before: int) -> None:
+        left = self._left()
+        if left < before:
+            self._wait(left)
+        else:
+            self._transport.abort()
+
+
+def unread_bytes(transport: asyncio.Transport) -> int:
+    """Return the bytes that the client has not received: those that wait here, and in the kernel."""
+    in_kernel = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+    waiting: int = _INT.unpack(in_kernel)[0]
+    return transport.get_write_buffer_size() + waiting

@@ -5,6 +5,10 @@ The health and the metrics of the dashboard's process, for those who watch over 
 one of them cannot be used, and the body names it. Not here: what is measured (consumer, collect).
 """
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -16,6 +20,8 @@ from dkist_processing_core.errors import DKISTProcessingCoreError
 
 _UNAVAILABLE = 503
 _PATIENCE_SECONDS = 10.0
+READY_SECONDS = 5.0
+"""The longest time of an answer about what can be used; a store that does not answer until then cannot."""
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -33,22 +39,26 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """The routes about health and metrics. Starlette calls them in threads, since they read the store."""
+    """The routes about health and metrics. The health needs no thread of the pages, which may all wait for a store."""
 
     def __init__(self, backend: Backend) -> None:
         """Store where the facts are from."""
         self._backend = backend
+        self._thread = ThreadPoolExecutor(1, "dkist-core-health")
         self.routes = [
             Route("/health/live", self._live, methods=["GET"]),
             Route("/health/ready", self._ready, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
         ]
 
-    def _live(self, _: Request) -> Response:
+    async def _live(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    def _ready(self, _: Request) -> Response:
-        found = self._readiness()
+    async def _ready(self, _: Request) -> Response:
+        found = Readiness(self._backend.bus_state, "unavailable")
+        reading = asyncio.get_running_loop().run_in_executor(self._thread, self._readiness)
+        with suppress(TimeoutError):
+            found = await asyncio.wait_for(reading, READY_SECONDS)
         status = 200 if found.is_good else _UNAVAILABLE
         return Response(msgspec.json.encode(found) + b"\n", status, media_type="application/json")
 

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from dkist_processing_core.dashboard.connection import Connection
-from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCoreError
 
 # Names of events may have thousands of characters, and are in addresses.
 _HEADER_BYTES = 64 * 1024
@@ -22,7 +22,9 @@ _ENDING_SECONDS = 2
 
 
 @contextmanager
-def served(app: ASGIApp, host: str, port: int, before_end: Callable[[], None]) -> Iterator[str]:
+def served(
+    app: ASGIApp, host: str, port: int, *, before_end: Callable[[], None], failed: Callable[[], None]
+) -> Iterator[str]:
     """
     Serve an application during the block.
 
@@ -31,12 +33,14 @@ def served(app: ASGIApp, host: str, port: int, before_end: Callable[[], None]) -
         host: The address to listen on.
         port: The port; 0 for a free one.
         before_end: Ends the answers that would not end; it is called in the thread of the server.
+        failed: Ends the block, since the server has ended by an error; it is called in the same thread.
 
     Yields:
         The address to open, which ends with `/`.
 
     Raises:
         ConfigurationError: Nothing can be served there.
+        DKISTProcessingCoreError: The server has ended by an error.
     """
     shown = f"[{host}]" if ":" in host else host
     try:
@@ -61,13 +65,27 @@ def served(app: ASGIApp, host: str, port: int, before_end: Callable[[], None]) -
         timeout_graceful_shutdown=_ENDING_SECONDS,
     )
     server = _Server(config, before_end)
-    thread = threading.Thread(target=server.run, args=([bound],), name="dkist-core-dashboard", daemon=True)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            server.run([bound])
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread of the block
+            errors.append(error)
+            failed()
+
+    thread = threading.Thread(target=run, name="dkist-core-dashboard", daemon=True)
     thread.start()
     try:
         yield f"http://{shown}:{bound.getsockname()[1]}/"
     finally:
         server.should_exit = True
         thread.join()
+        # A server that has failed leaves it open.
+        bound.close()
+    if errors:
+        msg = f"the server of the dashboard has ended by an error: {errors[0]!r}"
+        raise DKISTProcessingCoreError(msg) from errors[0]
 
 
 class _Server(uvicorn.Server):

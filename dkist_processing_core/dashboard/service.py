@@ -74,7 +74,9 @@ class Dashboard:
             # What the pages use is closed after their server.
             used = stack.enter_context(ExitStack())
             used.enter_context(status.kept())
-            serving = served(application.app, found.host, found.port, application.live.end)
+            serving = served(
+                application.app, found.host, found.port, before_end=application.live.end, failed=self._group.stop
+            )
             opened(stack.enter_context(serving))
             exposing = Serving(backend.attached, has_metrics=True)
             self._group.run(lambda: self._members(backend, used), serving=exposing)

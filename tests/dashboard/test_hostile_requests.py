@@ -2,16 +2,23 @@
 Requests that no browser sends for a page of the dashboard: each is refused, and the dashboard goes on.
 """
 
+import asyncio
 import logging
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import NoReturn
 
 import pytest
+import uvicorn
 
 from dkist_processing_core.dashboard import app, connection, server
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
+from dkist_processing_core.dashboard.asked import Asked, PageError
+from dkist_processing_core.dashboard.service import Dashboard
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.settings.reading import read_settings
 from tests.dashboard.serving import Site, running
 from tests.waiting import SECONDS
 
@@ -252,6 +259,77 @@ def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch
         pytest.raises((BrokenPipeError, ConnectionResetError)),
     ):
         send_forever(client, request * 100)
+
+
+def test_a_client_that_reads_slowly_is_given_up_only_without_progress() -> None:
+    """As long as less is left at each look, the connection stays."""
+    left = iter((100, 90, 80, 80, 70))
+
+    class Watched(asyncio.Transport):
+        ended: asyncio.Future[None]
+
+        def abort(self) -> None:
+            self.ended.set_result(None)
+
+    async def watch() -> None:
+        transport = Watched()
+        transport.ended = asyncio.get_running_loop().create_future()
+        connection.Limit(0.01, transport, lambda: next(left)).begin()
+        await asyncio.wait_for(transport.ended, SECONDS)
+
+    asyncio.run(watch())
+
+    assert list(left) == [70]
+
+
+def test_what_a_client_has_not_received_is_counted() -> None:
+    """Also what waits in the kernel, which takes it over in large parts."""
+
+    async def count() -> tuple[int, int]:
+        here, there = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=here)
+        before = connection.unread_bytes(transport)
+        transport.write(b"x" * 1_000_000)
+        written = connection.unread_bytes(transport)
+        transport.abort()
+        there.close()
+        return before, written
+
+    before, written = asyncio.run(count())
+
+    assert before == 0
+    assert written >= 1_000_000
+
+
+def test_the_health_is_answered_while_all_pages_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that watches over the process does not end it since a store is slow."""
+    is_over = threading.Event()
+
+    def page(_: Asked) -> NoReturn:
+        is_over.wait(SECONDS)
+        raise PageError("it was slow")
+
+    monkeypatch.setitem(app.PAGES, "/runs", page)
+    with running() as site, ExitStack() as stack:
+        stack.callback(is_over.set)
+        for _ in range(45):
+            client = stack.enter_context(socket.create_connection((site.host, site.port), SECONDS))
+            client.sendall(b"GET /runs HTTP/1.1\r\n" + HOST + b"\r\n")
+        answer = site.get("/health/live")
+        was_slow = not is_over.is_set()
+
+    assert (answer.status, was_slow) == (200, True)
+
+
+def test_a_server_that_fails_ends_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not go on without pages, and the error is that of the command."""
+
+    async def fail(_: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(uvicorn.Server, "main_loop", fail)
+    with pytest.raises(DKISTProcessingCoreError, match="ended by an error: OSError\\('too many open files'\\)"):
+        Dashboard(read_settings(), port=0).run(lambda _: None)
 
 
 def send_forever(client: socket.socket, part: bytes) -> NoReturn:
