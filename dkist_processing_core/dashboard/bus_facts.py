@@ -4,10 +4,10 @@ What there is to know about the bus at one moment: its archive, consumers and th
 Not here: reading it again and again (bus_status), and changing dead letters (letters).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
@@ -18,13 +18,16 @@ from dkist_processing_core.bus.archived import Archived, archived_by_broker, arc
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
 from dkist_processing_core.dead_letters import Group, open_places
 from dkist_processing_core.dead_letters.in_queue import QueueLetters
-from dkist_processing_core.errors import BusRefusedError, InboxMissingError
+from dkist_processing_core.errors import BusError, BusRefusedError, InboxMissingError
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.inbox.counts import Counts, count, oldest_due
 from dkist_processing_core.inbox.letters import DeadLetters
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.outbox import OutboxState, outboxes
 from dkist_processing_core.settings.interface import Settings
+
+_READ_AGAIN_PER_SECOND = 100
+_NEVER = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,24 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptLetters:
+    """The dead letters of one consumer as they were read last."""
+
+    at: datetime
+    count: int
+    groups: list[Group]
+    problem: str | None = None
+    """Why they could not be read since."""
+
+    def are_recent(self, count: int, now: datetime) -> bool:
+        """Return True if they need not be read again while there are so many."""
+        if self.problem is None and self.count == count:
+            return True
+        # A queue is read as a whole, which takes the longer the more it holds.
+        return (now - self.at).total_seconds() < count / _READ_AGAIN_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
 class OfBus:
     """What the broker, or the embedded journal, has."""
 
@@ -50,8 +71,18 @@ class OfBus:
     """None if there is no message, or if it must not be read."""
     queues: dict[str, Queue]
     """By the names of the consumers."""
-    groups: list[Group]
-    """The groups of dead letters that the broker keeps."""
+    letters: Mapping[str, KeptLetters]
+    """The dead letters that the broker keeps, by the names of the consumers."""
+
+    @property
+    def groups(self) -> list[Group]:
+        """Their groups."""
+        return [group for letters in self.letters.values() for group in letters.groups]
+
+    @property
+    def problem(self) -> str | None:
+        """Why some of these groups are older than the rest."""
+        return next((letters.problem for letters in self.letters.values() if letters.problem is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +130,15 @@ def _inbox(connection: Connection, name: str, now: datetime) -> Inbox:
     return Inbox(count(connection, name), lag)
 
 
-def of_broker(settings: Settings, link: AmqpLink, names: Sequence[str], before: OfBus | None, now: datetime) -> OfBus:
+def of_broker(
+    settings: Settings,
+    link: AmqpLink,
+    names: Sequence[str],
+    before: Mapping[str, KeptLetters],
+    now: datetime,
+    *,
+    is_changed: bool,
+) -> OfBus:
     """
     Return what a broker has.
 
@@ -107,23 +146,26 @@ def of_broker(settings: Settings, link: AmqpLink, names: Sequence[str], before: 
         settings: The settings of this process.
         link: The connection to the broker.
         names: The names of the consumers, which a broker does not list.
-        before: What the broker had before: its dead letters are read again only if their number is another one.
+        before: The dead letters as they were read before, which are read again only if their number is another one.
         now: The time.
+        is_changed: Whether they are read again in any case.
 
     Raises:
         BusError: The broker cannot be used.
     """
-    queues, groups = {}, []
+    queues, letters = {}, {}
     for name in names:
         load, dead = link.queue_load(name), link.queue_load(name + DEAD_LETTERS_SUFFIX)
         if load is None and dead is None:
             continue
         waiting, readers = (0, 0) if load is None else load
         queues[name] = Queue(waiting, readers, 0 if dead is None else dead.messages)
-        if before is not None and name in before.queues and before.queues[name].dead == queues[name].dead:
-            groups += [group for group in before.groups if group.consumer == name]
-        elif queues[name].dead:
-            groups += QueueLetters(settings, name).groups(archived=False)
+        found = before.get(name, KeptLetters(_NEVER, 0, []))
+        if queues[name].dead == 0:
+            continue
+        if is_changed or not found.are_recent(queues[name].dead, now):
+            found = _letters(settings, name, queues[name].dead, found, now)
+        letters[name] = found
     archive = None
     try:
         if link.queue_load(ARCHIVE_QUEUE) is not None:
@@ -132,7 +174,15 @@ def of_broker(settings: Settings, link: AmqpLink, names: Sequence[str], before: 
         # A broker that shuts down refuses as well.
         if not is_about_permissions(error):
             raise
-    return OfBus(now, archive, queues, groups)
+    return OfBus(now, archive, queues, letters)
+
+
+def _letters(settings: Settings, name: str, count: int, before: KeptLetters, now: datetime) -> KeptLetters:
+    """Read the dead letters of a consumer; those before remain if another process holds the queue."""
+    try:
+        return KeptLetters(now, count, QueueLetters(settings, name).groups(archived=False))
+    except BusError as error:
+        return replace(before, problem=str(error))
 
 
 def of_journal(bus: Bus, journal: Journal, now: datetime) -> OfBus:
@@ -140,4 +190,4 @@ def of_journal(bus: Bus, journal: Journal, now: datetime) -> OfBus:
     last = journal.last()
     rows = journal.rows("SELECT name, position, used FROM subscription ORDER BY name")
     queues = {name: Queue(max(0, last - position), used_at=used) for name, position, used in rows}
-    return OfBus(now, archived_in_journal(journal, bus.event_exchange), queues, [])
+    return OfBus(now, archived_in_journal(journal, bus.event_exchange), queues, {})

@@ -36,11 +36,18 @@ class Status:
     bus: OfBus | None = None
     """None until it was read for the first time."""
     problem: str | None = None
-    """Why the bus, or this host, cannot be read now."""
+    """Why the bus cannot be read now."""
     away_since: datetime | None = None
     """When it could not be read for the first time since it was read last."""
+    host_problem: str | None = None
+    """Why this host, its inbox or an outbox, cannot be read now."""
     rates: tuple[tuple[datetime, int], ...] = ()
     """The messages that reached the archive in each of the last minutes, since the dashboard began to count."""
+
+    @property
+    def part_problem(self) -> str | None:
+        """Why a part of what is shown is older than the rest, although the bus can be read."""
+        return self.host_problem or (None if self.bus is None else self.bus.problem)
 
     @property
     def groups(self) -> list[Group]:
@@ -108,18 +115,19 @@ class BusStatus:
 
     def _run(self) -> None:
         while not self._is_ending:
+            is_changed = self._wanted.is_set()
             self._wanted.clear()
             now = datetime.now(UTC)
-            self._try_to_read(now)
+            self._try_to_read(now, is_changed=is_changed)
             with self._was_read:
                 self._began_at = now
                 self._was_read.notify_all()
             self._wanted.wait(REFRESH_SECONDS)
         self._close()
 
-    def _try_to_read(self, now: datetime) -> None:
+    def _try_to_read(self, now: datetime, *, is_changed: bool) -> None:
         try:
-            self._read(now)
+            self._read(now, is_changed=is_changed)
         except DKISTProcessingCoreError as error:
             self._lose(str(error), now)
         except Exception as error:  # noqa: BLE001 - the next reading may succeed
@@ -130,16 +138,18 @@ class BusStatus:
         self._close()
         self._status = replace(self._status, problem=problem, away_since=self._status.away_since or now)
 
-    def _read(self, now: datetime) -> None:
+    def _read(self, now: datetime, *, is_changed: bool) -> None:
         if self._bus.is_remote:
-            host = of_host(self._settings, now)
-            # What the host has is known also if the broker is away.
-            self._status = replace(self._status, host=host)
-            found = of_broker(self._settings, self._linked(), list(host.inboxes), self._status.bus, now)
+            # What the host has is known also if the broker is away, and the other way round.
+            self._read_host(now)
+            host, bus = self._status.host, self._status.bus
+            names = [] if host is None else list(host.inboxes)
+            before = {} if bus is None else bus.letters
+            found = of_broker(self._settings, self._linked(), names, before, now, is_changed=is_changed)
         else:
             # While it is open for writing here, the readers of dead letters in this process share it.
             with self._bus.open_journal() as journal:
-                host = of_host(self._settings, now)
+                self._read_host(now)
                 found = of_journal(self._bus, journal, now)
         if found.archive is not None:
             self._rates.note(now, found.archive.newest_number)
@@ -148,7 +158,14 @@ class BusStatus:
             self._close()
         else:
             self._rates.note(now, 0)
-        self._status = Status(host, found, rates=self._rates.by_minute(now))
+        rates = self._rates.by_minute(now)
+        self._status = replace(self._status, bus=found, problem=None, away_since=None, rates=rates)
+
+    def _read_host(self, now: datetime) -> None:
+        try:
+            self._status = replace(self._status, host=of_host(self._settings, now), host_problem=None)
+        except DKISTProcessingCoreError as error:
+            self._status = replace(self._status, host_problem=str(error))
 
     def _linked(self) -> AmqpLink:
         if self._link is None:

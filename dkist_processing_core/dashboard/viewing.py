@@ -39,7 +39,7 @@ class Viewing:
     def revision(self) -> object:
         """Return a value that differs after each change of what pages show, other than by the time."""
         bus = self._backend.site.bus_status.latest()
-        of_bus = self._backend.bus_state, bus.problem, bus.dead, bus.pending, bus.set_aside
+        of_bus = self._backend.bus_state, bus.problem, bus.part_problem, bus.dead, bus.pending, bus.set_aside
         with self._backend.questions() as questions:
             return questions.revision(), of_bus
 

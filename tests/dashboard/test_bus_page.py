@@ -5,19 +5,24 @@ Not here: the dead letters themselves (test_dead_letters).
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import expect
 
 from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.link import AmqpLink
+from dkist_processing_core.dashboard.bus_facts import KeptLetters, OfBus, of_broker
 from dkist_processing_core.dashboard.bus_status import BusStatus, Rates
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings
 from tests.dashboard.ground import Served, Visit, grave_violations
 from tests.facts import NOON, started
 from tests.services.broker import Broker
+from tests.test_dead_letters import NAME as OPERATORS
 from tests.test_dead_letters import OnBus
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 
 @pytest.fixture
@@ -126,3 +131,59 @@ def test_an_archive_that_begins_anew_counts_no_negative_messages() -> None:
         rates.note(now, number)
 
     assert [count for _, count in rates.by_minute(now)] == [0]
+
+
+@pytest.mark.usefixtures("owned")
+def test_dead_letters_that_cannot_be_read_now_remain(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
+    """
+    The bus is not away for that reason: only the groups are those of an earlier reading.
+    """
+    settings = read_settings()
+    OnBus(open_bus(settings)).dead_letter("one", "two")
+    with closing(AmqpLink.open(settings, SECONDS)) as link:
+
+        def read(settings: Settings, before: OfBus | None) -> OfBus:
+            letters = {} if before is None else before.letters
+            return of_broker(settings, link, [OPERATORS], letters, datetime.now(UTC), is_changed=True)
+
+        good = read(settings, None)
+        address = f'{{"interservice-bus": {{"mesh_address": "127.0.0.1", "mesh_port": {refusing_port}}}}}'
+        monkeypatch.setenv("MESH_CONFIG", address)
+        bad = read(read_settings(), good)
+
+    assert sum(group.count for group in good.groups) == 2
+    assert good.problem is None
+    assert bad.groups == good.groups
+    assert str(refusing_port) in str(bad.problem)
+    assert bad.queues == good.queues
+
+
+def test_letters_are_read_again_the_less_often_the_more_there_are() -> None:
+    """
+    While their number stands still, they are not read again.
+    """
+    kept = KeptLetters(NOON, 1000, [])
+
+    assert kept.are_recent(1000, NOON + timedelta(hours=1))
+    assert kept.are_recent(2000, NOON + timedelta(seconds=19))
+    assert not kept.are_recent(2000, NOON + timedelta(seconds=21))
+
+
+def test_a_host_that_cannot_be_read_does_not_hide_the_bus(
+    served: Served, monkeypatch: pytest.MonkeyPatch, refusing_port: int
+) -> None:
+    """
+    Each part has its reason.
+    """
+    served.publish(started("A"))
+    monkeypatch.setenv("DKIST_CORE_INBOX", f"postgresql://core@127.0.0.1:{refusing_port}/store")
+    status = BusStatus(read_settings())
+    with status.kept():
+        wait_until(lambda: status.latest().part_problem is not None and status.latest().bus is not None)
+        found = status.latest()
+
+    assert found.problem is None
+    assert found.host is None
+    assert str(refusing_port) in str(found.part_problem)
+    assert found.bus is not None
+    assert "dkist-core.collect" in found.bus.queues

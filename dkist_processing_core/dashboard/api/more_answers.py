@@ -107,7 +107,7 @@ class Bus(Answer):
 
     address: str
     problem: str | None
-    """Why it cannot be read now."""
+    """Why it, or a part of it, cannot be read now."""
     away_since: datetime | None
     archive: Archive | None
     queues: dict[str, Queue]

@@ -22,7 +22,7 @@ def bus(request: Request) -> dict[str, Any]:
     archive = None if status.bus is None else status.bus.archive
     return {
         "address": site.bus,
-        "problem": status.problem,
+        "problem": status.problem or status.part_problem,
         "awaySince": status.away_since,
         "archive": None
         if archive is None
