@@ -37,16 +37,18 @@ def _counts(
     connection: Connection, choice: Choice, since: float, until: float
 ) -> tuple[dict[bytes, _Counts], dict[bytes, str]]:
     """Return how many runs of each workflow ended in each hour in each state, and the names of the workflows."""
-    # PostgreSQL rounds when it casts, and SQLite has no other function that it always has.
-    hours = RUNS.c.ended_at / _HOUR
-    hour = cast(func.trunc(hours) if connection.dialect.name == "postgresql" else hours, Integer).label("hour")
-    conditions = [RUNS.c.ended_at >= since, RUNS.c.ended_at <= until, *of_identity(connection, choice)]
-    if choice.states:
-        conditions.append(RUNS.c.state.in_(choice.states))
-    grouped = select(RUNS.c.workflow_key, hour, RUNS.c.state, func.count().label("runs")).where(*conditions)
-    found: dict[bytes, _Counts] = defaultdict(dict)
-    for key, number, state, count in connection.execute(grouped.group_by(RUNS.c.workflow_key, hour, RUNS.c.state)):
-        found[key][number, State(state)] = count
+    states = [state for state in choice.states or State if state.is_end]
+    of_states = [*of_identity(connection, choice), RUNS.c.state.in_(states)]
+    found: dict[bytes, _Counts] = defaultdict(lambda: defaultdict(int))
+    # A run whose end was not reported ended with the last report on it. Each of the two has an index.
+    for end, conditions in ((RUNS.c.ended_at, []), (RUNS.c.last_sign_at, [RUNS.c.ended_at.is_(None)])):
+        # PostgreSQL rounds when it casts, and SQLite has no other function that it always has.
+        hours = end / _HOUR
+        hour = cast(func.trunc(hours) if connection.dialect.name == "postgresql" else hours, Integer).label("hour")
+        grouped = select(RUNS.c.workflow_key, hour, RUNS.c.state, func.count().label("runs"))
+        query = grouped.where(end >= since, end <= until, *conditions, *of_states)
+        for key, number, state, count in connection.execute(query.group_by(RUNS.c.workflow_key, hour, RUNS.c.state)):
+            found[key][number, State(state)] += count
     names = {}
     for key in found:
         names[key] = connection.scalar(select(RUNS.c.workflow_name).where(RUNS.c.workflow_key == key).limit(1)) or ""

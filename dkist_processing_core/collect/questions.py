@@ -8,7 +8,7 @@ their words and drawings (cli, dashboard), and keeping the store up to date (col
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Connection, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select
 
 from dkist_processing_core.collect import activity, changes, history, naming, run_list, tallies, trends, watched
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
@@ -36,7 +36,7 @@ from dkist_processing_core.collect.stored import (
     known_moment,
     runs_of,
 )
-from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, IS_OPEN, RUNS
+from dkist_processing_core.collect.tables import ATTEMPTS, HAS_ALARM, HAS_FAILED, IS_OPEN, RUNS
 from dkist_processing_core.collect.usage import usages
 from dkist_processing_core.collect.whole_runs import WholeRun, whole_run
 from dkist_processing_core.events import Event, TaskFailed, WorkflowOverdue
@@ -104,11 +104,32 @@ class Questions:
         return [attempt_of(row) for row in self._connection.execute(query)]
 
     def runs_between(self, first: datetime, last: datetime, limit: int | None = None) -> list[StoredRun]:
-        """Return the runs that had begun before `last` and not ended before `first`, the one that began last first."""
-        has_begun = RUNS.c.begin_order < last.timestamp()
-        had_not_ended = or_(RUNS.c.ended_at >= first.timestamp(), RUNS.c.state == State.RUNNING)
-        query = select(RUNS).where(has_begun, had_not_ended, RUNS.c.state.is_not(None))
-        return runs_of(self._connection, query.order_by(RUNS.c.begin_order.desc(), RUNS.c.number.desc()).limit(limit))
+        """
+        Return the runs that had begun until `last` and not ended before `first`.
+
+        First those that still went on at `last`; of these and of the others, the one that began last first. A run whose
+        end was not reported ended with the last report on it.
+        """
+
+        def had_not_ended(before: datetime) -> ColumnElement[bool]:
+            # Three conditions of which each has an index, since this is asked of all runs.
+            return or_(
+                RUNS.c.state == State.RUNNING,
+                RUNS.c.ended_at >= before.timestamp(),
+                and_(RUNS.c.last_sign_at >= before.timestamp(), RUNS.c.ended_at.is_(None)),
+            )
+
+        has_begun = RUNS.c.begin_order <= last.timestamp()
+        query = select(RUNS).where(has_begun, had_not_ended(first), RUNS.c.state.is_not(None))
+        order = (case((had_not_ended(last), 0), else_=1), RUNS.c.begin_order.desc(), RUNS.c.number.desc())
+        return runs_of(self._connection, query.order_by(*order).limit(limit))
+
+    def overdue_runs(self, limit: int) -> RunPage:
+        """Return the runs that go on and about which an alarm stands, at most `limit`, oldest first."""
+        chosen = (HAS_ALARM, RUNS.c.state == State.RUNNING)
+        query = select(RUNS).where(*chosen).order_by(RUNS.c.begin_order, RUNS.c.number)
+        total = self._connection.scalar(select(func.count()).select_from(RUNS).where(*chosen)) or 0
+        return RunPage(runs_of(self._connection, query.limit(limit)), 0, total)
 
     def workflows(self) -> list[WorkflowSummary]:
         """Return all versions of all workflows with the number of their runs in each state, by name and version."""

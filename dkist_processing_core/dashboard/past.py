@@ -1,8 +1,9 @@
 """
 The store as it was at a time of the past: a small one in memory, from the reports whose own time is not later.
 
-Samples are left out, since of these only the latest is stored. A report that arrived late counts at its own time. Not
-here: the pages that show the past (pages).
+A report counts at its own time, whenever it arrived: of a store that was built again, all reports arrived at once.
+Samples are left out. Of progress and alarms the store keeps the latest alone, so that those are missing which a later
+report has replaced. Not here: the pages that show the past (pages).
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,10 +35,9 @@ def as_of(questions: Questions, at: datetime, before: timedelta, most_runs: int)
         questions: The questions to the store of the present.
         at: The time of the past.
         before: How long before that a run may have ended.
-        most_runs: The largest number of runs; those that began last are taken.
+        most_runs: The largest number of runs; those that went on then are taken before those that had ended.
     """
-    # A run that began at this very time is among them; one that began later has no report until then.
-    runs = questions.runs_between(at - before, at + timedelta(seconds=1), most_runs + 1)
+    runs = questions.runs_between(at - before, at, most_runs + 1)
     engine = create_engine("sqlite://", poolclass=StaticPool)
     try:
         with engine.begin() as connection:

@@ -87,7 +87,11 @@ _OF_RUN = (
     Parameter("version", "The version of the workflow."),
     Parameter("id", "The id of the run.", is_required=True),
 )
-_AT = Parameter("at", "A time: only the reports until then count, without samples.")
+_AT = Parameter(
+    "at",
+    "A time of the past. The reports whose own time is not later count, whenever they arrived. Samples are left out. "
+    "Progress and alarms are missing where a later report has replaced them in the store.",
+)
 _CHOICE = (
     Parameter("workflow", "The name of the workflow, in which * and ? stand for any characters and any character."),
     Parameter("version", "The version of the workflow."),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from dkist_processing_core.collect.answers import Choice, StoredAttempt, StoredRun
 from dkist_processing_core.collect.questions import Questions
-from dkist_processing_core.dashboard.asked import Asked, Page
+from dkist_processing_core.dashboard.asked import Asked, Page, PageError
 from dkist_processing_core.dashboard.drawing.columns import Columns, shares
 from dkist_processing_core.dashboard.past import as_of
 from dkist_processing_core.events import WorkflowOverdue
@@ -20,7 +20,7 @@ from dkist_processing_core.runs.wording.overdue import StandingAlarm, standing_a
 
 HOURS = 24
 """The hours before the time of the page of which failures are shown."""
-_MOST_RUNS, _MOST_FAMILIES, _MOST_ATTEMPTS = 60, 12, 6
+_MOST_RUNS, _MOST_FAMILIES, _MOST_ATTEMPTS, _MOST_LATE = 60, 12, 6, 60
 _MOST_PAST_RUNS = 100
 # The parts of the bar of a run, from left to right.
 _ORDER = (State.FINISHED, State.SKIPPED, State.FAILED, State.NOT_RUN, State.RUNNING, State.DISPATCHED, State.WAITING)
@@ -53,7 +53,15 @@ class Late:
 
 
 def page(asked: Asked) -> Page:
-    """Return the page."""
+    """
+    Return the page.
+
+    Raises:
+        PageError: The time of the past is in the future.
+    """
+    if asked.at is not None and asked.at > asked.now:
+        msg = f"found at={asked.at.isoformat()}, expected a time that is not later than now"
+        raise PageError(msg)
     if asked.at is None:
         values = _values(asked.questions, asked.now) | {"status": asked.site.bus_status.latest(), "cut_to": None}
     else:
@@ -70,7 +78,10 @@ def _values(questions: Questions, moment: datetime) -> dict[str, object]:
     attempts = questions.open_attempts(Choice())
     runs = questions.runs(Choice(states=(State.RUNNING,)), _MOST_RUNS)
     families = questions.families(recent, _MOST_FAMILIES)
-    shown = [each.run for each in runs] + [family.last.run for family in families] + [each.run for each in attempts]
+    overdue = questions.overdue_runs(_MOST_LATE)
+    late = _late(overdue.runs, attempts, moment)
+    shown = [each.run for each in runs] + [each.run for each in attempts] + [each.run for each in late]
+    shown += [family.last.run for family in families]
     return {
         "moment": moment,
         "hours": HOURS,
@@ -78,7 +89,8 @@ def _values(questions: Questions, moment: datetime) -> dict[str, object]:
         "running_runs": questions.states(Choice(states=(State.RUNNING,))).get(State.RUNNING, 0),
         "open_attempts": len(attempts),
         "runs": _running(runs, attempts),
-        "late": _late(runs, attempts, moment),
+        "late": late[:_MOST_LATE],
+        "late_count": len(late) - len(overdue.runs) + overdue.total,
         "families": families,
         "short_id": questions.short_ids(run.run_id for run in shown).of,
     }

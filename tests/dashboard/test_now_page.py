@@ -1,0 +1,122 @@
+"""
+The values of the page about the present, and of the same page about a time of the past.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.dashboard.asked import PageError
+from dkist_processing_core.events import Event, WorkflowFailed, WorkflowOverdue, WorkflowStarted
+from dkist_processing_core.runs import State
+from tests.dashboard.one_store import NOW, one_store
+from tests.facts import NOON, finished, make, started
+
+
+def _begun(run_id: str, **facts: Any) -> Event:
+    return make(WorkflowStarted, None, run_id=run_id, reported_by="engine", **facts)
+
+
+def _lost(run_id: str, **facts: Any) -> Event:
+    reason = f"{WorkflowFailed.lost}: its process ended"
+    return make(WorkflowFailed, None, run_id=run_id, reported_by="engine", reason=reason, **facts)
+
+
+def _alarm(run_id: str, **facts: Any) -> Event:
+    return make(WorkflowOverdue, None, run_id=run_id, reported_by="watcher", limit_seconds=600.0, **facts)
+
+
+def test_an_overdue_run_is_late_however_many_runs_have_newer_reports() -> None:
+    """It has the oldest report of all, and the list of runs that go on is cut. A withdrawn alarm does not count."""
+    since = NOON - timedelta(hours=1)
+    events = [_begun(f"run-{number}", time=NOON) for number in range(61)]
+    events += [_begun("overdue", time=since), _alarm("overdue", time=NOON, sequence=2)]
+    events += [_begun("withdrawn", time=since), _alarm("withdrawn", time=NOON, sequence=3, withdrawn=True)]
+
+    with one_store(events) as store:
+        values = store.page("/").values
+
+    assert [each.run.run_id for each in values["late"]] == ["overdue"]  # type: ignore[attr-defined]
+    assert values["late_count"] == 1
+
+
+def test_a_cut_list_of_late_runs_has_the_number_of_the_others() -> None:
+    """The number above the list is that of all."""
+    events = [event for number in range(62) for event in (_begun(f"run-{number}"), _alarm(f"run-{number}", sequence=2))]
+
+    with one_store(events) as store:
+        values, html = store.page("/").values, store.parts("/")
+
+    assert (len(values["late"]), values["late_count"]) == (60, 62)  # type: ignore[arg-type]
+    assert "and 2 more" in html["live_late"]
+    assert "<strong>62</strong>" in html["live_numbers"]
+
+
+def test_a_run_whose_end_was_not_reported_ended_with_its_last_report() -> None:
+    """It is on the page about an earlier time, in the chart of the hours, and not on the page about a later day."""
+    events = [_begun("r", time=NOON - timedelta(minutes=50)), _lost("r", time=NOON - timedelta(minutes=5))]
+
+    with one_store(events) as store:
+        (run,) = store.questions.runs(Choice())
+        hours = store.questions.activity(Choice(), NOON, 2).hours
+        then = store.page(f"/?at={(NOON - timedelta(minutes=20)).isoformat()}".replace("+", "%2B")).values
+        later = store.questions.runs_between(NOON, NOW)
+
+    assert (run.state, run.ended_at) == (State.FAILED, None)
+    assert [hour.ended for hour in hours] == [{State.FAILED: 1}, {}]
+    assert [each.stored.run.run_id for each in then["runs"]] == ["r"]  # type: ignore[attr-defined]
+    assert later == []
+
+
+def test_a_report_at_the_very_time_is_part_of_the_past() -> None:
+    """As in the fold of the reports that are not later."""
+    with one_store([started("A", time=NOON)]) as store:
+        values = store.page(f"/?at={NOON.isoformat()}".replace("+", "%2B")).values
+
+    assert values["running_runs"] == 1
+
+
+def test_what_went_on_is_in_a_cut_past_before_what_had_ended() -> None:
+    """A long run began before all runs that are left out."""
+    events = [_begun("long", time=NOON - timedelta(hours=3))]
+    for number in range(101):
+        began = NOON - timedelta(minutes=number + 2)
+        ended = began + timedelta(minutes=1)
+        events += [started("A", time=began, run_id=f"{number}"), finished("A", time=ended, run_id=f"{number}")]
+        events.append(make(WorkflowFailed, None, time=ended, ended_at=ended, run_id=f"{number}"))
+
+    with one_store(events) as store:
+        values = store.page(f"/?at={NOON.isoformat()}".replace("+", "%2B")).values
+
+    assert values["cut_to"] == 100
+    assert [each.stored.run.run_id for each in values["runs"]] == ["long"]  # type: ignore[attr-defined]
+
+
+def test_the_past_is_what_the_store_still_has_of_it() -> None:
+    """An alarm that was withdrawn later is missing, and the page says that. Its numbers are no links to the present."""
+    now = datetime.now(UTC)
+    at = now - timedelta(minutes=2)
+    events = [_begun("r", time=at), _alarm("r", time=at, sequence=2)]
+    address = f"/?at={at.isoformat()}".replace("+", "%2B")
+
+    with one_store(events, now=now) as store:
+        before = store.page(address, now=now).values["late_count"]
+        store.add(_alarm("r", time=now, sequence=3, withdrawn=True))
+        after = store.page(address, now=now).values["late_count"]
+        html, present = store.html(address), store.html("/")
+
+    assert (before, after) == (1, 0)
+    assert "The store has no alarm of then." in html
+    assert "An alarm that was renewed or withdrawn later is missing here." in html
+    assert "Progress and alarms are missing where a later report has replaced them" in html
+    assert 'href="/runs?state=' not in html
+    assert 'href="/runs?state=running"' in present
+
+
+def test_a_time_of_the_future_is_refused() -> None:
+    """What follows from the reports of the future is not known."""
+    later = (NOW + timedelta(seconds=1)).isoformat()
+    with one_store([]) as store, pytest.raises(PageError, match="expected a time that is not later than now"):
+        store.page(f"/?at={later}".replace("+", "%2B"))
