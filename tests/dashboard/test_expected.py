@@ -2,6 +2,7 @@
 The expected end of a run, by how long earlier attempts of its remaining tasks took.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkist_processing_core.collect.overview import EarlierAttempt
-from dkist_processing_core.dashboard.expected import LEAST_ATTEMPTS, expected_end, remaining_tasks
+from dkist_processing_core.dashboard.expected import (
+    LEAST_ATTEMPTS,
+    Expected,
+    NotExpected,
+    expected_end,
+    remaining_tasks,
+)
 from dkist_processing_core.events import Event, Graph, WorkflowStarted
-from dkist_processing_core.runs import RunView, kept_reports, run_view
+from dkist_processing_core.runs import RunView, State, kept_reports, run_view
 from dkist_processing_core.testing.sample_run import SampleRun
 from tests.facts import NOON, make, started
 
@@ -53,9 +60,9 @@ def test_a_run_ends_with_its_longest_path() -> None:
     """
     found = expected_end(_begun("A"), _earlier(A=10.0, B=5.0, C=20.0), NOON + timedelta(seconds=4))
 
-    assert found is not None
+    assert isinstance(found, Expected)
     assert found.at == found.earliest == found.latest == NOON + timedelta(seconds=30)
-    assert (found.tasks, found.attempts, found.is_longer_than_ever) == (3, LEAST_ATTEMPTS, False)
+    assert (found.tasks, found.attempts) == (3, LEAST_ATTEMPTS)
 
 
 def test_tasks_that_have_not_begun_also_wait_for_a_worker() -> None:
@@ -66,20 +73,43 @@ def test_tasks_that_have_not_begun_also_wait_for_a_worker() -> None:
 
     found = expected_end(_begun("A"), earlier, NOON)
 
-    assert found is not None
+    assert isinstance(found, Expected)
     assert found.at == NOON + timedelta(seconds=120)
 
 
-def test_a_task_that_runs_longer_than_ever_is_expected_to_end_now() -> None:
+def test_the_time_that_a_task_has_waited_is_not_counted_again() -> None:
     """
-    The page says that this is less than what is known.
+    `A` could begin at noon, and attempts of it wait for half an hour; one that waits longer is expected to begin now.
     """
-    now = NOON + timedelta(seconds=60)
+    view = _begun(tasks="A", edges=())
+    earlier = {"A": [_took(1800.0, 60.0)] * LEAST_ATTEMPTS}
+    minutes = (0, 29, 40)
 
-    found = expected_end(_begun("A"), _earlier(A=10.0, B=5.0, C=20.0), now)
+    found = [expected_end(view, earlier, NOON + timedelta(minutes=each)) for each in minutes]
 
-    assert found is not None
-    assert (found.at, found.is_longer_than_ever) == (now + timedelta(seconds=20), True)
+    ends = [each.at - NOON for each in found if isinstance(each, Expected)]
+    assert ends == [timedelta(minutes=31), timedelta(minutes=31), timedelta(minutes=41)]
+
+
+def test_only_the_attempts_that_are_used_are_counted() -> None:
+    """
+    Of a task that runs, those that took longer than it has by now.
+    """
+    earlier = {"A": [_took(0.0, seconds) for seconds in (10.0, 20.0, 30.0, 40.0, 50.0)]}
+    view = _begun("A", tasks="A", edges=())
+
+    found = [expected_end(view, earlier, NOON + timedelta(seconds=each)) for each in (0, 15, 25, 35)]
+
+    assert [each.attempts if isinstance(each, Expected) else each for each in found] == [5, 4, 3, NotExpected.LONG]
+
+
+def test_of_a_task_that_runs_longer_than_ever_no_end_is_expected() -> None:
+    """
+    Its earlier attempts are no evidence of when it ends.
+    """
+    found = expected_end(_begun("A"), _earlier(A=10.0, B=5.0, C=20.0), NOON + timedelta(seconds=60))
+
+    assert found is NotExpected.LONG
 
 
 @pytest.mark.parametrize("missing", ["A", "B", "C"])
@@ -90,7 +120,7 @@ def test_nothing_is_said_with_too_few_earlier_attempts(missing: str) -> None:
     earlier = _earlier(A=10.0, B=5.0, C=20.0)
     earlier[missing] = earlier[missing][1:]
 
-    assert expected_end(_begun("A"), earlier, NOON) is None
+    assert expected_end(_begun("A"), earlier, NOON) is NotExpected.FEW
 
 
 def test_nothing_is_said_of_a_graph_with_a_circle() -> None:
@@ -99,7 +129,21 @@ def test_nothing_is_said_of_a_graph_with_a_circle() -> None:
     """
     view = _begun("A", edges=(("A", "B"), ("B", "C"), ("C", "B")))
 
-    assert expected_end(view, _earlier(A=1.0, B=1.0, C=1.0), NOON) is None
+    assert expected_end(view, _earlier(A=1.0, B=1.0, C=1.0), NOON) is NotExpected.CIRCLE
+
+
+def test_the_reason_is_given_for_a_run_without_an_expected_end() -> None:
+    """
+    Its graph or its start may be missing, or all its tasks may have ended while the run goes on.
+    """
+    view = _begun("A", tasks="A", edges=())
+    identity = {"workflow_name": "W", "run_id": "r"}
+    without_graph = run_view(kept_reports([started("A", **identity)]))
+    ended = replace(view, tasks=tuple(replace(task, state=State.FINISHED) for task in view.tasks))
+
+    found = [expected_end(each, {}, NOON) for each in (without_graph, ended, replace(view, started_at=None))]
+
+    assert found == [NotExpected.GRAPH, NotExpected.ENDED, NotExpected.START]
 
 
 def test_instances_of_a_mapped_task_are_one_node() -> None:
@@ -120,15 +164,20 @@ def test_the_expected_end_is_within_its_bounds(
     a: list[EarlierAttempt], b: list[EarlierAttempt], c: list[EarlierAttempt], elapsed: float
 ) -> None:
     """
-    It is not before the present, and grows with each duration.
+    It is not before the present, and grows with each duration. Too few attempts that took as long say nothing.
     """
     now = NOON + timedelta(seconds=elapsed)
     found = expected_end(_begun("A"), {"A": a, "B": b, "C": c}, now)
     longer = [_took(each.waiting_seconds, each.run_seconds + 1) for each in c]
     later = expected_end(_begun("A"), {"A": a, "B": b, "C": longer}, now)
 
-    assert found is not None
-    assert later is not None
+    left = [each for each in a if each.working_seconds >= (now - NOON).total_seconds()]
+    if len(left) < LEAST_ATTEMPTS:
+        assert found is NotExpected.LONG
+        assert later is NotExpected.LONG
+        return
+    assert isinstance(found, Expected)
+    assert isinstance(later, Expected)
     assert now <= found.earliest <= found.at <= found.latest
     assert found.at <= later.at
-    assert found.is_longer_than_ever == all(each.working_seconds < elapsed for each in a)
+    assert found.attempts == min(map(len, (left, b, c)))

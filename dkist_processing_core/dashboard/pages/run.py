@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dkist_processing_core.dashboard.asked import Asked, Page
 from dkist_processing_core.dashboard.drawing.graph import NODE_HEIGHT, NODE_WIDTH
 from dkist_processing_core.dashboard.drawing.timeline import Timeline, most_memory_of
-from dkist_processing_core.dashboard.expected import LEAST_ATTEMPTS, Expected, expected_end, remaining_tasks
+from dkist_processing_core.dashboard.expected import Expected, expected_end, remaining_tasks
 from dkist_processing_core.dashboard.links import attempt_addresses, compare_with_previous_address, run_address
 from dkist_processing_core.dashboard.one_run import OneRun, one_run, steps_of
 from dkist_processing_core.dashboard.outside_links import trace_id_of, trace_link
@@ -62,13 +62,12 @@ def page(asked: Asked) -> Page:
         "node_size": (NODE_WIDTH, NODE_HEIGHT),
         "graph": run_graph(view, moments, critical, **of_past),
         "critical": [] if path is None else [time.name for time in path.tasks],
-        "expected": _expected(asked, one),
-        "least_attempts": LEAST_ATTEMPTS,
         "at": asked.at,
         "present_link": run_address(run),
         "steps": steps_of(one.whole.moments, asked.at),
         "address_at": lambda moment: run_address(run, at=moment.isoformat()),
         "left_out": one.left_out,
+        **_expected(asked, one),
         **_timeline(asked, one, moments, critical, of_past),
         **_events(asked, one),
     }
@@ -119,11 +118,11 @@ def _states(view: RunView) -> dict[State, int]:
     return {state: counts[state] for state in State if state in counts}
 
 
-def _expected(asked: Asked, one: OneRun) -> Expected | None:
+def _expected(asked: Asked, one: OneRun) -> dict[str, object]:
     """Return the expected end, by attempts that had ended when the run began: they stay the same while it goes on."""
-    nodes = remaining_tasks(one.view)
-    if not nodes or one.view.graph is None or one.view.started_at is None:
-        return None
     name, before = one.view.run.workflow_name, one.view.started_at
-    earlier = asked.questions.earlier_attempts(name, nodes, before=before)
-    return expected_end(one.view, earlier, one.until)
+    nodes = [] if before is None else remaining_tasks(one.view)
+    found = expected_end(one.view, asked.questions.earlier_attempts(name, nodes, before=before), one.until)
+    if isinstance(found, Expected):
+        return {"expected": found, "not_expected": None}
+    return {"expected": None, "not_expected": found}
