@@ -29,6 +29,9 @@ Render = Callable[[str, Role], dict[str, str]]
 """Returns the live parts of the page at an address, for a role."""
 MOST_VIEWERS = 500
 """The largest number of viewers; further ones are refused."""
+MOST_ADDRESSES = 200
+"""The largest number of pages that they follow, each of which is rendered after each change."""
+_MOST_RENDERINGS = 3
 _LOOK_SECONDS = 0.25
 # Durations grow, and attempts become late, without a report.
 _TIME_SECONDS = 10.0
@@ -57,6 +60,7 @@ class Live:
         self._revision = revision
         self._channels: dict[tuple[str, Role], _Channel] = {}
         self._watching: asyncio.Task[None] | None = None
+        self._room = asyncio.Semaphore(_MOST_RENDERINGS)
         self._is_ending = False
 
     @property
@@ -66,11 +70,17 @@ class Live:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the parts of a page as long as the viewer reads them."""
+        key = Request(scope).query_params.get("of", ""), role_of(scope)
+        found = None
         if self.viewers >= MOST_VIEWERS:
-            text = f"{MOST_VIEWERS} viewers follow pages already; load the page again to see later changes"
+            found = f"{MOST_VIEWERS} viewers follow pages"
+        elif key not in self._channels and len(self._channels) >= MOST_ADDRESSES:
+            found = f"viewers follow {MOST_ADDRESSES} pages"
+        if found is not None:
+            text = f"{found} already; load the page again to see later changes"
             await ProblemResponse(_UNAVAILABLE, text, {"Retry-After": "30"})(scope, receive, send)
             return
-        with self._viewing(Request(scope).query_params.get("of", ""), role_of(scope)) as channel:
+        with self._viewing(key) as channel:
             await EventSourceResponse(self._events(channel), ping=_PING_SECONDS)(scope, receive, send)
 
     def end(self) -> None:
@@ -80,9 +90,8 @@ class Live:
             channel.wake()
 
     @contextmanager
-    def _viewing(self, address: str, role: Role) -> Iterator["_Channel"]:
+    def _viewing(self, key: tuple[str, Role]) -> Iterator["_Channel"]:
         """Count a viewer of a page during the block."""
-        key = address, role
         channel = self._channels.setdefault(key, _Channel())
         channel.viewers += 1
         if self._watching is None:
@@ -94,10 +103,10 @@ class Live:
             if not channel.viewers:
                 del self._channels[key]
 
-    async def _events(self, channel: "_Channel") -> AsyncIterator[ServerSentEvent]:
+    async def _events(self, channel: "_Channel") -> AsyncIterator[bytes]:
         clock = asyncio.get_running_loop().time
         until, seen = clock() + STREAM_SECONDS, 0
-        yield ServerSentEvent(retry=_RECONNECT_MILLISECONDS)
+        yield ServerSentEvent(retry=_RECONNECT_MILLISECONDS).encode()
         while not self._is_ending and clock() < until:
             has_changed = channel.has_changed
             if channel.version > seen:
@@ -110,13 +119,11 @@ class Live:
                     async with asyncio.timeout_at(until):
                         await has_changed.wait()
         if not self._is_ending:
-            yield ServerSentEvent("a stream ends after some minutes", event="again")
+            yield ServerSentEvent("a stream ends after some minutes", event="again").encode()
 
     async def _watch(self) -> None:
         """Render what is viewed after each change, and from time to time, until there are no viewers."""
         clock = asyncio.get_running_loop().time
-        revision: object = None
-        due = clock()
         while self._channels:
             began = clock()
             try:
@@ -126,19 +133,24 @@ class Live:
                 for channel in self._channels.values():
                     channel.interrupt(reason)
             else:
-                is_due = found != revision or began >= due
-                for (address, role), channel in list(self._channels.items()):
-                    if is_due or not channel.version:
-                        await self._update(channel, address, role)
-                if is_due:
-                    revision, due = found, began + _TIME_SECONDS
-            # Rendering takes at most half of the time.
+                for (address, role), channel in self._channels.items():
+                    if channel.begin(found, clock()):
+                        channel.rendering = asyncio.create_task(self._update(channel, address, role))
             await asyncio.sleep(max(_LOOK_SECONDS, clock() - began))
         self._watching = None
 
     async def _update(self, channel: "_Channel", address: str, role: Role) -> None:
+        """Render one page; a slow one does not hold up the others."""
+        async with self._room:
+            clock = asyncio.get_running_loop().time
+            began = clock()
+            await self._render_into(channel, address, role)
+            # Rendering takes at most half of the time.
+            channel.rests_until = 2 * clock() - began
+
+    async def _render_into(self, channel: "_Channel", address: str, role: Role) -> None:
         try:
-            channel.update(await run_in_threadpool(self._render, address, role))
+            channel.update(await run_in_threadpool(self._encoded, address, role))
         except PageError as error:
             if error.status in _MAY_PASS:
                 channel.interrupt(str(error))
@@ -146,6 +158,11 @@ class Live:
                 channel.close(str(error))
         except Exception as error:  # noqa: BLE001 - of one page, and the next rendering may succeed
             channel.interrupt(_reason(error))
+
+    def _encoded(self, address: str, role: Role) -> dict[str, bytes]:
+        """Render the parts as members of a JSON object, which takes long for large ones: it is called in a thread."""
+        parts = self._render(address, role)
+        return {name: f"{json.dumps(name)}:{json.dumps(html)}".encode() for name, html in parts.items()}
 
 
 class _Channel:
@@ -158,15 +175,30 @@ class _Channel:
         self.is_gone = False
         self.has_changed = asyncio.Event()
         """The event of the next change; each change has another one."""
+        self.rendering: asyncio.Task[None] | None = None
+        self.rests_until = 0.0
+        """The time of the event loop before which it is not rendered again."""
+        self._revision: object = None
+        self._due = 0.0
         self._reason: str | None = None
-        self._parts: dict[str, str] = {}
+        # As members of a JSON object.
+        self._parts: dict[str, bytes] = {}
         self._changed_in: dict[str, int] = {}
         # Viewers that have seen the same version get the same message.
-        self._messages: dict[int, ServerSentEvent] = {}
+        self._messages: dict[int, bytes] = {}
 
-    def update(self, parts: dict[str, str]) -> None:
+    def begin(self, revision: object, now: float) -> bool:
+        """Return True if it is to be rendered now, for a revision of what pages show and a time of the event loop."""
+        if now < self.rests_until or (self.rendering is not None and not self.rendering.done()):
+            return False
+        if revision == self._revision and now < self._due:
+            return False
+        self._revision, self._due = revision, now + _TIME_SECONDS
+        return True
+
+    def update(self, parts: dict[str, bytes]) -> None:
         """Take over the rendered parts."""
-        changed = [name for name, html in parts.items() if self._parts.get(name) != html]
+        changed = [name for name, part in parts.items() if self._parts.get(name) != part]
         if changed or self._reason is not None or not self.version:
             self._reason = None
             self._advance()
@@ -184,17 +216,18 @@ class _Channel:
         self._reason, self.is_gone = reason, True
         self._advance()
 
-    def since(self, seen: int) -> ServerSentEvent:
+    def since(self, seen: int) -> bytes:
         """Return the message for viewers that have seen this version."""
         if seen not in self._messages:
             self._messages[seen] = self._message(seen)
         return self._messages[seen]
 
-    def _message(self, seen: int) -> ServerSentEvent:
+    def _message(self, seen: int) -> bytes:
         if self._reason is not None:
-            return ServerSentEvent(self._reason, event="gone" if self.is_gone else "away")
-        parts = {name: html for name, html in self._parts.items() if self._changed_in[name] > seen}
-        return ServerSentEvent(json.dumps(parts), event="parts")
+            return ServerSentEvent(self._reason, event="gone" if self.is_gone else "away").encode()
+        parts = [part for name, part in self._parts.items() if self._changed_in[name] > seen]
+        # Encoded JSON has no line break.
+        return b"event: parts\r\ndata: {" + b",".join(parts) + b"}\r\n\r\n"
 
     def _advance(self) -> None:
         self.version += 1

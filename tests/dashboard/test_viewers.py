@@ -8,20 +8,23 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.dashboard import connection, live
+from dkist_processing_core.dashboard.app import PAGES
+from dkist_processing_core.dashboard.asked import Asked, PageError
 from dkist_processing_core.delivery.publisher import Publisher
 from tests.dashboard.crowd import Crowd
 from tests.dashboard.ground import Served
 from tests.dashboard.serving import Site, running
 from tests.facts import progressed, started
 from tests.running import command
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 RUNS = 30
 # More than the buffers of a connection hold, in bytes.
@@ -92,6 +95,40 @@ def test_there_is_room_for_so_many_viewers_only(monkeypatch: pytest.MonkeyPatch)
 
     assert (refused.status, refused.headers["Retry-After"]) == (503, "30")
     assert "1 viewers follow pages already" in refused.text
+
+
+def test_so_many_pages_only_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further viewers of the same page have room, those of another one have not."""
+    monkeypatch.setattr(live, "MOST_ADDRESSES", 1)
+    with running() as site, site.viewer("/") as viewer, site.viewer("/") as other:
+        both = viewer.parts(), other.parts()
+        refused = site.get("/live", of="/runs")
+
+    assert all(both)
+    assert refused.status == 503
+    assert "viewers follow 1 pages already" in refused.json["detail"]
+
+
+def test_a_slow_page_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is rendered by itself."""
+    is_over, is_begun = threading.Event(), threading.Event()
+
+    def page(_: Asked) -> NoReturn:
+        is_begun.set()
+        is_over.wait(SECONDS)
+        raise PageError("it was slow")
+
+    monkeypatch.setitem(PAGES, "/runs", page)
+    with running() as site, ExitStack() as stack:
+        stack.callback(is_over.set)
+        stack.enter_context(site.viewer("/runs"))
+        assert is_begun.wait(SECONDS)
+        viewer = stack.enter_context(site.viewer("/"))
+        first = viewer.parts()
+        was_slow = not is_over.is_set()
+
+    assert first
+    assert was_slow
 
 
 def _can_view(site: Site) -> bool:
