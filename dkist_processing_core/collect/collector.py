@@ -101,16 +101,15 @@ class Collector:
         """Yield the consumer that keeps the store up to date, for this process to run meanwhile."""
         consumer, is_complete = self._consumer(), self.completed_at() is not None
         is_service = self._service.acquire()
-        prompt, noted = PromptFolding(self._arrived, self.fold), 0
+        prompt, noted = PromptFolding(self._arrived, self.fold, secrets=self._database.secrets), 0
 
-        # What another process has added, what failed, and ends that are counted after a while.
+        # The thread also derives what another process has added, what failed, and ends that are counted after a while.
         @consumer.every(_FOLD_SECONDS)
         def fold() -> None:
             nonlocal is_complete, is_service, noted
             # A command that looks for a service holds its lock for a moment.
             is_service = self._service.acquire()
-            if not prompt.is_pending:
-                self.fold()
+            self._arrived.ring()
             if (self._folded != noted or not is_complete) and consumer.has_caught_up:
                 noted = self._folded
                 self._note_complete()
@@ -121,6 +120,7 @@ class Collector:
             self._prune()
 
         consumer.on_caught_up = self._listening()
+        consumer.fault = lambda: prompt.failure
         consumer.shared_metrics.append(self.measurements)
         # Of several processes that share a store, one sends the metrics of the store to a collector.
         consumer.sends_shared_metrics = lambda: is_service
@@ -266,12 +266,20 @@ class Collector:
         with self._database.transaction() as transaction:
             self._store.note_complete(transaction, archive_of(self.bus))
 
-    def fold(self) -> None:
-        """Derive the rows of all runs with new reports; one thread at a time does that."""
+    def fold(self, is_ending: Callable[[], bool] = lambda: False) -> None:
+        """
+        Derive the rows of all runs with new reports; one thread at a time does that.
+
+        Args:
+            is_ending: Whether to leave the rest to the next fold; it is asked between transactions.
+
+        Raises:
+            InboxError: The database cannot be used now, or has refused a statement.
+        """
         with self._folding:
             count = _RUNS_AT_ONCE
-            while count == _RUNS_AT_ONCE:
-                with self._database.transaction() as transaction:
+            while count == _RUNS_AT_ONCE and not is_ending():
+                with explained(self._database.where), self._database.transaction() as transaction:
                     count = self._store.fold(transaction, _RUNS_AT_ONCE)
                 self._folded += count
 

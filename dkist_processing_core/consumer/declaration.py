@@ -124,6 +124,8 @@ class Declaration:
         """What its process serves beside the metrics of a consumer, as other processes do."""
         self.sends_shared_metrics: Callable[[], bool] = lambda: True
         """Whether its process is the one of them that sends these to a collector."""
+        self.fault: Callable[[], str | None] = lambda: None
+        """What has failed beside the handlers, for the health of its process; None if nothing has."""
         self.has_spans = True
         """Whether each call of a handler is a span, whose log records name the run; not if all calls are alike."""
         self.on_caught_up: OnCaughtUp | None = None

@@ -258,8 +258,8 @@ class ConsumerService:
         return {"bus": self.intake is not None and self.intake.is_disturbed, "inbox": self.outage.is_going_on}
 
     def report(self) -> tuple[bool, dict[str, object]]:
-        """Return whether bus and database can be used, and the facts about this process."""
-        outages = self._outages()
+        """Return whether bus and database can be used and nothing has failed, and the facts about this process."""
+        outages, fault = self._outages(), self.consumer.fault()
         facts: dict[str, object] = {
             "consumer": self.consumer.name,
             **{what: "unavailable" if is_out else "ok" for what, is_out in outages.items()},
@@ -267,8 +267,9 @@ class ConsumerService:
             "handled": self.handled.done,
             "failedTries": self.handled.failed,
             "dead": self.handled.dead,
+            **({} if fault is None else {"fault": fault}),
         }
-        return not any(outages.values()), facts
+        return fault is None and not any(outages.values()), facts
 
     def _thread(self, what: str, target: Callable[..., None], *values: object) -> threading.Thread:
         def run() -> None:

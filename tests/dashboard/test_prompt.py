@@ -3,6 +3,9 @@ The thread that derives rows soon after their reports have arrived.
 """
 
 import threading
+from collections.abc import Callable
+
+import pytest
 
 from dkist_processing_core.collect.prompt import PromptFolding
 from dkist_processing_core.consumer.bell import Bell
@@ -10,55 +13,73 @@ from dkist_processing_core.errors import InboxUnavailableError
 from tests.waiting import SECONDS, wait_until
 
 
-def test_an_arrival_is_folded_soon_and_nothing_without_one() -> None:
-    """No arrival, no fold; several at one moment share one."""
+def test_what_was_left_is_folded_at_the_start_and_then_each_arrival_soon() -> None:
+    """Without an arrival there is no further fold; several at one moment share one."""
     arrived, folds = Bell(), threading.Semaphore(0)
-    prompt = PromptFolding(arrived, folds.release)
+    prompt = PromptFolding(arrived, lambda _: folds.release())
     with prompt.running():
+        at_the_start = folds.acquire(timeout=SECONDS)
         is_idle = not folds.acquire(timeout=0.3)
         for _ in range(5):
             arrived.ring()
         is_folded = folds.acquire(timeout=SECONDS)
-        wait_until(lambda: not prompt.is_pending)
         again = folds.acquire(timeout=0.3)
 
-    assert (is_idle, is_folded, again) == (True, True, False)
+    assert (at_the_start, is_idle, is_folded, again) == (True, True, True, False)
 
 
-def test_an_outage_leaves_the_work_to_the_timed_fold_and_the_thread_goes_on() -> None:
-    """The next arrival is folded again."""
+@pytest.mark.parametrize(
+    ("error", "warnings"), [(InboxUnavailableError("away"), 0), (ValueError("no such state"), 1), (KeyError("x"), 1)]
+)
+def test_the_thread_goes_on_after_each_error_and_reports_it(
+    error: Exception, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same error is logged once, and is known until a fold succeeds."""
     arrived, calls = Bell(), threading.Semaphore(0)
-    is_out = threading.Event()
-    is_out.set()
+    is_wrong = threading.Event()
+    is_wrong.set()
 
-    def fold() -> None:
+    def fold(_: Callable[[], bool]) -> None:
         calls.release()
-        if is_out.is_set():
-            raise InboxUnavailableError("away")
+        if is_wrong.is_set():
+            raise error
 
     prompt = PromptFolding(arrived, fold)
     with prompt.running():
+        for _ in range(2):
+            assert calls.acquire(timeout=SECONDS)
+            wait_until(lambda: prompt.failure is not None)
+            arrived.ring()
+        assert calls.acquire(timeout=SECONDS)
+        is_wrong.clear()
         arrived.ring()
-        has_failed = calls.acquire(timeout=SECONDS)
-        wait_until(lambda: not prompt.is_pending)
-        is_out.clear()
-        arrived.ring()
-        has_succeeded = calls.acquire(timeout=SECONDS)
+        wait_until(lambda: prompt.failure is None)
 
-    assert (has_failed, has_succeeded) == (True, True)
+    assert len([each for each in caplog.records if each.levelname == "WARNING"]) == warnings
+
+
+def test_an_end_leaves_a_backlog_to_the_next_start() -> None:
+    """A fold that has more to do ends with the block."""
+    arrived, is_folding = Bell(), threading.Event()
+
+    def fold(is_ending: Callable[[], bool]) -> None:
+        is_folding.set()
+        wait_until(is_ending)
+
+    with PromptFolding(arrived, fold).running():
+        assert is_folding.wait(SECONDS)
 
 
 def test_an_arrival_during_a_fold_is_folded_by_the_next_one() -> None:
     """None is missed between two looks."""
     arrived, is_folding, may_end = Bell(), threading.Semaphore(0), threading.Semaphore(0)
 
-    def fold() -> None:
+    def fold(_: Callable[[], bool]) -> None:
         is_folding.release()
         may_end.acquire(timeout=SECONDS)
 
     prompt = PromptFolding(arrived, fold)
     with prompt.running():
-        arrived.ring()
         first = is_folding.acquire(timeout=SECONDS)
         arrived.ring()
         may_end.release()
