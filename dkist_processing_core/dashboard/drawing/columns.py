@@ -7,7 +7,11 @@ Not here: the counts (collect), and the SVG around the coordinates, which is in 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dkist_processing_core.runs import State
+
 _ROOM = 0.15
+# The parts of the bar of a run, from left to right.
+_TASKS = (State.FINISHED, State.SKIPPED, State.FAILED, State.NOT_RUN, State.RUNNING, State.DISPATCHED, State.WAITING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +79,8 @@ def shares(counts: Mapping[str, int], *, width: float = 100.0, height: float = 4
             bars.append(Bar(kind, round(left, 3), 0.0, round(size, 3), height, f"{count} {kind}"))
             left += size
     return Columns(tuple(bars), width, height, whole)
+
+
+def bar_of_tasks(tasks: Mapping[State, int]) -> Columns:
+    """Return the shares of the states of a run's tasks; its `largest` is the number of the tasks."""
+    return shares({state.value: tasks.get(state, 0) for state in _TASKS})

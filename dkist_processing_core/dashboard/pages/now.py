@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from dkist_processing_core.collect.answers import Choice, StoredAttempt, StoredRun
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
-from dkist_processing_core.dashboard.drawing.columns import Columns, shares
+from dkist_processing_core.dashboard.drawing.columns import Columns, bar_of_tasks
 from dkist_processing_core.dashboard.past import as_of
 from dkist_processing_core.events import WorkflowOverdue
 from dkist_processing_core.identity import Run
@@ -22,8 +22,6 @@ HOURS = 24
 """The hours before the time of the page of which failures are shown."""
 _MOST_RUNS, _MOST_FAMILIES, _MOST_ATTEMPTS, _MOST_LATE = 60, 12, 6, 60
 _MOST_PAST_RUNS = 100
-# The parts of the bar of a run, from left to right.
-_ORDER = (State.FINISHED, State.SKIPPED, State.FAILED, State.NOT_RUN, State.RUNNING, State.DISPATCHED, State.WAITING)
 _EARLIEST = datetime.fromtimestamp(0, UTC)
 
 
@@ -77,7 +75,7 @@ def _values(questions: Questions, moment: datetime) -> dict[str, object]:
     recent = Choice(since=moment - timedelta(hours=HOURS))
     attempts = questions.open_attempts(Choice())
     runs = questions.runs(Choice(states=(State.RUNNING,)), _MOST_RUNS)
-    families = questions.families(recent, _MOST_FAMILIES)
+    families = questions.families(recent, _MOST_FAMILIES + 1)
     overdue = questions.overdue_runs(_MOST_LATE)
     late = _late(overdue.runs, attempts, moment)
     shown = [each.run for each in runs] + [each.run for each in attempts] + [each.run for each in late]
@@ -91,7 +89,8 @@ def _values(questions: Questions, moment: datetime) -> dict[str, object]:
         "runs": _running(runs, attempts),
         "late": late[:_MOST_LATE],
         "late_count": len(late) - len(overdue.runs) + overdue.total,
-        "families": families,
+        "families": families[:_MOST_FAMILIES],
+        "has_more_families": len(families) > _MOST_FAMILIES,
         "short_id": questions.short_ids(run.run_id for run in shown).of,
     }
 
@@ -109,11 +108,11 @@ def _running(runs: list[StoredRun], attempts: list[StoredAttempt]) -> list[Runni
         of_run[attempt.run].append(attempt)
     found = []
     for stored in sorted(runs, key=lambda each: (each.began_at or _EARLIEST, each.number)):
-        counts = {state.value: stored.tasks.get(state, 0) for state in _ORDER}
         ended = sum(count for state, count in stored.tasks.items() if state.is_end)
         of_it = of_run[stored.run]
         more = max(0, len(of_it) - _MOST_ATTEMPTS)
-        found.append(RunningRun(stored, ended, sum(counts.values()), shares(counts), of_it[:_MOST_ATTEMPTS], more))
+        bar = bar_of_tasks(stored.tasks)
+        found.append(RunningRun(stored, ended, bar.largest, bar, of_it[:_MOST_ATTEMPTS], more))
     return found
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from dkist_processing_core.collect.answers import Choice, StoredRun
 from dkist_processing_core.collect.overview import Activity, Hour, Order
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
-from dkist_processing_core.dashboard.drawing.columns import Columns, columns, shares
+from dkist_processing_core.dashboard.drawing.columns import Columns, bar_of_tasks, columns
 from dkist_processing_core.dashboard.links import address
 from dkist_processing_core.dashboard.times import moment_in
 from dkist_processing_core.events import Cause
@@ -24,7 +24,6 @@ _MOST_WORKFLOWS = 24
 _STATES = (State.RUNNING, State.FAILED, State.FINISHED)
 # In a column the most important is at the bottom, where its size is compared best.
 _ENDS = (State.FAILED, State.FINISHED)
-_BAR = (State.FINISHED, State.SKIPPED, State.FAILED, State.NOT_RUN, State.RUNNING, State.DISPATCHED, State.WAITING)
 _ORDERS = {"last": Order.LAST_REPORT, "began": Order.BEGAN, "duration": Order.DURATION, "workflow": Order.WORKFLOW}
 _FILTERS = ("q", "workflow", "version", "state", "cause", "recipe", "since", "until")
 _LARGEST_ID = 2**63 - 1
@@ -36,7 +35,6 @@ class RunRow:
 
     stored: StoredRun
     bar: Columns
-    tasks: int
     seconds: float | None
     """How long it took; None if it goes on, or if that is not known."""
     why: str | None
@@ -139,13 +137,12 @@ def _order(asked: Asked) -> tuple[Order, bool]:
 
 
 def _row(stored: StoredRun) -> RunRow:
-    counts = {state.value: stored.tasks.get(state, 0) for state in _BAR}
     seconds = None
     if stored.ended_at is not None and stored.began_at is not None and stored.is_start_known:
         seconds = max(0.0, (stored.ended_at - stored.began_at) / timedelta(seconds=1))
     failure = next(iter(stored.failures), None)
     why = stored.reason if failure is None else f"{failure.task_name}: {failure.summary or failure.cause or 'unknown'}"
-    return RunRow(stored, shares(counts), sum(counts.values()), seconds, why if stored.state is State.FAILED else None)
+    return RunRow(stored, bar_of_tasks(stored.tasks), seconds, why if stored.state is State.FAILED else None)
 
 
 def _chart(hours: tuple[Hour, ...], *, height: float = 20.0) -> Columns:

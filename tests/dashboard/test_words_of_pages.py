@@ -1,0 +1,60 @@
+"""
+What pages state in words beside their drawings, and the names of their tables.
+"""
+
+import re
+
+from dkist_processing_core.dashboard.links import attempt_address, workflow_address
+from dkist_processing_core.events import TaskDispatched
+from dkist_processing_core.identity import Run
+from tests.dashboard.one_store import one_store
+from tests.facts import NOON, failed, finished, make, started
+from tests.stored import ended_run, running_run
+
+_RUN = Run("W", "1", "r", 1)
+
+
+def test_a_bar_of_tasks_has_its_numbers_in_words() -> None:
+    """Colours alone do not show how many tasks have failed."""
+    events = [finished("A"), finished("B"), failed("C"), started("D")]
+    words = "2 finished, 1 failed, 1 running"
+
+    with one_store(events) as store:
+        pages = [store.html("/runs"), store.html("/")]
+
+    for page in pages:
+        assert f'aria-label="{words}"' in page
+        assert f'title="{words}"' in page
+        assert '<span class="is-failed">1 failed</span>' in page
+
+
+def test_a_cut_list_of_failures_has_a_link_to_the_others() -> None:
+    """Which a list of all of them does not have."""
+    few = [failed(f"task {number}", time=NOON, fingerprint=f"{number:016x}") for number in range(12)]
+
+    with one_store(few) as store:
+        before = store.page("/").values
+        store.add(failed("another", time=NOON, fingerprint="f" * 16))
+        after = store.page("/").values
+
+    assert [before["has_more_families"], after["has_more_families"]] == [False, True]
+    assert len(after["families"]) == 12  # type: ignore[arg-type]
+
+
+def test_each_table_that_scrolls_has_a_name_and_can_be_reached_by_keyboard() -> None:
+    """The name is that of an element which exists, and has no words left out."""
+    events = [*ended_run(), *running_run(), make(TaskDispatched, "A"), finished("A")]
+    addresses = ["/runs", "/failures?since=ever", workflow_address("l0_to_l1_visp"), attempt_address(_RUN, "A", 1)]
+
+    with one_store(events) as store:
+        pages = [store.html(address) for address in addresses]
+
+    for page in pages:
+        boxes = re.findall(r'<div class="box"([^>]*)>', page)
+        assert boxes
+        for attributes in boxes:
+            assert 'tabindex="0" role="region"' in attributes
+            name = re.search(r'aria-label(?:ledby="([^" ]+)"|="[^"]+")', attributes)
+            assert name is not None
+            assert "  " not in attributes
+            assert name[1] is None or page.count(f'id="{name[1]}"') == 1
