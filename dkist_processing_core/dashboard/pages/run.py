@@ -84,6 +84,7 @@ def _timeline(
     attempts = [row.attempt for row in rows if row.attempt is not None]
     timeline = Timeline(moments, most_memory_of(attempts))
     address_of = attempt_addresses(one.view.run, **of_past)
+    hosts = one.hosts
     return {
         "task_name": task_name,
         "ticks": timeline.ticks,
@@ -94,7 +95,7 @@ def _timeline(
                 row,
                 moments=moments,
                 timeline=timeline,
-                hosts=one.hosts,
+                hosts=hosts,
                 address_of=address_of,
                 now=one.until,
             )
