@@ -6,12 +6,13 @@ Not here: the drawing of a chart (dashboard).
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Integer, cast, func, select
 
 from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.choosing import of_identity
+from dkist_processing_core.collect.choosing import of_runs
 from dkist_processing_core.collect.overview import Activity, Hour
 from dkist_processing_core.collect.tables import RUNS
 from dkist_processing_core.runs import State
@@ -37,8 +38,8 @@ def _counts(
     connection: Connection, choice: Choice, since: float, until: float
 ) -> tuple[dict[bytes, _Counts], dict[bytes, str]]:
     """Return how many runs of each workflow ended in each hour in each state, and the names of the workflows."""
-    states = [state for state in choice.states or State if state.is_end]
-    of_states = [*of_identity(connection, choice), RUNS.c.state.in_(states)]
+    states = tuple(state for state in choice.states or State if state.is_end)
+    chosen = of_runs(connection, replace(choice, since=None, until=None, states=states))
     found: dict[bytes, _Counts] = defaultdict(lambda: defaultdict(int))
     # A run whose end was not reported ended with the last report on it. Each of the two has an index.
     for end, conditions in ((RUNS.c.ended_at, []), (RUNS.c.last_sign_at, [RUNS.c.ended_at.is_(None)])):
@@ -46,7 +47,7 @@ def _counts(
         hours = end / _HOUR
         hour = cast(func.trunc(hours) if connection.dialect.name == "postgresql" else hours, Integer).label("hour")
         grouped = select(RUNS.c.workflow_key, hour, RUNS.c.state, func.count().label("runs"))
-        query = grouped.where(end >= since, end <= until, *conditions, *of_states)
+        query = grouped.where(end >= since, end <= until, *conditions, *chosen)
         for key, number, state, count in connection.execute(query.group_by(RUNS.c.workflow_key, hour, RUNS.c.state)):
             found[key][number, State(state)] += count
     names = {}

@@ -140,7 +140,7 @@ class Questions:
         Return the runs that ended in each of the latest hours, of all chosen workflows and of each.
 
         Args:
-            choice: The choice; of it, the identity of the runs and their states restrict them.
+            choice: The choice; its times do not restrict them, since the hours are the time.
             until: The time at which the last of the hours ends; it begins at a whole hour of UTC.
             hours: The number of hours.
         """
@@ -157,18 +157,19 @@ class Questions:
         return [each for each in watched.missed_starts(self._connection, since) if not each.withdrawn]
 
     def family_trends(
-        self, families: Iterable[str], since: datetime, until: datetime, parts: int
+        self, choice: Choice, families: Iterable[str], since: datetime, until: datetime, parts: int
     ) -> dict[str, tuple[int, ...]]:
         """
-        Return how often each family occurred in each of some equal parts of a time, of all workflows.
+        Return how often each family occurred in each of some equal parts of a time.
 
         Args:
+            choice: The choice; its times do not restrict the failures.
             families: The whole ids of the families.
             since: The beginning of the first part.
             until: The end of the last part.
             parts: The number of parts.
         """
-        return trends.trends(self._connection, families, since, until, parts)
+        return trends.trends(self._connection, choice, families, since, until, parts)
 
     def _failed_in_time(self, choice: Choice) -> list[Condition]:
         chosen = of_failures(self._connection, choice)

@@ -9,11 +9,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Integer, cast, func, select
 
-from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED
+from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.choosing import of_failures, of_identity
+from dkist_processing_core.collect.tables import ATTEMPTS, RUNS
 
 
 def trends(
-    connection: Connection, families: Iterable[str], since: datetime, until: datetime, parts: int
+    connection: Connection, choice: Choice, families: Iterable[str], since: datetime, until: datetime, parts: int
 ) -> dict[str, tuple[int, ...]]:
     """Return the number of failures of each family in each part of a time; see `Questions.family_trends`."""
     found = {family: [0] * parts for family in families}
@@ -21,10 +23,14 @@ def trends(
     # PostgreSQL rounds when it casts, and SQLite has no other function that it always has.
     part = (ATTEMPTS.c.failed_at - since.timestamp()) / seconds
     number = cast(func.trunc(part) if connection.dialect.name == "postgresql" else part, Integer).label("number")
+    chosen = of_failures(connection, choice)
+    # The table of runs only if something is asked of it, as for the families themselves.
+    source = ATTEMPTS.join(RUNS) if of_identity(connection, choice) else ATTEMPTS
     # Each family by itself, since that reads one part of an index.
     for family, counts in found.items():
-        query = select(number, func.count().label("failures")).where(
-            HAS_FAILED,
+        query = select(number, func.count().label("failures")).select_from(source)
+        query = query.where(
+            *chosen,
             ATTEMPTS.c.family == family,
             ATTEMPTS.c.failed_at >= since.timestamp(),
             ATTEMPTS.c.failed_at <= until.timestamp(),

@@ -8,34 +8,25 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from dkist_processing_core.text import amount, size
+from dkist_processing_core import text
 from dkist_processing_core.text.terminal import visible, visible_line
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_MINUTE = 60
 _UNKNOWN, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration in its two largest units; one below ten seconds has a decimal."""
-    if seconds is None:
-        return _UNKNOWN
-    if 0 <= seconds < 9.95:  # noqa: PLR2004 - it would be shown as 10.0 s
-        return f"{seconds:.1f} s"
-    return age(seconds)
+    """Return a duration as all texts of the package do; an unknown one as a dash."""
+    return _UNKNOWN if seconds is None else text.duration(max(0.0, seconds))
 
 
 def age(seconds: float | None) -> str:
-    """Return a duration in its two largest units, in whole seconds."""
+    """Return a duration that grows while it is looked at, in whole seconds."""
     if seconds is None:
         return _UNKNOWN
-    whole = max(0, round(seconds))
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+    if seconds < _MINUTE - 0.5:
+        return f"{round(max(0.0, seconds))} s"
+    return text.duration(max(_MINUTE, seconds))
 
 
 def change(seconds: float) -> str:
@@ -65,20 +56,20 @@ def number(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def cut(text: str, length: int) -> str:
+def cut(whole: str, length: int) -> str:
     """Return the beginning of a text in at most `length` characters, with a sign that it goes on."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    return whole if len(whole) <= length else f"{whole[: length - 1]}…"
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "age": age,
-    "amount": amount,
+    "amount": text.amount,
     "change": change,
     "cut": cut,
     "duration": duration,
     "number": number,
     "percent": percent,
-    "size": size,
+    "size": text.size,
     "time_of": time_of,
     "utc": utc,
     "visible": visible_line,

@@ -189,6 +189,12 @@ def test_the_hours_of_a_day_have_the_runs_that_ended_in_them(questions: Question
     until = NOON + timedelta(minutes=20)
     found = questions.activity(Choice(), until, 24)
     of_visp = questions.activity(Choice(workflow="visp"), until, 24)
+    of_signals = questions.activity(Choice(cause="signal"), until, 24)
+    with_signal = [
+        run
+        for run in questions.runs(Choice(cause="signal"))
+        if run.ended_at is not None and NOON - timedelta(hours=23) <= run.ended_at <= until
+    ]
     begin = NOON - timedelta(hours=23)
     expected = [
         {
@@ -210,6 +216,7 @@ def test_the_hours_of_a_day_have_the_runs_that_ended_in_them(questions: Question
     assert sum(map(len, expected)) > 5
     assert of_visp.hours == of_visp.workflows["visp"] == found.workflows["visp"]
     assert list(found.workflows) == sorted(_WORKFLOWS)
+    assert 0 < sum(sum(hour.ended.values()) for hour in of_signals.hours) == len(with_signal)
 
 
 def test_a_workflow_has_its_versions_and_the_figures_of_its_tasks(questions: Questions) -> None:
@@ -270,10 +277,16 @@ def test_the_trend_of_a_family_has_each_failure_in_its_part_of_the_time(question
         if since <= failure.failed_at <= until:
             counts[min(parts - 1, int((failure.failed_at - since) / (until - since) * parts))] += 1
 
-    found = questions.family_trends(list(expected), since, until, parts)
+    found = questions.family_trends(Choice(), list(expected), since, until, parts)
+    of_workflows = [
+        questions.family_trends(Choice(workflow=name), list(expected), since, until, parts) for name in _WORKFLOWS
+    ]
 
     assert found == {family: tuple(counts) for family, counts in expected.items()}
     assert sum(map(sum, found.values())) > 0
+    for family, of_all in found.items():
+        assert of_all == tuple(map(sum, zip(*(each[family] for each in of_workflows), strict=True)))
+    assert all(sum(map(sum, each.values())) < sum(map(sum, found.values())) for each in of_workflows)
 
 
 def test_the_runs_of_a_time_are_those_that_had_begun_and_not_ended(questions: Questions) -> None:

@@ -3,8 +3,13 @@ What pages state in words beside their drawings, and the names of their tables.
 """
 
 import re
+from urllib.parse import urlencode
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dkist_processing_core.dashboard.links import attempt_address, workflow_address
+from dkist_processing_core.dashboard.words import age, duration
 from dkist_processing_core.events import TaskDispatched
 from dkist_processing_core.identity import Run
 from tests.dashboard.one_store import one_store
@@ -58,3 +63,33 @@ def test_each_table_that_scrolls_has_a_name_and_can_be_reached_by_keyboard() -> 
             assert name is not None
             assert "  " not in attributes
             assert name[1] is None or page.count(f'id="{name[1]}"') == 1
+
+
+def test_the_form_of_the_filter_keeps_the_whole_address() -> None:
+    """A viewer who changes one field does not lose the order or the end of the time."""
+    query = {"q": "W", "since": "2000-01-01", "until": "2100-01-01", "sort": "duration", "direction": "up"}
+
+    with one_store([started("A")]) as store:
+        page = store.html(f"/runs?{urlencode(query)}")
+
+    form = page[page.index('<form class="filters') :]
+    fields = dict(re.findall(r'<input[^>]* name="([a-z]+)"[^>]* value="([^"]*)"', form[: form.index("</form>")]))
+    assert {name: fields[name] for name in query} == query
+
+
+@given(st.floats(min_value=0.0, allow_nan=False))
+def test_any_duration_is_a_short_text(seconds: float) -> None:
+    """A report can state any number of seconds. What grows has the same text, in whole seconds."""
+    assert len(duration(seconds)) <= 13
+    assert len(age(seconds)) <= 13
+    assert duration(seconds) == age(seconds) or seconds < 60
+
+
+def test_the_trend_of_a_filtered_list_has_the_failures_of_the_filter() -> None:
+    """A family has the failures of several workflows."""
+    events = [failed("A", fingerprint="a" * 16), failed("A", fingerprint="a" * 16, workflow_name="other")]
+
+    with one_store(events) as store:
+        pages = [store.page(address).values["rows"] for address in ("/failures", "/failures?workflow=other")]
+
+    assert [[row.trend.largest for row in rows] for rows in pages] == [[2], [1]]  # type: ignore[attr-defined]

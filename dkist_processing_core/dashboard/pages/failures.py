@@ -49,7 +49,7 @@ def _families(asked: Asked) -> Page:
     given = {name: asked.text(name) for name in ("since", "workflow", "version", "cause")}
     values = {
         "now": asked.now,
-        "rows": _rows(asked, found, since),
+        "rows": _rows(asked, choice, found),
         "given": given,
         "times": _TIMES,
         "time": given["since"] or _USUAL,
@@ -77,7 +77,7 @@ def _family(asked: Asked) -> Page:
     values = {
         "now": asked.now,
         "whole": whole,
-        "row": _rows(asked, [family], None)[0],
+        "row": _rows(asked, Choice(), [family])[0],
         "affected": _affected(family),
         "short_id": asked.questions.short_ids(each.run.run_id for each in whole.failures).of,
     }
@@ -89,13 +89,13 @@ def _since(asked: Asked) -> datetime | None:
     return None if text == _EVER else moment_in("since", text, asked.now)
 
 
-def _rows(asked: Asked, found: Iterable[Family], since: datetime | None) -> list[FamilyRow]:
+def _rows(asked: Asked, choice: Choice, found: Iterable[Family]) -> list[FamilyRow]:
     """Return families with their trends; without a beginning, the trend of each begins with its first failure."""
     rows = []
     for family in found:
         # A failure at the end of the last part belongs to it.
-        begin = since or min(family.first_at, asked.now - timedelta(hours=1))
-        (counts,) = asked.questions.family_trends([family.family], begin, asked.now, _PARTS).values()
+        begin = choice.since or min(family.first_at, asked.now - timedelta(hours=1))
+        (counts,) = asked.questions.family_trends(choice, [family.family], begin, asked.now, _PARTS).values()
         step = (asked.now - begin) / _PARTS
         titles = [f"{begin + number * step:%Y-%m-%d %H:%M} UTC: {count}" for number, count in enumerate(counts)]
         trend = columns([{"failed": count} for count in counts], titles=titles)

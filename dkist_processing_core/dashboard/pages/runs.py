@@ -68,6 +68,7 @@ def page(asked: Asked) -> Page:
     values = {
         "now": asked.now,
         "given": given,
+        "sorting": sorting,
         "is_filtered": any(given.values()),
         "is_empty": not any(questions.states(Choice()).values()) if not found.total else False,
         "counts": questions.states(replace(choice, states=())),
