@@ -4,6 +4,8 @@ The revision of the store: a number that grows with each change, and the runs th
 Several processes may show one store, and ask for changes several times a second. Not here: deriving the rows (folding).
 """
 
+from importlib import import_module
+
 from sqlalchemy import Connection, select, update
 
 from dkist_processing_core.collect.overview import Changes
@@ -28,9 +30,12 @@ def note_deleted(connection: Connection) -> None:
 
 
 def _advanced(connection: Connection, count: int) -> int:
-    changed = connection.execute(update(REVISION).values(revision=REVISION.c.revision + count))
-    if not changed.rowcount:
-        connection.execute(REVISION.insert().values(number=_NUMBER, revision=count, deleted_at=0))
+    step = update(REVISION).values(revision=REVISION.c.revision + count)
+    if not connection.execute(step).rowcount:
+        # Another process may add the row at the same time: this waits for its end.
+        insert = import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(REVISION)
+        connection.execute(insert.values(number=_NUMBER, revision=0, deleted_at=0).on_conflict_do_nothing())
+        connection.execute(step)
     return revision(connection)
 
 

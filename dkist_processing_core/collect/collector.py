@@ -213,8 +213,11 @@ class Collector:
         lost: dict[str, None] = {}
         with self.connection() as connection:
             for number, run_id in connection.execute(select(RUNS.c.number, RUNS.c.run_id).order_by(RUNS.c.number)):
-                if not on_the_bus.issuperset(digests_on(connection, number)):
-                    lost[run_id] = None
+                # Reports that cannot be read are lost if the bus does not have them.
+                with suppress(ValueError):
+                    if on_the_bus.issuperset(digests_on(connection, number)):
+                        continue
+                lost[run_id] = None
             for body in connection.scalars(select(MISSED_STARTS.c.body).order_by(MISSED_STARTS.c.expected_at)):
                 if digest_of(body) not in on_the_bus and (missed := event_in(body)) is not None:
                     lost[f"the run of {missed.workflow_name} expected at {missed.number}"] = None

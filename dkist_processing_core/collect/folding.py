@@ -6,18 +6,21 @@ all reports that have arrived in between, and its ends are added to the totals i
 tables (tables), the derivation (rows, counting), and reading (questions).
 """
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
 
 from dkist_processing_core.collect import arriving, changes, tallies, totals
+from dkist_processing_core.collect.counting import Increment
 from dkist_processing_core.collect.folded import Before, FoldedRun, folded_run
 from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.reports import Merging, held, store
+from dkist_processing_core.collect.reports import Merging, first_runs, held, sizes_of, store
 from dkist_processing_core.collect.signs import Key, Signs
 from dkist_processing_core.collect.tables import (
     ATTEMPTS,
@@ -38,13 +41,16 @@ KEPT_SECONDS = 400 * 24 * 3600.0
 """How long a run is kept after its last report was received."""
 LISTENING_KEPT_SECONDS = 8 * 24 * 3600.0
 """How long the spans are kept in which the store was complete: longer than the bus keeps events."""
-
+# Of the stored reports that a fold has in memory at one time; in memory, decoded, they take several times as much.
+_MOST_BYTES = 16 * 1024 * 1024
+logger = logging.getLogger("dkist_processing_core.collect")
 
 _OF_FOLD = (
     RUNS.c.number,
     RUNS.c.identity,
     RUNS.c.workflow_name,
     RUNS.c.workflow_version,
+    RUNS.c.run_id,
     RUNS.c.state,
     RUNS.c.sign_received_at,
 )
@@ -57,9 +63,10 @@ class Store:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         """Store the clock, which returns the time in seconds since 1970."""
         self._clock = clock
+        self._left_out: set[int] = set()
 
     def add(self, connection: Connection, *reports: Event) -> None:
-        """Add reports, whose effect on the rows of their runs follows by `fold`; a repeated report has no effect."""
+        """Add reports, whose effect on the rows of their runs follows by `fold`; a repeated one changes no row."""
         now = self._clock()
         missed = [each for each in reports if isinstance(each, WorkflowOverdue) and each.is_missed_start]
         arriving.add(connection, [each for each in reports if each not in missed] if missed else reports, now)
@@ -67,35 +74,47 @@ class Store:
 
     def fold(self, connection: Connection, limit: int) -> int:
         """
-        Derive the rows of at most `limit` runs with new reports, and return their number.
+        Derive the rows of at most `limit` runs with new reports, those that arrived first, and return their number.
 
-        A run that another transaction is folding is left to it.
+        A run that another transaction is folding is left to it. One whose reports cannot be read is left out from then
+        on, with a warning: its rows stay as they are, and its reports are kept.
         """
         now = self._clock()
-        waiting = connection.scalars(select(REPORTS.c.run).distinct().limit(limit)).all()
+        waiting = first_runs(connection, limit, self._left_out)
         settled = select(RUNS.c.number).where(IS_SETTLING, RUNS.c.settles_at <= now).limit(limit)
-        due = sorted({*waiting, *connection.scalars(settled)})[:limit]
-        chosen = select(*_OF_FOLD).where(RUNS.c.number.in_(due))
-        runs = connection.execute(chosen.with_for_update(skip_locked=True)).all()
+        due = [run for run in dict.fromkeys((*waiting, *connection.scalars(settled))) if run not in self._left_out]
+        # Reports may be added meanwhile, whose rows refer to the run.
+        chosen: Select[Any] = select(*_OF_FOLD).where(RUNS.c.number.in_(due[:limit])).order_by(RUNS.c.number)
+        runs = connection.execute(chosen.with_for_update(skip_locked=True, key_share=True)).all()
+        sums = _Sums()
+        for part in _parts(runs, sizes_of(connection, [row.number for row in runs])):
+            self._fold_part(connection, part, now, sums)
+        totals.add(connection, sums.increments, now)
+        tallies.add(connection, sums.tally)
+        return len(runs)
+
+    def _fold_part(self, connection: Connection, runs: Sequence[Row[Any]], now: float, sums: "_Sums") -> None:
+        """Derive and write the rows of runs whose reports are in memory at one time."""
         numbers = [row.number for row in runs]
         stored, signs = held(connection, numbers), _signs_before(connection, numbers)
         marks = totals.marks_of(connection, [row.identity for row in runs])
-        packings, folded, tally = {}, [], Counter[tallies.Tally]()
+        packings, folded = {}, []
         for row in runs:
-            merging = Merging(connection, row.number, stored[row.number])
-            packings[row.number] = merging.packing()
-            if merging.kept:
+            try:
+                merging = Merging(connection, row.number, stored[row.number])
                 before = Before(row.sign_received_at, signs[row.number], marks[row.identity])
-                folded.append((row, found := folded_run(merging, before, now)))
-                names = (row.workflow_name, row.workflow_version)
-                former = None if row.state is None else (*names, row.state)
-                tally.update(tallies.changes_of(former, (*names, found.rows.run["state"])))
+                found = folded_run(merging, before, now) if merging.kept else None
+            except ValueError as error:
+                self._left_out.add(row.number)
+                logger.warning("the run %s of %s is not derived again: %s", row.run_id, row.workflow_name, error)
+                continue
+            packings[row.number] = merging.packing()
+            if found is not None:
+                folded.append((row, found))
+                sums.add(row, found)
         store(connection, packings)
         self._write(connection, [(row.number, found) for row, found in folded])
         totals.store_marks(connection, {row.identity: found.marks for row, found in folded if found.marks}, now)
-        totals.add(connection, [each for _, found in folded for each in found.increments], now)
-        tallies.add(connection, tally)
-        return len(runs)
 
     def _write(self, connection: Connection, folded: Sequence[tuple[int, FoldedRun]]) -> None:
         """Write the rows of runs, with few statements for all of them."""
@@ -121,12 +140,14 @@ class Store:
     def prune(self, connection: Connection, limit: int) -> int:
         """Delete at most `limit` runs whose last report was received more than 400 days ago; return their number."""
         old = select(*_OF_FOLD).where(RUNS.c.received_at < self._clock() - KEPT_SECONDS)
-        runs = connection.execute(old.order_by(RUNS.c.received_at).limit(limit)).all()
+        old = old.order_by(RUNS.c.received_at).limit(limit)
+        # Rows are locked in the order of a fold: runs, the revision, the tallies.
+        runs = connection.execute(old.with_for_update(skip_locked=True)).all()
         numbers = [row.number for row in runs]
         gone = Counter((row.workflow_name, row.workflow_version, row.state) for row in runs if row.state is not None)
-        tallies.add(connection, {tally: -count for tally, count in gone.items()})
         if numbers:
             changes.note_deleted(connection)
+        tallies.add(connection, {tally: -count for tally, count in gone.items()})
         for table in (TASKS, ATTEMPTS, REPORTS, PACKS, DETAILS):
             connection.execute(delete(table).where(table.c.run.in_(numbers)))
         connection.execute(delete(RUNS).where(RUNS.c.number.in_(numbers)))
@@ -150,6 +171,35 @@ class Store:
         """Return when the store last had all reports of a bus; None if it never had."""
         seconds = connection.scalar(select(BUSES.c.completed_at).where(BUSES.c.name == bus))
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What the runs of one fold add to the totals and tallies, whose rows are locked last."""
+
+    increments: list[Increment] = field(default_factory=list)
+    tally: Counter[tallies.Tally] = field(default_factory=Counter)
+
+    def add(self, row: Row[Any], found: FoldedRun) -> None:
+        """Add a run, of which the row is the former one."""
+        names = (row.workflow_name, row.workflow_version)
+        former = None if row.state is None else (*names, row.state)
+        self.tally.update(tallies.changes_of(former, (*names, found.rows.run["state"])))
+        self.increments += found.increments
+
+
+def _parts(runs: Sequence[Row[Any]], sizes: Mapping[int, int]) -> Iterator[list[Row[Any]]]:
+    """Yield the runs in parts whose reports fit in memory; a run alone may be larger."""
+    part: list[Row[Any]] = []
+    size = 0
+    for row in runs:
+        if part and size + sizes[row.number] > _MOST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += sizes[row.number]
+    if part:
+        yield part
 
 
 def _signs_before(connection: Connection, numbers: Sequence[int]) -> dict[int, dict[Key, Signs]]:

@@ -5,11 +5,11 @@ The large parts of a report are stored apart, and are read only if they are requ
 the compression (packing), and deriving the rows (folding).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from dkist_processing_core.collect.keys import digest_of
 from dkist_processing_core.collect.packing import StoredReport, packed, packed_reports, unpacked, unpacked_reports
@@ -21,6 +21,7 @@ from dkist_processing_core.runs import kept_reports
 
 _LARGE = ("stack", "last_stack", "last_log", "profile")
 _LARGE_ON_THE_WIRE = ("stack", "lastStack", "lastLog", "profile")
+_LOOKED_AT = 5000
 Key = tuple[str, str]
 """The id of an occurrence, and its reporter: the store keeps one report for each."""
 
@@ -35,10 +36,21 @@ class Received(NamedTuple):
 class Held(NamedTuple):
     """The reports on a run as they are stored."""
 
-    packed: list[StoredReport]
+    pack: bytes | None
+    """The packed ones; None if none is."""
     new: list[StoredReport]
     numbers: list[int]
     """Those of the new ones, in their order."""
+
+    @property
+    def packed(self) -> list[StoredReport]:
+        """
+        The packed ones.
+
+        Raises:
+            ValueError: A newer release has packed them, or they are damaged.
+        """
+        return [] if self.pack is None else unpacked_reports(self.pack)
 
 
 def event_in(body: bytes) -> Event | None:
@@ -56,10 +68,10 @@ def key_of(event: Event) -> Key:
 
 def held(connection: Connection, runs: Sequence[int]) -> dict[int, Held]:
     """Return the stored reports on each of these runs, without their large parts if they are packed."""
-    found = {run: Held([], [], []) for run in runs}
+    found = {run: Held(None, [], []) for run in runs}
     for part in in_parts(list(runs)):
         for row in connection.execute(select(PACKS).where(PACKS.c.run.in_(part))):
-            found[row.run].packed.extend(unpacked_reports(row.body))
+            found[row.run] = Held(row.body, [], [])
         new = select(REPORTS.c.number, REPORTS.c.run, REPORTS.c.body, REPORTS.c.received_at)
         for row in connection.execute(new.where(REPORTS.c.run.in_(part)).order_by(REPORTS.c.number)):
             found[row.run].new.append(StoredReport(row.body, row.received_at))
@@ -84,6 +96,9 @@ def reports_on(connection: Connection, run: int, *, is_whole: bool = True) -> li
         connection: The connection to the store.
         run: The number of the run.
         is_whole: Whether stacks, logs and profiles are read as well.
+
+    Raises:
+        ValueError: A newer release has packed them, or they are damaged.
     """
     stored = held(connection, [run])[run]
     details = details_of(connection, run) if is_whole else {}
@@ -95,7 +110,12 @@ def reports_on(connection: Connection, run: int, *, is_whole: bool = True) -> li
 
 
 def digests_on(connection: Connection, run: int) -> list[bytes]:
-    """Return the digests of all stored reports on a run, also of those that this release cannot read."""
+    """
+    Return the digests of all stored reports on a run, also of those events that this release cannot read.
+
+    Raises:
+        ValueError: A newer release has packed them, or they are damaged.
+    """
     stored, details = held(connection, [run])[run], details_of(connection, run)
     found = []
     for body, _ in (*stored.packed, *stored.new):
@@ -134,7 +154,12 @@ class Merging:
     """The reports on one run, new ones and packed ones: which of them are kept, and what is stored of them."""
 
     def __init__(self, connection: Connection, run: int, stored: Held) -> None:
-        """Decode the reports; the large parts are read only of those about which there is a new report."""
+        """
+        Decode the reports; the large parts are read only of those about which there is a new report.
+
+        Raises:
+            ValueError: A newer release has packed the known reports, or they are damaged.
+        """
         known = [(each, event_in(each.body)) for each in stored.packed]
         new = [(each, event_in(each.body)) for each in stored.new]
         keys = {key_of(event) for _, event in known if event is not None}
@@ -180,6 +205,32 @@ def _whole(
     """Return a packed report with its large parts, if these are known."""
     whole = None if event is None else details.get(key_of(event))
     return (stored, event) if whole is None else (StoredReport(encode(whole), stored.received_at), whole)
+
+
+def sizes_of(connection: Connection, runs: Sequence[int]) -> dict[int, int]:
+    """Return the number of bytes that the stored reports on each of these runs take, without the packed large parts."""
+    found = dict.fromkeys(runs, 0)
+    for part in in_parts(runs):
+        packs = select(PACKS.c.run, func.length(PACKS.c.body)).where(PACKS.c.run.in_(part))
+        new = select(REPORTS.c.run, func.sum(func.length(REPORTS.c.body))).where(REPORTS.c.run.in_(part))
+        for query in (packs, new.group_by(REPORTS.c.run)):
+            for run, size in connection.execute(query):
+                found[run] += size
+    return found
+
+
+def first_runs(connection: Connection, limit: int, left_out: Collection[int]) -> list[int]:
+    """Return at most `limit` runs with new reports, in the order in which these have arrived, without some."""
+    found: dict[int, None] = {}
+    last = 0
+    while len(found) < limit:
+        query = select(REPORTS.c.number, REPORTS.c.run).where(REPORTS.c.number > last).order_by(REPORTS.c.number)
+        rows = connection.execute(query.limit(_LOOKED_AT)).all()
+        found |= dict.fromkeys(row.run for row in rows if row.run not in left_out)
+        if len(rows) < _LOOKED_AT:
+            break
+        last = rows[-1].number
+    return list(found)[:limit]
 
 
 def store(connection: Connection, packings: Mapping[int, Packing]) -> None:

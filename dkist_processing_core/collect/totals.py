@@ -66,7 +66,9 @@ def add(connection: Connection, increments: Iterable[Increment], now: float, *, 
     if not by_key:
         return
     digests = {_digest(*key): key for key in by_key}
-    known = set(connection.scalars(select(TOTALS.c.key).where(TOTALS.c.key.in_(digests))))
+    known: set[bytes] = set()
+    for part in in_parts(list(digests)):
+        known.update(connection.scalars(select(TOTALS.c.key).where(TOTALS.c.key.in_(part))))
     room = _Room(connection, most_sets)
     added: dict[bytes, list[Increment]] = defaultdict(list)
     names: dict[bytes, _Key] = {}
@@ -79,9 +81,12 @@ def add(connection: Connection, increments: Iterable[Increment], now: float, *, 
         insert = import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(TOTALS)
         connection.execute(insert.on_conflict_do_nothing(), [_empty_row(each, *names[each], now) for each in new])
     # Always in the same order, so that no two transactions wait for each other.
-    stored = select(TOTALS).where(TOTALS.c.key.in_(added)).order_by(TOTALS.c.key).with_for_update()
     values = [
-        _added(row, names[row.key][0], added[row.key], now) | {"of_key": row.key} for row in connection.execute(stored)
+        _added(row, names[row.key][0], added[row.key], now) | {"of_key": row.key}
+        for part in in_parts(sorted(added))
+        for row in connection.execute(
+            select(TOTALS).where(TOTALS.c.key.in_(part)).order_by(TOTALS.c.key).with_for_update()
+        )
     ]
     changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("value", "began_at")}
     connection.execute(update(TOTALS).where(TOTALS.c.key == bindparam("of_key")).values(changed), values)
