@@ -91,11 +91,11 @@ class BusStatus:
         """When the last reading began."""
 
     def latest(self) -> Status:
-        """Return what is known; it is never waited for."""
+        """Return the status that was read last, without waiting for another one."""
         return self._status
 
     def refresh(self) -> None:
-        """Have it read again after a change, and wait a moment for that."""
+        """Request another reading after a change, and wait for it for a limited time."""
         changed_at = datetime.now(UTC)
         self._wanted.set()
         with self._was_read:

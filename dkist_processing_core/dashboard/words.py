@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dkist_processing_core import text
+from dkist_processing_core.dashboard.drawing.labels import fitted
 from dkist_processing_core.text.terminal import visible, visible_line
 
 _MINUTE = 60
@@ -67,6 +68,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "change": change,
     "cut": cut,
     "duration": duration,
+    "fitted": fitted,
     "number": number,
     "percent": percent,
     "size": text.size,

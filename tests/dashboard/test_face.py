@@ -144,6 +144,9 @@ def test_times_are_those_of_the_viewers_zone_with_utc_as_the_title(look: Visit) 
     shown, title = began.inner_text(), began.get_attribute("title") or ""
     utc = datetime.strptime(title, "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
     assert shown == (utc - timedelta(hours=10)).strftime("%Y-%m-%d %H:%M:%S")
+    titles = page.locator("#live_activity svg title").all_text_contents()
+    assert titles
+    assert not [title for title in titles if "UTC" in title]
 
 
 def test_a_wrong_address_is_explained(look: Visit) -> None:

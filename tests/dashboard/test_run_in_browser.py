@@ -4,7 +4,7 @@ The pages about a run and about an attempt in a browser: followed from one to th
 Not here: their values (test_run_pages).
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from playwright.sync_api import expect
@@ -97,6 +97,25 @@ def test_a_viewer_goes_back_in_time(look: Visit, *, has_javascript: bool) -> Non
     page.get_by_role("link", name="Present", exact=True).click()
     expect(page.locator("#live_state .state").first).to_have_text("failed")
     expect(page.locator(".past")).to_have_count(0)
+
+
+def test_a_slider_is_one_stop_of_the_keyboard(look: Visit) -> None:
+    """
+    The arrow keys go from one time to the next. A time is named in the zone of the viewer, like all others.
+    """
+    page = look.open(PATHS["run"], timezone_id="Pacific/Honolulu")
+    steps = page.locator(".slider a")
+    reached = page.locator('.slider a:not([tabindex="-1"])')
+    before = steps.nth(-2)
+
+    expect(reached).to_have_count(1)
+    reached.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(before).to_be_focused()
+    title = _BEGIN.astimezone(timezone(timedelta(hours=-10)))
+    expect(steps.first).to_have_attribute("aria-label", title.strftime("%Y-%m-%d %H:%M:%S"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".past")).to_contain_text("As it was at")
 
 
 def test_a_run_is_followed_live_to_its_end(visit: Visit, served: Served) -> None:

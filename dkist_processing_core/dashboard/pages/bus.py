@@ -72,7 +72,7 @@ def _dead(status: Status) -> Counter[str]:
 
 def _rates(status: Status) -> Columns:
     counts = [{"running": count} for _, count in status.rates]
-    titles = [f"{at:%H:%M} UTC: {count} messages" for at, count in status.rates]
+    titles = [f"{at:%Y-%m-%d %H:%M} UTC: {count} messages" for at, count in status.rates]
     return columns(counts, titles=titles)
 
 

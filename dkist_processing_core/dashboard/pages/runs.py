@@ -153,7 +153,7 @@ def _chart(hours: tuple[Hour, ...], *, height: float = 20.0) -> Columns:
 
 def _title(began_at: datetime, ended: Mapping[State, int]) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in ended.items()) or "none ended"
-    return f"{began_at:%H:%M} UTC: {counts}"
+    return f"{began_at:%Y-%m-%d %H:%M} UTC: {counts}"
 
 
 def _in_order(ended: Mapping[State, int]) -> dict[str, int]:

@@ -24,10 +24,27 @@ function age(seconds) {
 // When each growing duration was rendered, by the clock of this page: the clocks of both machines may differ.
 const rendered = new WeakMap();
 
+const inUtc = /(\d{4}-\d\d-\d\d) (\d\d:\d\d)(:\d\d)? UTC/g;
+
+function inZone(whole, date, minutes, seconds) {
+  const time = new Date(`${date}T${minutes}${seconds ?? ""}Z`);
+  if (Number.isNaN(time.valueOf())) return whole;
+  const shown = clock.format(time);
+  return `${day(time)} ${seconds ? shown : shown.slice(0, 5)}`;
+}
+
 function showTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]:not([data-ago])")) {
     const time = new Date(element.dateTime);
     if (!Number.isNaN(time.valueOf())) element.textContent = `${day(time)} ${clock.format(time)}`;
+  }
+  // Texts without elements in them.
+  for (const element of root.querySelectorAll("svg title, option")) {
+    const text = element.textContent.replace(inUtc, inZone);
+    if (text !== element.textContent) element.textContent = text;
+  }
+  for (const element of root.querySelectorAll("svg a[aria-label]")) {
+    element.setAttribute("aria-label", element.getAttribute("aria-label").replace(inUtc, inZone));
   }
   const now = performance.now();
   for (const element of root.querySelectorAll("[data-seconds], [data-ago]")) rendered.set(element, now);
@@ -237,6 +254,14 @@ const places = { n: "/", r: "/runs", f: "/failures", b: "/bus" };
 let goesAt = 0;
 
 document.addEventListener("keydown", (event) => {
+  const step = event.key === "ArrowLeft" ? -1 : event.key === "ArrowRight" ? 1 : 0;
+  const current = step && event.target.closest?.(".slider a");
+  if (current) {
+    const steps = [...current.closest(".slider").querySelectorAll("a")];
+    steps[steps.indexOf(current) + step]?.focus();
+    event.preventDefault();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea")) return;
   if (event.key === "/") {
     event.preventDefault();
