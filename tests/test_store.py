@@ -343,6 +343,14 @@ def test_open_attempts_have_their_progress_and_last_sign(connection: Connection)
     assert attempts[1].last_sign_at == NOW - timedelta(seconds=2)
 
 
+def test_of_many_open_attempts_the_oldest_are_read(connection: Connection) -> None:
+    """Their number is known without them."""
+    questions = Questions(connection)
+
+    assert [each.task_name for each in questions.open_attempts(Choice(), limit=2)] == ["Gather", "Invert"]
+    assert questions.number_of_open_attempts() == 3
+
+
 def test_silent_attempts_are_found(connection: Connection) -> None:
     """What is stuck are the attempts without a report for a time."""
     silent = Questions(connection).open_attempts(Choice(), silent_since=NOW - timedelta(hours=1))

@@ -240,13 +240,21 @@ class Questions:
         """Return the number of the chosen runs in each state."""
         return run_list.states_of(self._connection, choice)
 
-    def open_attempts(self, choice: Choice, *, silent_since: datetime | None = None) -> list[StoredAttempt]:
+    def number_of_open_attempts(self) -> int:
+        """Return the number of attempts without an end."""
+        query = select(func.count()).select_from(ATTEMPTS.join(RUNS)).where(IS_OPEN, RUNS.c.state == State.RUNNING)
+        return int(self._connection.execute(query).scalar_one())
+
+    def open_attempts(
+        self, choice: Choice, *, silent_since: datetime | None = None, limit: int | None = None
+    ) -> list[StoredAttempt]:
         """
         Return the attempts without an end, oldest first.
 
         Args:
             choice: The choice.
             silent_since: Only those without a report since this time.
+            limit: The largest number of them.
         """
         query = ALL_ATTEMPTS.where(IS_OPEN, RUNS.c.state == State.RUNNING)
         query = query.where(*of_identity(self._connection, choice))
@@ -258,7 +266,7 @@ class Questions:
         if choice.states:
             query = query.where(ATTEMPTS.c.state.in_(choice.states))
         began = func.coalesce(ATTEMPTS.c.dispatched_at, ATTEMPTS.c.started_at, sign)
-        rows = self._connection.execute(query.order_by(began, ATTEMPTS.c.run, ATTEMPTS.c.place))
+        rows = self._connection.execute(query.order_by(began, ATTEMPTS.c.run, ATTEMPTS.c.place).limit(limit))
         return [attempt_of(row) for row in rows]
 
     def families(self, choice: Choice, limit: int | None = None) -> list[Family]:

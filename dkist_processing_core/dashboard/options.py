@@ -87,6 +87,12 @@ def options(
             "expected --token-file, or --user-header with --trusted-proxy"
         )
         raise ConfigurationError(msg)
+    if rules.tokens and not is_loopback(host) and not rules.trusted_proxies:
+        logger.warning(
+            "the dashboard serves %s over plain HTTP, so tokens cross the network as clear text; serve it behind a "
+            "reverse proxy with TLS, and name that by --trusted-proxy",
+            host,
+        )
     return Options(
         host,
         settings.dkist_core_dashboard_port if port is None else port,

@@ -19,6 +19,7 @@ from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCore
 _HEADER_BYTES = 64 * 1024
 _MOST_CONNECTIONS = 1000
 _ENDING_SECONDS = 2
+_ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - they are recognized
 
 
 @contextmanager
@@ -77,7 +78,9 @@ def served(
     thread = threading.Thread(target=run, name="dkist-core-dashboard", daemon=True)
     thread.start()
     try:
-        yield f"http://{shown}:{bound.getsockname()[1]}/"
+        # An address that stands for all addresses of this host is none to open.
+        name = socket.gethostname() if host in _ALL_ADDRESSES else shown
+        yield f"http://{name}:{bound.getsockname()[1]}/"
     finally:
         server.should_exit = True
         thread.join()

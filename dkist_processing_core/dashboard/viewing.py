@@ -5,7 +5,9 @@ Not here: the values of a page (pages), the templates (rendering), and sending t
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -25,6 +27,7 @@ _T = TypeVar("_T")
 STATIC = Path(__file__).parent / "static"
 """The folder of the files that pages load."""
 _NOT_FOUND, _UNAVAILABLE = 404, 503
+_MOST_COSTLY, _COSTLY_SECONDS = 2, 0.5
 
 
 class Viewing:
@@ -35,6 +38,7 @@ class Viewing:
         self._pages = pages
         self._rules = rules
         self._backend = backend
+        self._costly = threading.BoundedSemaphore(_MOST_COSTLY)
 
     def revision(self) -> object:
         """Return a value that differs after each change of what pages show, other than by the time."""
@@ -93,16 +97,28 @@ class Viewing:
         Return the answer of a function to a request.
 
         Raises:
-            PageError: The address is wrong.
+            PageError: The address is wrong, or too many others ask for what takes long.
             DKISTProcessingCoreError: The store cannot be used now.
         """
         if any("\0" in text for text in query.values()):
             raise PageError("found a NUL character in the address, which no name contains")
         now = datetime.now(UTC)
         at = moment_in("at", query.get("at"), now)
-        with self._backend.questions() as questions:
+        is_costly = at is not None or path.endswith("/compare")
+        with self._room() if is_costly else nullcontext(), self._backend.questions() as questions:
             asked = Asked(path, query, questions, now, at, self._backend.site)
             return answer(asked, self._backend.freshness(questions))
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Let only few requests at a time read whole runs; others would wait for them."""
+        if not self._costly.acquire(timeout=_COSTLY_SECONDS):
+            msg = "other requests about the past, or for comparisons, are being answered; try again in some seconds"
+            raise PageError(msg, _UNAVAILABLE)
+        try:
+            yield
+        finally:
+            self._costly.release()
 
     def _page(self, path: str, query: Mapping[str, str]) -> tuple[Page, Freshness]:
         page = self._pages.get(path)

@@ -2,6 +2,7 @@
 Who may use the dashboard: tokens, sessions, a proxy's header, and the refusal to start without any of them.
 """
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
 from dkist_processing_core.dashboard.app import PAGES
 from dkist_processing_core.dashboard.options import options
 from dkist_processing_core.errors import ConfigurationError
+from tests.dashboard.ground import dashboard
 from tests.dashboard.serving import Site, running
 from tests.stored import running_run
 
@@ -89,6 +91,27 @@ def test_options_have_settings(monkeypatch: pytest.MonkeyPatch, token_files: dic
     assert found.rules.trusts("10.1.0.200")
     assert not found.rules.trusts("10.0.0.8")
     assert found.trace_url == "https://traces.example/{trace_id}"
+
+
+@pytest.mark.parametrize(
+    ("host", "proxies", "warnings"),
+    [("0.0.0.0", [], 1), ("0.0.0.0", ["10.0.0.7"], 0), ("127.0.0.1", [], 0)],
+)
+def test_a_token_that_crosses_the_network_is_warned_of(
+    host: str, proxies: list[str], warnings: int, token_files: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, unless a proxy is there to encrypt it."""
+    options(DKISTProcessingCoreConfiguration.read(), host=host, trusted_proxies=proxies, **token_files)
+
+    assert [record.message.count("clear text") for record in caplog.records] == [1] * warnings
+
+
+def test_an_address_that_stands_for_all_is_shown_by_the_name_of_the_host(token_files: dict[str, Any]) -> None:
+    """A browser can open what is shown."""
+    with dashboard(host="0.0.0.0", is_awaited=False, **token_files) as served:
+        shown = served.address
+
+    assert shown.startswith(f"http://{socket.gethostname()}:")
 
 
 def test_a_person_logs_in_by_a_token_and_out_again(token_files: dict[str, Any]) -> None:

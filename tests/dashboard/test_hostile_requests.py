@@ -321,6 +321,32 @@ def test_the_health_is_answered_while_all_pages_wait(monkeypatch: pytest.MonkeyP
     assert (answer.status, was_slow) == (200, True)
 
 
+def test_only_few_requests_about_the_past_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further one is asked to come again; pages about the present are not concerned."""
+    is_over, begun = threading.Event(), threading.Semaphore(0)
+
+    def page(_: Asked) -> NoReturn:
+        begun.release()
+        is_over.wait(SECONDS)
+        raise PageError("it was slow")
+
+    monkeypatch.setitem(app.PAGES, "/runs", page)
+    with running() as site, ExitStack() as stack:
+        stack.callback(is_over.set)
+        for _ in range(2):
+            client = stack.enter_context(socket.create_connection((site.host, site.port), SECONDS))
+            client.sendall(b"GET /runs?at=2026-11-29T12:00:00Z HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert begun.acquire(timeout=SECONDS)
+        refused = site.get("/", at="2026-11-29T12:00:00Z")
+        of_program = site.get("/api/v1/compare", workflow="w", a="a", b="b")
+        present = site.get("/")
+
+    assert (refused.status, refused.headers["Refresh"]) == (503, "5")
+    assert "other requests about the past" in refused.text
+    assert (of_program.status, of_program.headers["Retry-After"]) == (503, "5")
+    assert present.status == 200
+
+
 def test_a_server_that_fails_ends_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not go on without pages, and the error is that of the command."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dkist_processing_core.dashboard.links import address
-from dkist_processing_core.dashboard.pages import compare
+from dkist_processing_core.dashboard.pages import compare, now
 from dkist_processing_core.events import Event
 from dkist_processing_core.testing import FixedClock, SampleRun
 from tests.dashboard.ground import Served, Visit, grave_violations, overflow
@@ -18,7 +18,7 @@ from tests.dashboard.histories import SLOWER, WORKFLOW, history, run_id_of
 from tests.dashboard.one_store import one_store
 from tests.dashboard.serving import running
 from tests.facts import NOON, finished, started
-from tests.stored import ended_run
+from tests.stored import ended_run, running_run
 
 HOSTILE = "<script>alert(1)</script>\u202eevil\x1b[31m" + "x" * 10_000
 
@@ -56,6 +56,17 @@ def test_the_pages_are_accessible_and_fit_a_phone(served: Served, visit: Visit, 
         page = visit.open(path, width=360, theme=theme)
         assert grave_violations(page) == []
         assert overflow(page) <= 0
+
+
+def test_of_many_open_attempts_the_page_has_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The further ones are counted."""
+    monkeypatch.setattr(now, "MOST_OPEN", 2)
+    with running() as site:
+        site.publish(*running_run())
+        text = site.get("/").text
+
+    assert "3 attempts" in text
+    assert "and 1 more" in text
 
 
 def test_what_an_address_names_must_exist() -> None:

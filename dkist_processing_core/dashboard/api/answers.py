@@ -186,7 +186,7 @@ class Now(Answer):
     runs: list[ListedRun]
     """The runs that go on."""
     attempts: list[AttemptOfRun]
-    """The attempts without an end."""
+    """The attempts without an end, at most the 1,000 oldest ones."""
     failures: list[Family]
     """The families of the failures of the last 24 hours."""
 

@@ -29,12 +29,13 @@ _LARGEST_PART, _PART = 1000, 50
 def _now(request: Request) -> dict[str, Any]:
     asked, freshness = request.asked, request.freshness
     running = Choice(states=(State.RUNNING,))
+    open_attempts = asked.questions.open_attempts(Choice(), limit=_LARGEST_PART)
     return {
         "at": asked.now,
         "isBusReachable": freshness.is_bus_reachable,
         "completeUntil": freshness.complete_until,
         "runs": [listed_run_json(run) for run in asked.questions.runs(running, _LARGEST_PART)],
-        "attempts": [attempt_json(each, with_run=True) for each in asked.questions.open_attempts(Choice())],
+        "attempts": [attempt_json(each, with_run=True) for each in open_attempts],
         "failures": [family_json(each) for each in asked.questions.families(Choice(since=asked.now - _RECENT))],
     }
 

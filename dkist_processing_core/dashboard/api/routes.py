@@ -30,6 +30,7 @@ from dkist_processing_core.errors import DKISTProcessingCoreError
 
 _BAD_REQUEST, _FORBIDDEN, _UNAVAILABLE = 400, 403, 503
 _JSON = "application/json"
+_SOON = {"Retry-After": "5"}
 Ask = Callable[[str, Mapping[str, str], Callable[[Asked, Freshness], Any]], Any]
 """Calls a function with the request for a path with a query, and returns its result."""
 
@@ -54,9 +55,9 @@ class Api:
             _check_names(query, endpoint)
             found = self._ask(endpoint.path, query, lambda asked, freshness: self._answer(endpoint, asked, freshness))
         except PageError as error:
-            return ProblemResponse(error.status, str(error))
+            return ProblemResponse(error.status, str(error), _SOON if error.status == _UNAVAILABLE else None)
         except DKISTProcessingCoreError as error:
-            return ProblemResponse(_UNAVAILABLE, str(error), {"Retry-After": "5"})
+            return ProblemResponse(_UNAVAILABLE, str(error), _SOON)
         return Response(found, media_type=_JSON)
 
     def _answer(self, endpoint: Endpoint, asked: Asked, freshness: Freshness) -> bytes:
@@ -77,7 +78,7 @@ class Api:
             # A broker may keep it waiting.
             found = await run_in_threadpool(of_bus.changed, self._backend.site, action, chosen.ids)
         except DKISTProcessingCoreError as error:
-            return ProblemResponse(_UNAVAILABLE, str(error), {"Retry-After": "5"})
+            return ProblemResponse(_UNAVAILABLE, str(error), _SOON)
         return Response(msgspec.json.encode(found), media_type=_JSON)
 
     def _document(self, _: Request) -> Response:

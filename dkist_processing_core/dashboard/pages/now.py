@@ -20,6 +20,8 @@ from dkist_processing_core.runs.wording.overdue import StandingAlarm, standing_a
 
 HOURS = 24
 """The hours before the time of the page of which failures are shown."""
+MOST_OPEN = 2000
+"""The largest number of attempts without an end that are read, the oldest ones."""
 _MOST_RUNS, _MOST_FAMILIES, _MOST_ATTEMPTS, _MOST_LATE = 60, 12, 6, 60
 _MOST_PAST_RUNS = 100
 _EARLIEST = datetime.fromtimestamp(0, UTC)
@@ -73,7 +75,7 @@ def page(asked: Asked) -> Page:
 def _values(questions: Questions, moment: datetime) -> dict[str, object]:
     """Return what is to be seen at a time."""
     recent = Choice(since=moment - timedelta(hours=HOURS))
-    attempts = questions.open_attempts(Choice())
+    attempts = questions.open_attempts(Choice(), limit=MOST_OPEN)
     runs = questions.runs(Choice(states=(State.RUNNING,)), _MOST_RUNS)
     families = questions.families(recent, _MOST_FAMILIES + 1)
     overdue = questions.overdue_runs(_MOST_LATE)
@@ -85,7 +87,7 @@ def _values(questions: Questions, moment: datetime) -> dict[str, object]:
         "hours": HOURS,
         "states": questions.states(recent),
         "running_runs": questions.states(Choice(states=(State.RUNNING,))).get(State.RUNNING, 0),
-        "open_attempts": len(attempts),
+        "open_attempts": questions.number_of_open_attempts(),
         "runs": _running(runs, attempts),
         "late": late[:_MOST_LATE],
         "late_count": len(late) - len(overdue.runs) + overdue.total,
@@ -110,9 +112,11 @@ def _running(runs: list[StoredRun], attempts: list[StoredAttempt]) -> list[Runni
     for stored in sorted(runs, key=lambda each: (each.began_at or _EARLIEST, each.number)):
         ended = sum(count for state, count in stored.tasks.items() if state.is_end)
         of_it = of_run[stored.run]
-        more = max(0, len(of_it) - _MOST_ATTEMPTS)
         bar = bar_of_tasks(stored.tasks)
-        found.append(RunningRun(stored, ended, bar.largest, bar, of_it[:_MOST_ATTEMPTS], more))
+        shown = of_it[:_MOST_ATTEMPTS]
+        # The number of the run itself counts also those beyond the ones that were read.
+        going_on = max(len(of_it), sum(stored.tasks.get(state, 0) for state in (State.RUNNING, State.DISPATCHED)))
+        found.append(RunningRun(stored, ended, bar.largest, bar, shown, going_on - len(shown)))
     return found
 
 
