@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from dkist_processing_core.collect.keys import run_identity
 from dkist_processing_core.collect.tables import REPORTS, RUNS
-from dkist_processing_core.events import Event, TaskDispatched, TaskEvent, TaskStarted, decode, encode
+from dkist_processing_core.events import Event, TaskDispatched, TaskEvent, TaskSampled, TaskStarted, decode, encode
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import RunView, Window, kept_reports, run_view
 
@@ -36,6 +36,8 @@ class WholeRun:
     """When the last report was received, by which the times of all are judged."""
     moments: tuple[datetime, ...]
     """The plausible times of the reports, ascending, each once."""
+    changes: tuple[datetime, ...]
+    """Those of the reports that are not samples, which change no state."""
     hosts: Mapping[_Attempt, str]
     """The host of each attempt that reported one, by task and number."""
     queues: Mapping[_Attempt, str]
@@ -123,7 +125,8 @@ def _whole(reports: list[Event]) -> WholeRun:
     return WholeRun(
         view=run_view(kept_reports(reports), received_at=received_at),
         received_at=received_at,
-        moments=tuple(sorted({report.time for report in reports if report.time in window})),
+        moments=_times(reports, window),
+        changes=_times((report for report in reports if not isinstance(report, TaskSampled)), window),
         hosts=hosts_of(reports),
         queues=queues,
         environments=environments,
@@ -131,6 +134,10 @@ def _whole(reports: list[Event]) -> WholeRun:
         bodies=tuple(map(encode, reports)),
         _places=places,
     )
+
+
+def _times(reports: Iterable[Event], window: Window) -> tuple[datetime, ...]:
+    return tuple(sorted({report.time for report in reports if report.time in window}))
 
 
 def hosts_of(reports: Iterable[Event]) -> dict[_Attempt, str]:

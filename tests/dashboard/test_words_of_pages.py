@@ -3,17 +3,18 @@ What pages state in words beside their drawings, and the names of their tables.
 """
 
 import re
+from datetime import timedelta
 from urllib.parse import urlencode
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.dashboard.links import attempt_address, workflow_address
+from dkist_processing_core.dashboard.links import attempt_address, run_address, workflow_address
 from dkist_processing_core.dashboard.words import age, duration
 from dkist_processing_core.events import TaskDispatched
 from dkist_processing_core.identity import Run
 from tests.dashboard.one_store import one_store
-from tests.facts import NOON, failed, finished, make, started
+from tests.facts import NOON, failed, finished, make, sampled, started
 from tests.stored import ended_run, running_run
 
 _RUN = Run("W", "1", "r", 1)
@@ -93,3 +94,15 @@ def test_the_trend_of_a_filtered_list_has_the_failures_of_the_filter() -> None:
         pages = [store.page(address).values["rows"] for address in ("/failures", "/failures?workflow=other")]
 
     assert [[row.trend.largest for row in rows] for rows in pages] == [[2], [1]]  # type: ignore[attr-defined]
+
+
+def test_a_sample_is_no_step_of_the_slider() -> None:
+    """A page of the past leaves samples out, so that such a step would change nothing. It is the last report though."""
+    later = NOON + timedelta(minutes=1)
+    events = [started("A"), sampled("A", 1, time=later)]
+
+    with one_store(events) as store:
+        values = store.page(run_address(_RUN)).values
+
+    assert [step.at for step in values["steps"].steps] == [NOON]  # type: ignore[attr-defined]
+    assert values["last_report_at"] == later

@@ -64,7 +64,7 @@ def page(asked: Asked) -> Page:
         "critical": [] if path is None else [time.name for time in path.tasks],
         "at": asked.at,
         "present_link": run_address(run),
-        "steps": steps_of(one.whole.moments, asked.at),
+        "steps": steps_of(one.whole.changes, asked.at),
         "address_at": lambda moment: run_address(run, at=moment.isoformat()),
         "left_out": one.left_out,
         **_expected(asked, one),
