@@ -127,8 +127,9 @@ def copy_to_earlier(present: Connection, former: Connection) -> None:
         known = {column["name"] for column in inspect(former).get_columns(table.name)}
         rows = present.execute(select(*(column for column in table.columns if column.name in known))).mappings().all()
         folded = {"is_folded": True} if "is_folded" in known else {}
-        columns: list[Any] = [sa_column(name) for name in (*rows[0], *folded)]
-        former.execute(sa_table(table.name, *columns).insert(), [dict(row) | folded for row in rows])
+        columns: list[Any] = [sa_column(name) for name in (*known.intersection(table.c.keys()), *folded)]
+        if rows:
+            former.execute(sa_table(table.name, *columns).insert(), [dict(row) | folded for row in rows])
 
 
 @pytest.fixture
@@ -533,6 +534,29 @@ def test_a_store_of_an_earlier_release_is_derived_again() -> None:
 
     assert (count, known_starts) == (2, {ENDED: True, "late": False})
     assert sum(each.value for each in ended.values if isinstance(each, Number)) == 4
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=[pytest.mark.processes])])
+def test_a_migrated_store_has_its_runs_in_the_order_of_new_ones(kind: str, request: pytest.FixtureRequest) -> None:
+    """The lists are complete before the runs are derived again."""
+    columns = (RUNS.c.run_id, RUNS.c.begin_order, RUNS.c.duration_order)
+    if kind == "sqlite":
+        earlier = create_engine("sqlite://", poolclass=StaticPool)
+    else:
+        postgres = request.getfixturevalue("postgres")
+        postgres.create_database("ordered")
+        earlier = create_engine(postgres.url("ordered", driver="psycopg"))
+    with empty() as store, store.begin() as present, earlier.begin() as former:
+        fill(present, [[*ended_run(), finished("A", run_id="late"), *running_run()]])
+        upgrade(former, "in memory", "0009")
+        copy_to_earlier(present, former)
+        upgrade(former, "in memory")
+        found = former.execute(select(*columns).order_by(RUNS.c.number)).all()
+        expected = present.execute(select(*columns).order_by(RUNS.c.number)).all()
+    earlier.dispose()
+
+    assert [tuple(row) for row in found] == [tuple(row) for row in expected]
+    assert len(found) == 3
 
 
 def compared(engine: Engine) -> list[Any]:

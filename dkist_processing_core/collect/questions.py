@@ -8,13 +8,13 @@ their words and drawings (cli, dashboard), and keeping the store up to date (col
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select
+from sqlalchemy import Connection, case, exists, func, or_, select, union
 
 from dkist_processing_core.collect import activity, changes, history, naming, run_list, tallies, trends, watched
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
 from dkist_processing_core.collect.choosing import Condition, of_failures, of_identity, of_runs
 from dkist_processing_core.collect.families import first_failure, recipe_runs
-from dkist_processing_core.collect.keys import run_identity
+from dkist_processing_core.collect.keys import run_identity, workflow_key
 from dkist_processing_core.collect.listening import complete_until
 from dkist_processing_core.collect.overview import (
     Activity,
@@ -110,18 +110,18 @@ class Questions:
         First those that still went on at `last`; of these and of the others, the one that began last first. A run whose
         end was not reported ended with the last report on it.
         """
-
-        def had_not_ended(before: datetime) -> ColumnElement[bool]:
-            # Three conditions of which each has an index, since this is asked of all runs.
-            return or_(
-                RUNS.c.state == State.RUNNING,
-                RUNS.c.ended_at >= before.timestamp(),
-                and_(RUNS.c.last_sign_at >= before.timestamp(), RUNS.c.ended_at.is_(None)),
-            )
-
+        seconds = first.timestamp()
+        # Each of them by its index: by the beginning alone, all runs that the store has would be looked at.
+        had_not_ended = union(
+            select(RUNS.c.number).where(RUNS.c.state == State.RUNNING),
+            select(RUNS.c.number).where(RUNS.c.ended_at >= seconds),
+            select(RUNS.c.number).where(RUNS.c.last_sign_at >= seconds, RUNS.c.ended_at.is_(None)),
+        )
         has_begun = RUNS.c.begin_order <= last.timestamp()
-        query = select(RUNS).where(has_begun, had_not_ended(first), RUNS.c.state.is_not(None))
-        order = (case((had_not_ended(last), 0), else_=1), RUNS.c.begin_order.desc(), RUNS.c.number.desc())
+        query = select(RUNS).where(has_begun, RUNS.c.number.in_(had_not_ended), RUNS.c.state.is_not(None))
+        end = func.coalesce(RUNS.c.ended_at, RUNS.c.last_sign_at)
+        goes_on = or_(RUNS.c.state == State.RUNNING, end >= last.timestamp())
+        order = (case((goes_on, 0), else_=1), RUNS.c.begin_order.desc(), RUNS.c.number.desc())
         return runs_of(self._connection, query.order_by(*order).limit(limit))
 
     def overdue_runs(self, limit: int) -> RunPage:
@@ -339,10 +339,12 @@ class Questions:
         return next((each.stack for each in failures if (each.task_name, each.attempt) == key and each.stack), None)
 
     def _finished_since(self, family: Family) -> int:
-        query = select(func.count()).select_from(ATTEMPTS.join(RUNS))
-        of_tasks = (ATTEMPTS.c.task_name.in_(family.tasks), RUNS.c.workflow_name.in_(family.workflows))
-        has_finished = (ATTEMPTS.c.state == State.FINISHED, ATTEMPTS.c.ended_at > family.last_at.timestamp())
-        return self._connection.scalar(query.where(*of_tasks, *has_finished)) or 0
+        query, since = select(func.count()).select_from(ATTEMPTS.join(RUNS)), family.last_at.timestamp()
+        # No attempt ended after the last report on its run: an index has the runs of a workflow since a time.
+        of_runs_since = (RUNS.c.workflow_key.in_(map(workflow_key, family.workflows)), RUNS.c.last_sign_at >= since)
+        has_finished = (ATTEMPTS.c.state == State.FINISHED, ATTEMPTS.c.ended_at > since)
+        of_tasks = ATTEMPTS.c.task_name.in_(family.tasks)
+        return self._connection.scalar(query.where(*of_runs_since, of_tasks, *has_finished)) or 0
 
     def run_number(self, named: str, *, workflow: str | None = None) -> int | None:
         """

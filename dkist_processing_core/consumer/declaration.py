@@ -225,6 +225,9 @@ class Declaration:
         Call a function for all events, with as many at a time as share a transaction: `function(events, transaction)`.
 
         It is then the only handler. A consumer of this package uses it that writes many rows by one statement.
+
+        Raises:
+            ValueError: There is another handler.
         """
         called = Called(function, name_of(function), takes_transaction=True, is_async=False, takes_batch=True)
         self._add(Handler(Selection((), None, None), called))
@@ -240,6 +243,10 @@ class Declaration:
         return False if any(selection.matches(event) for selection in self._contradicting) else None
 
     def _add(self, handler: Handler) -> None:
+        if self.handlers and (handler.called.takes_batch or self.handlers[0].called.takes_batch):
+            names = f"{self.handlers[0].called.name} and {handler.called.name}"
+            msg = f"found the handlers {names}, expected one: a function that takes batches is the only handler"
+            raise ValueError(msg)
         self.handlers.append(handler)
         selection = handler.selection
         wanted = [each for each in _PROVISIONAL if not selection.names or _wants(selection, each)]

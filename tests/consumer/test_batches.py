@@ -64,3 +64,19 @@ def test_no_batch_has_more_events_than_share_a_transaction(bus: InMemoryBus, eff
 
     assert sorted(event.task_name for events in taken for event in events) == sorted(f"T{n}" for n in range(12))
     assert max(map(len, taken)) <= batch_size
+
+
+def test_a_handler_of_batches_is_the_only_one(effects: Effects) -> None:
+    """
+    Another one would not be called, whichever is registered first.
+    """
+    take: Callable[..., None] = lambda events, transaction: None  # noqa: ARG005, E731
+    handle: Callable[..., None] = lambda event: None  # noqa: ARG005, E731
+    first, second = (Consumer(name, inbox=effects.url) for name in ("first", "second"))
+    first.take_batches(take)
+    second.on()(handle)
+
+    with pytest.raises(ValueError, match="the only handler"):
+        first.on()(handle)
+    with pytest.raises(ValueError, match="the only handler"):
+        second.take_batches(take)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.collect.answers import Choice, StoredRun
@@ -22,6 +22,7 @@ from dkist_processing_core.inbox import Database
 from dkist_processing_core.runs import State
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import NOON, failed, finished, make, started
+from tests.test_store import empty
 
 _RUNS = 60
 _WORKFLOWS = ("visp", "vbi", "cryo")
@@ -305,6 +306,19 @@ def test_the_runs_of_a_time_are_those_that_had_begun_and_not_ended(questions: Qu
     assert 0 < len(went_on) < len(found)
     for part in (went_on, found[len(went_on) :]):
         assert part == sorted(part, key=lambda run: (run.began_at, run.number), reverse=True)
+
+
+def test_the_runs_of_a_time_are_found_by_indexes() -> None:
+    """Not by their beginning alone, by which all earlier runs would be looked at."""
+    statements: list[Any] = []
+    with empty() as engine, engine.connect() as connection:
+        event.listen(engine, "before_cursor_execute", lambda *values: statements.append(values[2:4]))
+        Questions(connection).runs_between(NOON - timedelta(hours=2), NOON, 10)
+        text, values = statements[0]
+        plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all())
+
+    assert "dkist_core_run_ended" in plan
+    assert "dkist_core_run_begin_order" not in plan
 
 
 def test_a_run_is_found_by_its_identity_with_its_attempts(questions: Questions) -> None:

@@ -13,14 +13,13 @@ from alembic import op
 revision = "0010"
 down_revision = "0009"
 
-_report = sa.table("dkist_core_report", *map(sa.column, ("number", "run", "is_folded")))
 _run = sa.table(
     "dkist_core_run", *map(sa.column, ("workflow_name", "workflow_version", "state", "workflow_key", "number"))
 )
 
 
 def upgrade() -> None:
-    """Add the columns and the tables, count the runs, and have all of them derived again."""
+    """Add the columns and the tables, and fill the columns by which lists are sorted."""
     for name, kind in (
         ("workflow_key", sa.LargeBinary),
         ("begin_order", sa.Double),
@@ -45,6 +44,12 @@ def upgrade() -> None:
         sa.Column("deleted_at", sa.BigInteger, nullable=False),
     )
     _count_runs(op.get_bind(), tally)
+    # As the rows of runs are derived: by each list of all runs, until each of them is derived again.
+    op.execute(
+        "UPDATE dkist_core_run SET begin_order = coalesce(began_at, last_sign_at), duration_order = CASE "
+        "WHEN began_at IS NULL OR ended_at IS NULL OR is_start_known IS NOT TRUE THEN -1.0 "
+        "WHEN ended_at < began_at THEN 0.0 ELSE ended_at - began_at END WHERE state IS NOT NULL"
+    )
     for name, columns in (
         ("begin_order", ["begin_order"]),
         ("duration_order", ["duration_order"]),
@@ -62,8 +67,6 @@ def upgrade() -> None:
             sqlite_where=has_failed,
             postgresql_where=has_failed,
         )
-    first = sa.select(sa.func.min(_report.c.number)).group_by(_report.c.run)
-    op.execute(sa.update(_report).where(_report.c.number.in_(first)).values(is_folded=False))
 
 
 def _count_runs(connection: sa.Connection, tally: sa.Table) -> None:
