@@ -29,7 +29,7 @@ from dkist_processing_core.dashboard.options import Options
 from dkist_processing_core.dashboard.pages import attempt, bus, compare, failures, now, run, runs, workflow
 from dkist_processing_core.dashboard.problems import ProblemResponse
 from dkist_processing_core.dashboard.static_files import StaticFiles
-from dkist_processing_core.dashboard.viewing import Viewing
+from dkist_processing_core.dashboard.viewing import SAVE, Viewing
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 PAGES: dict[str, PageFunction] = {
@@ -78,8 +78,15 @@ class Application:
 
     def _page(self, path: str, request: Request) -> Response:
         """Return a page. Starlette calls this in a thread, since the store is read synchronously."""
-        html, status = self._viewing.whole(path, dict(request.query_params), role_of(request.scope))
+        query = dict(request.query_params)
+        is_saved = query.pop(SAVE, None) is not None
+        scheme = "https" if self._rules.is_secure(request.scope) else "http"
+        saved_from = f"{scheme}://{request.url.netloc}/" if is_saved else None
+        html, status = self._viewing.whole(path, query, role_of(request.scope), saved_from=saved_from)
         answer = HTMLResponse(html, status, _SOON if status == _UNAVAILABLE else None)
+        if is_saved:
+            name = f"dkist-core-{path.strip('/') or 'now'}.html"
+            answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         login.renew_session(answer, self._rules, request)
         return answer
 

@@ -22,7 +22,8 @@ _FRAME = "base.html"
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        # A page that is saved contains its style sheets.
+        loader=FileSystemLoader([Path(__file__).parent / name for name in ("templates", "static")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

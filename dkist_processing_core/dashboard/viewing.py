@@ -26,6 +26,8 @@ from dkist_processing_core.errors import DKISTProcessingCoreError
 _T = TypeVar("_T")
 STATIC = Path(__file__).parent / "static"
 """The folder of the files that pages load."""
+SAVE = "save"
+"""The parameter of the address of a page that is saved as one file."""
 _NOT_FOUND, _UNAVAILABLE = 404, 503
 _MOST_COSTLY, _COSTLY_SECONDS = 2, 0.5
 
@@ -47,8 +49,18 @@ class Viewing:
         with self._backend.questions() as questions:
             return questions.revision(), of_bus
 
-    def whole(self, path: str, query: Mapping[str, str], role: Role) -> tuple[str, int]:
-        """Return the HTML of a page and its status; of one that cannot be shown, the page that explains it."""
+    def whole(
+        self, path: str, query: Mapping[str, str], role: Role, *, saved_from: str | None = None
+    ) -> tuple[str, int]:
+        """
+        Return the HTML of a page and its status; of one that cannot be shown, the page that explains it.
+
+        Args:
+            path: The path of the page.
+            query: The parameters of its address.
+            role: The role of the viewer.
+            saved_from: The address of the dashboard for a page that is one file, without scripts; None for another one.
+        """
         try:
             page, freshness = self._page(path, query)
         except PageError as error:
@@ -56,6 +68,10 @@ class Viewing:
         except DKISTProcessingCoreError as error:
             page, freshness = _refusal(str(error), _UNAVAILABLE), None
         common = self._common(path, query, role, freshness, is_live=page.is_live)
+        if saved_from is not None:
+            # A form in a file cannot change anything.
+            common |= {"saved_from": saved_from, "live_address": None, "save_address": None}
+            common |= {"may_change": False, "form_token": None, "may_log_out": False}
         return rendering.whole(page, common), page.status
 
     def refusal(self, path: str, status: int, message: str) -> str:
@@ -148,6 +164,10 @@ class Viewing:
             "site": replace(site, bus="", store="") if role is None else site,
             "path_of_page": path,
             "live_address": address("/live", of=address(path, **query)) if is_live else None,
+            "save_address": address(path, **{**query, SAVE: "1"}) if role is not None else None,
+            # The address of the dashboard in a page that is one file.
+            "saved_from": None,
+            "saved_at": datetime.now(UTC),
             "static": static_address,
             # None for a page that shows nothing of the store.
             "freshness": freshness,

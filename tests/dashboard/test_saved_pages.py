@@ -1,0 +1,70 @@
+"""
+A page that is saved as one file: it looks the same without the dashboard, and asks nothing of anything.
+"""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, expect
+
+from tests.dashboard.ground import Served, Visit
+from tests.dashboard.serving import running
+from tests.stored import RUNNING, running_run
+
+_BACKGROUND = "getComputedStyle(document.querySelector('.card')).backgroundColor"
+
+
+@pytest.mark.chromium
+def test_a_saved_page_is_one_file(served: Served, visit: Visit, browser: Browser, tmp_path: Path) -> None:
+    """
+    The link on the page makes it; opened from the disk, it has its content and its colours.
+    """
+    served.publish(*running_run())
+    page = visit.open()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save this page as one file").click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    background = page.evaluate(_BACKGROUND)
+
+    requests, complaints = [], []
+    context = browser.new_context(offline=True)
+
+    def opened() -> Page:
+        saved = context.new_page()
+        saved.on("request", lambda request: requests.append(_address(request)))
+        saved.on("console", lambda message: complaints.append(message.text))
+        saved.goto(file.as_uri())
+        return saved
+
+    saved = opened()
+    expect(saved.locator("main")).to_contain_text("Invert")
+    same = saved.evaluate(_BACKGROUND)
+    link = saved.get_by_role("link", name="l1_to_l2_dlnirsp").first.evaluate("each => each.href")
+    context.close()
+
+    assert file.name == "dkist-core-now.html"
+    assert (requests, complaints) == ([file.as_uri()], [])
+    assert same == background
+    assert link.startswith(served.address)
+
+
+def _address(request: Request) -> str:
+    return request.url
+
+
+@pytest.mark.parametrize(
+    "path", ["/runs?q=a", "/failures", "/bus", f"/run?workflow=l1_to_l2_dlnirsp&version=dev&id={RUNNING}"]
+)
+def test_each_page_can_be_saved(path: str) -> None:
+    """
+    Without scripts, files, or what allows a change.
+    """
+    with running() as site:
+        site.publish(*running_run())
+        shown = site.get(path).text
+        text = site.get(path + ("&" if "?" in path else "?") + "save=1").text
+
+    assert "save=1" in shown
+    assert "<style>" in text
+    assert [part for part in ("<script", "<link", "/static/", "form_token") if part in text] == []
