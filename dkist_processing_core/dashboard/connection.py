@@ -21,6 +21,8 @@ REQUEST_SECONDS = 10.0
 """The longest time of a request."""
 READING_SECONDS = 10.0
 """The longest time in which a client receives nothing of an answer."""
+MOST_OPEN = 900
+"""The largest number of connections, below the usual limit of 1,024 open files; further ones are closed at once."""
 _SEND_BUFFER_BYTES = 128 * 1024
 _INT = struct.Struct("i")
 
@@ -35,7 +37,10 @@ class Connection(H11Protocol):
         # Linux would keep up to some megabytes for a client that does not read.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         super().connection_made(transport)
-        self._request.begin()
+        if len(self.connections) > MOST_OPEN:
+            transport.abort()
+        else:
+            self._request.begin()
 
     def data_received(self, data: bytes) -> None:
         """Take a part of a request."""

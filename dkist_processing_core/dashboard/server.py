@@ -17,7 +17,8 @@ from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCore
 
 # Names of events may have thousands of characters, and are in addresses.
 _HEADER_BYTES = 64 * 1024
-_MOST_CONNECTIONS = 1000
+# Requests of further connections are refused by a status, and far more connections are closed (connection).
+_MOST_CONNECTIONS = 800
 _ENDING_SECONDS = 2
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - they are recognized
 

@@ -20,7 +20,7 @@ from dkist_processing_core.dashboard.service import Dashboard
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.settings.reading import read_settings
 from tests.dashboard.serving import Site, running
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, wait_until
 
 HOST = b"Host: localhost\r\n"
 EVIL = "https://evil.example"
@@ -373,3 +373,16 @@ def test_there_is_room_for_so_many_connections_only(monkeypatch: pytest.MonkeyPa
         refused = site.get("/")
 
     assert refused.status == 503
+
+
+def test_far_more_connections_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take the files that the process may open; there is room again when others end."""
+    with running() as site:
+        monkeypatch.setattr(connection, "MOST_OPEN", 2)
+        with ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(socket.create_connection((site.host, site.port), SECONDS))
+            closed = raw(site, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        wait_until(lambda: raw(site, b"GET /health/live HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n") != b"")
+
+    assert closed == b""
