@@ -38,8 +38,9 @@ def _counts(
     connection: Connection, choice: Choice, since: float, until: float
 ) -> tuple[dict[bytes, _Counts], dict[bytes, str]]:
     """Return how many runs of each workflow ended in each hour in each state, and the names of the workflows."""
-    states = tuple(state for state in choice.states or State if state.is_end)
-    chosen = of_runs(connection, replace(choice, since=None, until=None, states=states))
+    states = [state for state in choice.states or State if state.is_end]
+    # The states are chosen from the answer, since a condition on them leads SQLite to the index of all runs by state.
+    chosen = of_runs(connection, replace(choice, since=None, until=None, states=()))
     found: dict[bytes, _Counts] = defaultdict(lambda: defaultdict(int))
     # A run whose end was not reported ended with the last report on it. Each of the two has an index.
     for end, conditions in ((RUNS.c.ended_at, []), (RUNS.c.last_sign_at, [RUNS.c.ended_at.is_(None)])):
@@ -49,7 +50,8 @@ def _counts(
         grouped = select(RUNS.c.workflow_key, hour, RUNS.c.state, func.count().label("runs"))
         query = grouped.where(end >= since, end <= until, *conditions, *chosen)
         for key, number, state, count in connection.execute(query.group_by(RUNS.c.workflow_key, hour, RUNS.c.state)):
-            found[key][number, State(state)] += count
+            if state in states:
+                found[key][number, State(state)] += count
     names = {}
     for key in found:
         names[key] = connection.scalar(select(RUNS.c.workflow_name).where(RUNS.c.workflow_key == key).limit(1)) or ""
