@@ -26,9 +26,10 @@ def of_identity(connection: Connection, choice: Choice) -> list[ColumnElement[bo
     if choice.recipe_run_id is not None:
         conditions.append(RUNS.c.recipe_run_id == choice.recipe_run_id)
     if choice.text is not None:
-        wanted = choice.text.lower()
-        texts = (func.lower(column) for column in (RUNS.c.run_id, RUNS.c.workflow_name))
-        conditions.append(or_(*(text.contains(wanted, autoescape=True) for text in texts)))
+        # SQLite knows the case of the letters A to Z alone: others are found as they are written.
+        wanted, columns = choice.text.lower(), (RUNS.c.run_id, RUNS.c.workflow_name)
+        lowered = (func.lower(column).contains(wanted, autoescape=True) for column in columns)
+        conditions.append(or_(*lowered, *(column.contains(choice.text, autoescape=True) for column in columns)))
     return conditions
 
 

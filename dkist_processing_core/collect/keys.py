@@ -1,7 +1,8 @@
 """
-The digests by which the store knows runs, workflows and tasks: names may be too long for an index.
+The digests by which the store knows runs, workflows, tasks and the bodies of reports: all of these may be too long for
+an index.
 
-Not here: the digests of reports (folding).
+Not here: what is stored by them (tables).
 """
 
 import hashlib

@@ -28,7 +28,7 @@ from dkist_processing_core.collect.overview import (
     WorkflowSummary,
 )
 from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.reports import reports_on
+from dkist_processing_core.collect.reports import details_of, key_of, reports_on
 from dkist_processing_core.collect.stored import (
     ALL_ATTEMPTS,
     IS_FINAL,
@@ -334,9 +334,16 @@ class Questions:
 
     def _stack(self, number: int, failure: StoredAttempt) -> str | None:
         """Return the stack of the exception of a failed attempt of a run; None if no report has it."""
-        key = (failure.task_name, failure.number)
-        failures = (report for report in self.reports(number) if isinstance(report, TaskFailed))
-        return next((each.stack for each in failures if (each.task_name, each.attempt) == key and each.stack), None)
+        for received in reports_on(self._connection, number, is_whole=False):
+            event = received.event
+            if isinstance(event, TaskFailed) and (event.task_name, event.attempt) == (
+                failure.task_name,
+                failure.number,
+            ):
+                whole = details_of(self._connection, number, [key_of(event)]).get(key_of(event), event)
+                if isinstance(whole, TaskFailed) and whole.stack:
+                    return whole.stack
+        return None
 
     def _finished_since(self, family: Family) -> int:
         query, since = select(func.count()).select_from(ATTEMPTS.join(RUNS)), family.last_at.timestamp()

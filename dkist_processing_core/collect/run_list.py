@@ -4,10 +4,11 @@ Parts of sorted lists of runs, for pages that show one part at a time.
 Not here: which runs a choice has (choosing), and the rows as answers (stored).
 """
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, UnaryExpression, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, UnaryExpression, func, select, tuple_
 
 from dkist_processing_core.collect.answers import Choice, StoredRun
 from dkist_processing_core.collect.choosing import Condition, of_runs
@@ -58,15 +59,35 @@ def _by_workflow(
     connection: Connection, choice: Choice, *, is_descending: bool, first: int, size: int
 ) -> list[StoredRun]:
     """Return a part of the list by workflow: an index has the digests of the names, which are in no useful order."""
-    conditions = of_runs(connection, choice)
-    counts = select(RUNS.c.workflow_name, func.count()).where(*conditions).group_by(RUNS.c.workflow_name)
+    conditions, tallied = of_runs(connection, choice), _tallied(connection, choice)
+    counts: Counter[str] = Counter()
+    if tallied is None:
+        by_name = select(RUNS.c.workflow_name, func.count()).where(*conditions).group_by(RUNS.c.workflow_name)
+        for name, count in connection.execute(by_name):
+            counts[name] = count
+    else:
+        for row in tallied:
+            counts[row.workflow_name] += row.runs
     found: list[StoredRun] = []
-    for name, count in sorted(map(tuple, connection.execute(counts)), reverse=is_descending):
+    for name, count in sorted(counts.items(), reverse=is_descending):
         if first < count and len(found) < size:
             of_workflow = [*conditions, RUNS.c.workflow_key == workflow_key(name)]
             found += _part(connection, of_workflow, RUNS.c.last_sign_at, True, first, size - len(found))  # noqa: FBT003
         first = max(0, first - count)
     return found
+
+
+def _tallied(connection: Connection, choice: Choice) -> list[Row[Any]] | None:
+    """Return the known numbers of runs of a choice of whole versions and states; None for another choice."""
+    if replace(choice, workflow=None, version=None, states=()) != Choice():
+        return None
+    query: Select[Any] = select(TALLIES)
+    if choice.version is not None:
+        query = query.where(TALLIES.c.workflow_version == choice.version)
+    if choice.states:
+        query = query.where(TALLIES.c.state.in_(choice.states))
+    rows = connection.execute(query).all()
+    return [row for row in rows if choice.workflow is None or matches(choice.workflow, row.workflow_name)]
 
 
 def run_before(connection: Connection, number: int) -> StoredRun | None:
@@ -82,16 +103,11 @@ def run_before(connection: Connection, number: int) -> StoredRun | None:
 
 def states_of(connection: Connection, choice: Choice) -> dict[State, int]:
     """Return the number of the chosen runs in each state; a state without one is missing."""
-    plain = replace(choice, workflow=None, version=None, states=())
-    if plain == Choice():
-        # The numbers of whole versions are known.
-        query = select(TALLIES)
-        if choice.version is not None:
-            query = query.where(TALLIES.c.workflow_version == choice.version)
-        found: dict[State, int] = {}
-        for row in connection.execute(query):
-            if choice.workflow is None or matches(choice.workflow, row.workflow_name):
-                found[State(row.state)] = found.get(State(row.state), 0) + row.runs
+    found: dict[State, int] = {}
+    tallied = _tallied(connection, choice)
+    if tallied is not None:
+        for row in tallied:
+            found[State(row.state)] = found.get(State(row.state), 0) + row.runs
     else:
         # An index has the states with their times.
         of_states = replace(choice, states=choice.states or tuple(State))

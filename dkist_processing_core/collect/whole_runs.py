@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import Connection, Engine, func, select
 
@@ -67,6 +67,17 @@ class _Kept:
     runs: OrderedDict[int, tuple[_Mark, WholeRun, int]] = field(default_factory=OrderedDict)
     room: int = _MOST_KEPT_BYTES
     lock: threading.Lock = field(default_factory=threading.Lock)
+    reading: WeakValueDictionary[int, threading.Lock] = field(default_factory=WeakValueDictionary)
+    """Held while a run is read: others that want it wait, and then have it."""
+
+    def known(self, number: int, mark: _Mark) -> WholeRun | None:
+        """Return a run as of a mark; None if it is not kept."""
+        with self.lock:
+            known = self.runs.get(number)
+            if known is None or known[0] != mark:
+                return None
+            self.runs.move_to_end(number)
+            return known[1]
 
 
 _OF_STORES: WeakKeyDictionary[Engine, _Kept] = WeakKeyDictionary()
@@ -88,16 +99,16 @@ def whole_run(connection: Connection, run: Run, read: Callable[[int], list[Event
     number, mark = row.number, _mark(connection, row.number, row.revision)
     kept = _OF_STORES.setdefault(connection.engine, _Kept())
     with kept.lock:
-        known = kept.runs.get(number)
-        if known is not None and known[0] == mark:
-            kept.runs.move_to_end(number)
-            return known[1]
-    reports = read(number)
-    if not reports:
-        return None
-    found = _whole(reports)
-    with kept.lock:
-        _keep(kept, number, mark, found)
+        reading = kept.reading.setdefault(number, threading.Lock())
+    with reading:
+        if (known := kept.known(number, mark)) is not None:
+            return known
+        reports = read(number)
+        if not reports:
+            return None
+        found = _whole(reports)
+        with kept.lock:
+            _keep(kept, number, mark, found)
     return found
 
 

@@ -16,7 +16,10 @@ from dkist_processing_core.collect.counting import Increment
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
 from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.reading import snapshot
 from dkist_processing_core.collect.tables import PACKS, TOTALS
+from dkist_processing_core.collect.whole_runs import whole_run
+from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.metrics.declarations import LAST_EVENT
 from dkist_processing_core.runs import State
@@ -192,3 +195,40 @@ def test_a_fold_in_parts_has_the_same_result(monkeypatch: pytest.MonkeyPatch) ->
 
     assert dumps[0] == dumps[1]
     assert dumps[0][:2] == (3, 3)
+
+
+def test_a_run_that_several_viewers_want_is_read_once() -> None:
+    """
+    The others wait, and have what was read.
+    """
+    is_reading, may_read = threading.Event(), threading.Event()
+    reads: list[int] = []
+    found: list[object] = []
+    with closing(Database.open(None, read_settings())) as database:
+        with database.engine.begin() as connection:
+            fill(connection, [list(ended_run())])
+            (stored,) = Questions(connection).runs(Choice())
+
+        def view() -> None:
+            with snapshot(database) as connection:
+
+                def read(number: int) -> list[Event]:
+                    reads.append(number)
+                    is_reading.set()
+                    may_read.wait(SECONDS)
+                    return Questions(connection).reports(number)
+
+                found.append(whole_run(connection, stored.run, read))
+
+        threads = [threading.Thread(target=view) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        has_begun = is_reading.wait(SECONDS)
+        may_read.set()
+        for thread in threads:
+            thread.join(SECONDS)
+
+    assert has_begun
+    assert reads == [1]
+    assert len(found) == 4
+    assert all(each is found[0] for each in found)

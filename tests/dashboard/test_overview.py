@@ -321,6 +321,17 @@ def test_the_runs_of_a_time_are_found_by_indexes() -> None:
     assert "dkist_core_run_begin_order" not in plan
 
 
+@pytest.mark.parametrize("text", ["ÅNGSTRÖM", "ngstr", "Gstr", "Å"])
+def test_a_text_with_other_letters_is_found_as_it_is_written(connection: Connection, text: str) -> None:
+    """The cases of A to Z are alike."""
+    store = Store(clock=NOON.timestamp)
+    store.add(connection, started("A", run_id="ÅNGSTRÖM"))
+    store.fold(connection, 1)
+    found = Questions(connection).runs(Choice(text=text))
+
+    assert [run.run.run_id for run in found] == ["ÅNGSTRÖM"]
+
+
 def test_a_run_is_found_by_its_identity_with_its_attempts(questions: Questions) -> None:
     """Its attempts are in the order of its tasks."""
     wanted = questions.runs(Choice())[0]
