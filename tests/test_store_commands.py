@@ -488,6 +488,20 @@ def test_a_rebuild_refuses_to_lose_what_only_the_store_has(now: datetime) -> Non
     assert in_json("runs", "list")["states"] == {"running": 1}
 
 
+def test_a_rebuild_names_a_run_whose_reports_cannot_be_read(now: datetime) -> None:
+    """It may lose some; with --forget the store has what the bus has."""
+    publish(*running_run(now=now))
+    answer("runs", "list")
+    with closing(Database.open(None, read_settings())) as database, database.transaction() as transaction:
+        transaction.exec_driver_sql("UPDATE dkist_core_pack SET body = x'ff00'")
+    refused = CliRunner().invoke(app, ["collect", "--rebuild"])
+    answer("collect", "--rebuild", "--forget")
+
+    assert refused.exit_code == 1
+    assert f"1 run would lose reports that the bus no longer has: {RUNNING}; " in refused.stderr
+    assert in_json("runs", "list")["states"] == {"running": 1}
+
+
 def test_the_dump_of_a_rebuilt_store_is_equal(now: datetime) -> None:
     """A store that is built again from the events on the bus has the same dump, byte for byte."""
     reports = [*past_and_present(now), missed_start(), *overdue(now)]

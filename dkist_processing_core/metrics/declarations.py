@@ -122,7 +122,7 @@ PROCESS_DURATION = Metric(
     "messaging.process.duration",
     Kind.HISTOGRAM,
     "s",
-    "The durations of calls of handlers; with `error.type` those that failed.",
+    "The durations of calls of handlers; with `error.type` those that failed. A call may have many events.",
     (*_OF_CONSUMER, *_OF_OPERATION, semconv.HANDLER, semconv.ERROR_TYPE),
     _SECONDS_OF_MESSAGING,
 )

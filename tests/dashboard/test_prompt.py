@@ -4,12 +4,19 @@ The thread that derives rows soon after their reports have arrived.
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
+from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.collector import Collector
+from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.prompt import PromptFolding
 from dkist_processing_core.consumer.bell import Bell
 from dkist_processing_core.errors import InboxUnavailableError
+from dkist_processing_core.inbox import Database
+from dkist_processing_core.settings.reading import read_settings
+from tests.facts import started
 from tests.waiting import SECONDS, wait_until
 
 
@@ -87,3 +94,28 @@ def test_an_arrival_during_a_fold_is_folded_by_the_next_one() -> None:
         may_end.release()
 
     assert (first, second) == (True, True)
+
+
+def test_a_service_derives_at_once_what_an_earlier_one_has_left_and_its_health_has_a_failure() -> None:
+    """A table that is missing is an error that no pause mends."""
+    settings = read_settings()
+    with closing(Database.open(None, settings)) as database, Collector(settings) as collector:
+        with database.transaction() as transaction:
+            Store().add(transaction, started("A"))
+        with collector.service() as member:
+            wait_until(lambda: _runs(collector) == 1)
+            fault_before = member.consumer.fault()
+            with database.transaction() as transaction:
+                transaction.exec_driver_sql("ALTER TABLE dkist_core_tally RENAME TO away")
+                Store().add(transaction, started("A", run_id="another"))
+            collector._arrived.ring()
+            wait_until(lambda: member.consumer.fault() is not None)
+            fault = member.consumer.fault()
+
+    assert fault_before is None
+    assert "dkist_core_tally" in str(fault)
+
+
+def _runs(collector: Collector) -> int:
+    with collector.questions() as questions:
+        return len(questions.runs(Choice()))
