@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
+from benchmarks.generated import Generated, run_events
 from dkist_processing_core.collect.dictionary import DICTIONARIES
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.folding import Store
@@ -19,7 +20,7 @@ from dkist_processing_core.collect.reports import digests_on, reports_on
 from dkist_processing_core.collect.tables import DETAILS, PACKS
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.runs import kept_reports
-from tests.facts import failed, finished
+from tests.facts import NOON, failed, finished
 from tests.stored import ended_run
 from tests.strategies import reports
 from tests.test_store import empty, fill
@@ -112,6 +113,22 @@ def test_a_packed_attempt_takes_little_room() -> None:
         size = connection.scalar(select(func.length(PACKS.c.body)))
 
     assert 0 < (size or 0) < 100 * 100
+
+
+def test_the_room_hardly_depends_on_the_names_that_the_dictionary_has() -> None:
+    """Another site has other names of workflows, hosts and units, and another year has other times."""
+    others = (("l0_to_l1_", "calibrate_x"), ("2026-", "2031-"), ("worker", "kestrel"), ("frame", "tile"))
+    sizes, large = [0, 0], ("stack", "last_stack", "last_log", "profile")
+    for number in range(10):
+        events = run_events(number, NOON, Generated(runs=10))
+        bodies = [encode(event) for event in events if not any(getattr(event, name, None) for name in large)]
+        renamed = bodies
+        for known, other in others:
+            renamed = [body.replace(known.encode(), other.encode()) for body in renamed]
+        for place, each in enumerate((bodies, renamed)):
+            sizes[place] += len(packed_reports(StoredReport(body, 1.0) for body in each))
+
+    assert sizes[0] < sizes[1] < 1.1 * sizes[0]
 
 
 def test_reports_have_their_times_of_reception() -> None:
