@@ -167,7 +167,7 @@ def test_dead_letters_are_changed_by_json_only(
 
 
 def test_readers_change_nothing() -> None:
-    """In the mode that is read-only, no one does."""
+    """In the read-only mode, operators neither."""
     with running(is_read_only=True) as site:
         headers = {"Content-Type": "application/json"}
         refused = site.request("POST", "/api/v1/dead-letters/discard", '{"ids": ["g1"]}', headers)

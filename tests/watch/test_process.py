@@ -250,7 +250,9 @@ def test_a_host_without_power_is_noticed_and_a_stopped_watcher_accuses_no_one(
         wait_until(lambda: len(receiver.accepted) == 1)
         ends = [keeps.end(), other.end()]
         # The other one may begin before it is noted that the store has the past, and then leaves that to the first.
-        logged = [[line for line in each.lines if "the past events are taken in" not in line] for each in (keeps, other)]
+        logged = [
+            [line for line in each.lines if "the past events are taken in" not in line] for each in (keeps, other)
+        ]
     with subscribe("task.overdue", replay=True, timeout=2) as replayed:
         alarms = [each for each in replayed if isinstance(each, TaskOverdue)]
 
