@@ -65,11 +65,19 @@ class Backend:
     @property
     def bus_state(self) -> str:
         """`ok`, `unavailable`, or `not connected yet`."""
+        facts = self._facts
+        return "not connected yet" if facts is None else str(facts["bus"])
+
+    @property
+    def has_fault(self) -> bool:
+        """Whether the store takes in reports and cannot derive what is shown from them."""
+        return "fault" in (self._facts or {})
+
+    @property
+    def _facts(self) -> Any:
         report = self.report
-        if report is None:
-            return "not connected yet"
-        consumers: Any = report()[1]["consumers"]
-        return str(consumers[0]["bus"])
+        consumers: Any = None if report is None else report()[1]["consumers"]
+        return None if consumers is None else consumers[0]
 
     def freshness(self, questions: Questions) -> Freshness:
         """Return how recent the answers to questions are."""

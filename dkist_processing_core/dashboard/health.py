@@ -30,7 +30,7 @@ class Readiness(msgspec.Struct, frozen=True):
     bus: str
     """`ok`, `unavailable`, or `not connected yet`."""
     store: str
-    """`ok` or `unavailable`."""
+    """`ok`, `unavailable`, or `not kept up to date`: the log has the reason."""
 
     @property
     def is_good(self) -> bool:
@@ -69,7 +69,7 @@ class Health:
                 questions.revision()
         except DKISTProcessingCoreError:
             return Readiness(bus, "unavailable")
-        return Readiness(bus, "ok")
+        return Readiness(bus, "not kept up to date" if self._backend.has_fault else "ok")
 
     def _metrics(self, request: Request) -> Response:
         snapshot = self._backend.snapshot

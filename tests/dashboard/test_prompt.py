@@ -13,9 +13,11 @@ from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.prompt import PromptFolding
 from dkist_processing_core.consumer.bell import Bell
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import InboxUnavailableError
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.settings.reading import read_settings
+from tests.dashboard.serving import running
 from tests.facts import started
 from tests.waiting import SECONDS, wait_until
 
@@ -119,3 +121,15 @@ def test_a_service_derives_at_once_what_an_earlier_one_has_left_and_its_health_h
 def _runs(collector: Collector) -> int:
     with collector.questions() as questions:
         return len(questions.runs(Choice()))
+
+
+def test_a_dashboard_that_cannot_derive_its_rows_is_not_ready() -> None:
+    """Its pages would show an old state as the present one."""
+    with running() as site, closing(Database.open(None, read_settings())) as database:
+        with database.transaction() as transaction:
+            transaction.exec_driver_sql("ALTER TABLE dkist_core_tally RENAME TO away")
+        with Publisher.open(read_settings()) as publisher:
+            publisher.publish(started("A"))
+        wait_until(lambda: site.get("/health/ready").json["store"] == "not kept up to date")
+
+        assert site.get("/health/ready").status == 503
