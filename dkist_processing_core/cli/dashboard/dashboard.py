@@ -14,7 +14,9 @@ from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import print_remark
 from dkist_processing_core.text.terminal import interrupt_ends
 
-_OF_EXTRA = frozenset({"alembic", "igraph", "jinja2", "psycopg", "sqlalchemy", "sse_starlette", "starlette", "uvicorn"})
+_OF_EXTRA = frozenset(
+    {"alembic", "h11", "igraph", "jinja2", "psycopg", "sqlalchemy", "sse_starlette", "starlette", "uvicorn"}
+)
 
 
 def serve_until_ended(store: str | None, **options: Any) -> None:
