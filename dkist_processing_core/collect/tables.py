@@ -153,7 +153,7 @@ REPORTS = Table(
     Column("digest", LargeBinary, nullable=False, unique=True),
     Column("body", LargeBinary, nullable=False),
     Column("received_at", Double, nullable=False),
-    # A number is used once: that of a report tells whether it arrived before another one.
+    # No number is used again: the report with the smaller number arrived first.
     sqlite_autoincrement=True,
 )
 

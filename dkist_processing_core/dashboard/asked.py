@@ -34,7 +34,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page shows: values for a template of its own."""
+    """What a page shows: the values for its template."""
 
     title: str
     template: str

@@ -225,3 +225,20 @@ def overflow(page: Page) -> int:
     """
     width: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     return width
+
+
+def check_on_screens(page: Page) -> None:
+    """
+    Fail if a page is wider than one of the windows, or has a serious violation of accessibility in one of the themes.
+    """
+    wider = {}
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        wider[width] = overflow(page)
+    page.set_viewport_size({"width": WIDTHS[0], "height": 800})
+    on_a_phone = grave_violations(page)
+    page.set_viewport_size({"width": WIDTHS[1], "height": 800})
+    page.emulate_media(color_scheme="dark")
+
+    assert wider == dict.fromkeys(WIDTHS, 0)
+    assert (on_a_phone, grave_violations(page)) == ([], [])

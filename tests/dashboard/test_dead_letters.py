@@ -13,7 +13,7 @@ from tests.stored import ended_run
 from tests.waiting import wait_until
 
 
-def bury(site: Site) -> str:
+def group_of_dead_letters(site: Site) -> str:
     """
     Let a consumer fail at each event of a run, and return the address of the first group of its dead letters.
     """
@@ -40,7 +40,7 @@ def test_a_page_of_dead_letters_is_not_rendered_again_and_again() -> None:
     Each time it would ask the broker for all of them.
     """
     with running() as site:
-        group = bury(site)
+        group = group_of_dead_letters(site)
         pages = [site.get(f"{group}{more}") for more in ("", "&confirm=retry")]
         with site.viewer(group) as viewer:
             found = viewer.next()
@@ -57,7 +57,7 @@ def test_a_dead_letter_is_discarded_after_a_question() -> None:
     The form works without JavaScript, and the page about the bus names what was done.
     """
     with running() as site:
-        group = bury(site)
+        group = group_of_dead_letters(site)
         question = site.get(f"{group}&confirm=discard").text
         (token,) = set(re.findall(r'name="form_token" value="([^"]+)"', question))
         (name,) = set(re.findall(r'name="name" value="([^"]+)"', question))

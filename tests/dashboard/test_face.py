@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, TaskOverdue, WorkflowFailed, WorkflowOverdue
 from dkist_processing_core.settings.reading import read_settings
-from tests.dashboard.ground import WIDTHS, Served, Visit, dashboard, grave_violations, overflow
+from tests.dashboard.ground import WIDTHS, Served, Visit, check_on_screens, dashboard, overflow
 from tests.facts import failed, finished, make, progressed, started
 from tests.stored import ended_run, running_run
 
@@ -44,18 +44,7 @@ def test_a_page_fits_each_screen_and_is_accessible_in_both_themes(look: Visit, p
     """
     No page is wider than its window, and axe-core finds no serious violation.
     """
-    page = look.open(path)
-    wider = {}
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 800})
-        wider[width] = overflow(page)
-    page.set_viewport_size({"width": WIDTHS[0], "height": 800})
-    on_a_phone = grave_violations(page)
-    page.set_viewport_size({"width": WIDTHS[1], "height": 800})
-    page.emulate_media(color_scheme="dark")
-
-    assert wider == dict.fromkeys(WIDTHS, 0)
-    assert (on_a_phone, grave_violations(page)) == ([], [])
+    check_on_screens(look.open(path))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dkist_processing_core.identity import Run
 from dkist_processing_core.testing.fixed import FixedClock
 from dkist_processing_core.testing.sample_run import SampleRun
 from dkist_processing_core.testing.sample_runs import run_with_killed_attempt
-from tests.dashboard.ground import WIDTHS, Served, Visit, grave_violations, overflow
+from tests.dashboard.ground import Served, Visit, check_on_screens
 from tests.stored import ENDED, RUNNING, ended_run, running_run
 
 _NOW = datetime.now(UTC)
@@ -46,18 +46,7 @@ def test_a_page_fits_each_screen_and_is_accessible_in_both_themes(look: Visit, n
     """
     No page is wider than its window, and axe-core finds no serious violation.
     """
-    page = look.open(PATHS[name])
-    wider = {}
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 800})
-        wider[width] = overflow(page)
-    page.set_viewport_size({"width": WIDTHS[0], "height": 800})
-    on_a_phone = grave_violations(page)
-    page.set_viewport_size({"width": WIDTHS[1], "height": 800})
-    page.emulate_media(color_scheme="dark")
-
-    assert wider == dict.fromkeys(WIDTHS, 0)
-    assert (on_a_phone, grave_violations(page)) == ([], [])
+    check_on_screens(look.open(PATHS[name]))
 
 
 @pytest.mark.parametrize("has_javascript", [True, False])
