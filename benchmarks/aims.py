@@ -13,6 +13,7 @@ from benchmarks import (
     growth,
     latency,
     launch,
+    pages,
     parse,
     rates,
     recorder,
@@ -190,6 +191,15 @@ AIMS = (
             (recorder.LAUNCHER, "%", recorder.LAUNCHER_PERCENT),
         )
     ),
+    *(
+        Aim(f"{name}, {unit}", name, pages.LIMIT, "ours", most=most)
+        for size in (f"{pages.MANY_ATTEMPTS:,} attempts",)
+        for database in dashboard.COLLECTING
+        for name, unit, most in (
+            (pages.room_name(size, database), "bytes", pages.ATTEMPT_BYTES),
+            *((pages.page_name(page, size, database), "ms", pages.PAGE_MS) for page in pages.PAGES_AIMED),
+        )
+    ),
     Aim(
         f"{launch.SECOND}: how many times as fast as {launch.ESTABLISHED}",
         launch.SECOND,
@@ -205,24 +215,8 @@ AIMS = (
     _replaced(replaced.LOOK, 0.2),
     _replaced(replaced.ADDED, 0.2),
     _replaced(replaced.SIZE, 0.25),
-)
-
-AIMS_NOT_ON_THE_PAGE: tuple[Aim, ...] = (
     *(
         Aim(f"{name}, events/s", name, dashboard.LIMIT, "ours", least=dashboard.EVENTS_PER_SECOND)
         for name in dashboard.COLLECTING.values()
     ),
-    *(
-        Aim(f"{name}, {unit}", name, dashboard.LIMIT, "ours", most=most)
-        for size in (f"{dashboard.MANY_ATTEMPTS:,} attempts",)
-        for database in dashboard.COLLECTING
-        for name, unit, most in (
-            (dashboard.room_name(size, database), "bytes", dashboard.ATTEMPT_BYTES),
-            *(
-                (dashboard.page_name(page, size, database), "ms", dashboard.PAGE_MS)
-                for page in dashboard.PAGES_MEASURED
-            ),
-        )
-    ),
 )
-"""The aims for parts of which `benchmarks/last.json` has no figures yet."""

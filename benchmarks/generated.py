@@ -2,11 +2,11 @@
 The events of many runs as a site has them: several workflows and versions, retries, failures of a few families with
 stacks, profiles, samples and progress. The same seed gives the same events.
 
-Not here: storing them (dashboard), and the single sample runs of tests (dkist_processing_core.testing).
+They are made by the sample runs of dkist_processing_core.testing, which know who reports what on which attempt. Not
+here: storing them (dashboard).
 """
 
 import heapq
-import itertools
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,13 +27,7 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.identity.trace_context import (
-    derived_attempt_span_id,
-    derived_run_span_id,
-    derived_trace_id,
-    format_traceparent,
-)
+from dkist_processing_core.testing import SampleRun
 
 BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
 WORKFLOWS = ("l0_to_l1_visp", "l0_to_l1_vbi", "l0_to_l1_cryonirsp_sp", "l0_to_l1_dlnirsp", "l1_to_l2_assembly")
@@ -92,15 +86,19 @@ class _Run:
         self._chance = random.Random(what.seed << 32 | number)
         workflow = self._chance.choice(WORKFLOWS)
         self._began = began
-        run_id = f"scheduled__{began.isoformat()}"
-        self._run = Run(workflow, self._chance.choice(_VERSIONS), run_id, 1000 + number % 5000)
-        self._tasks = _TASKS[: self._chance.randint(*what.tasks)]
-        self._trace = derived_trace_id(self._run)
-        self._events: list[Event] = []
+        version = self._chance.choice(_VERSIONS)
+        self._run = SampleRun(
+            workflow,
+            workflow_version=version,
+            tasks=_TASKS[: self._chance.randint(*what.tasks)],
+            recipe_run_id=1000 + number % 5000,
+            run_id=f"scheduled__{began.isoformat()}",
+            max_attempts=_MOST_ATTEMPTS,
+        )
 
     def events(self) -> list[Event]:
-        names = self._tasks
-        graph = Graph(nodes=names, edges=tuple(itertools.pairwise(names)))
+        names = self._run.tasks
+        graph = Graph(nodes=names, edges=self._run.edges)
         self._add(WorkflowStarted, None, 0.0, "engine", started_at=self._began, graph=graph)
         at, states = 1.0, dict.fromkeys(names, "upstream_failed")
         for name in names:
@@ -114,32 +112,18 @@ class _Run:
             self._add(WorkflowFinished, None, at, "engine", **end)
         else:
             self._add(WorkflowFailed, None, at, "engine", reason="task_failure", **end)
-        return self._events
+        return self._run.events
 
     def _at(self, seconds: float) -> datetime:
         return self._began + timedelta(seconds=seconds)
 
     def _add(self, kind: type[Event], task: str | None, at: float, reporter: str, **facts: Any) -> None:
-        identity: dict[str, Any] = {
-            "workflow_name": self._run.workflow_name,
-            "workflow_version": self._run.workflow_version,
-            "run_id": self._run.run_id,
-            "recipe_run_id": self._run.recipe_run_id,
-        }
-        number = facts.get("attempt")
-        span = derived_run_span_id(self._run)
-        if task is not None and number is not None:
-            identity["task_name"] = task
-            span = derived_attempt_span_id(Attempt(self._run, task, number, _MOST_ATTEMPTS))
-        parent = format_traceparent(self._trace, span)
-        self._events.append(
-            kind(time=self._at(at), reported_by=Reporter(reporter), traceparent=parent, **identity, **facts)
-        )
+        self._run.report(kind, task, time=self._at(at), reported_by=Reporter(reporter), **facts)
 
     def _task(self, name: str, at: float) -> tuple[float, bool]:
         """Add the events of a task, and return when it ended, and whether with success."""
-        for attempt in range(1, _MOST_ATTEMPTS + 1):
-            at, has_succeeded = self._attempt(name, attempt, at)
+        for _ in range(_MOST_ATTEMPTS):
+            at, has_succeeded = self._attempt(name, self._run.next_attempt(name), at)
             if has_succeeded:
                 return at, True
             if self._chance.random() < _GIVE_UP:
@@ -148,21 +132,18 @@ class _Run:
 
     def _attempt(self, name: str, attempt: int, at: float) -> tuple[float, bool]:
         chance = self._chance
-        facts: dict[str, Any] = {"attempt": attempt, "max_attempts": _MOST_ATTEMPTS}
         queued, environment, seconds = chance.expovariate(1 / 4), chance.uniform(0.2, 2), chance.lognormvariate(4, 0.6)
         worker = f"worker-{chance.randint(1, 40)}"
-        self._add(
-            TaskDispatched, name, at + queued, "engine", queue="default", worker=worker, queued_seconds=queued, **facts
-        )
+        self._add(TaskDispatched, name, at + queued, "engine", queue="default", worker=worker, queued_seconds=queued)
         at += queued + environment
         began = {"host": worker, "pid": chance.randint(1000, 60000), "environment": "reused", "sample_seconds": 30.0}
-        self._add(TaskStarted, name, at, "launcher", environment_seconds=environment, **began, **facts)
+        self._add(TaskStarted, name, at, "launcher", environment_seconds=environment, **began)
         resources = self._resources(seconds)
         total = chance.randint(10, 900)
         progress: dict[str, Any] = {"done": total // 2, "total": total, "unit": "frame"}
-        self._add(TaskProgressed, name, at + seconds / 2, "task", sequence=5, **progress, **facts)
+        self._add(TaskProgressed, name, at + seconds / 2, "task", sequence=5, **progress)
         sample: dict[str, Any] = {"host": worker, "interval_seconds": 30.0, "resources": resources}
-        self._add(TaskSampled, name, at + seconds * 0.8, "launcher", sequence=1, **sample, **facts)
+        self._add(TaskSampled, name, at + seconds * 0.8, "launcher", sequence=1, **sample)
         at += seconds
         took: dict[str, Any] = {
             "duration_seconds": seconds,
@@ -171,7 +152,7 @@ class _Run:
             "profile": self._profile(seconds),
         }
         if chance.random() >= _FAIL:
-            self._add(TaskFinished, name, at, "task", **took, **facts)
+            self._add(TaskFinished, name, at, "task", **took)
             return at, True
         family = chance.randrange(_FAMILIES)
         stack = "".join(_STACK.format(line=line + family, frame=chance.randrange(999)) for line in range(12))
@@ -182,9 +163,7 @@ class _Run:
             "message": f"no solution for frame {chance.randrange(10_000)}",
             "fingerprint": f"5f0ac1d2e3b4{family:04x}",
         }
-        self._add(
-            TaskFailed, name, at, "task", stack=stack, final=attempt == _MOST_ATTEMPTS, **failure, **took, **facts
-        )
+        self._add(TaskFailed, name, at, "task", stack=stack, final=attempt == _MOST_ATTEMPTS, **failure, **took)
         return at, False
 
     def _resources(self, seconds: float) -> Resources:

@@ -5,7 +5,9 @@ Times of each copy are earlier than those of the one before. Not here: the event
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Column, Connection, Table, func, select, update
 
@@ -16,9 +18,11 @@ from dkist_processing_core.collect.tables import ATTEMPTS, DETAILS, PACKS, RUNS,
 from dkist_processing_core.events import Event
 from dkist_processing_core.identity import Run
 from dkist_processing_core.inbox import Database
+from dkist_processing_core.runs import State
 
 _TEMPLATES = 200
-_BATCH = 500
+_BATCH = 100
+_COPIED = (RUNS, TASKS, ATTEMPTS, PACKS, DETAILS)
 # By which copies are earlier, and columns that are times.
 _SHIFT_SECONDS = 4 * 3600.0
 _SPAN = timedelta(minutes=_TEMPLATES)
@@ -26,30 +30,69 @@ _TIMES = (
     *("began_at", "ended_at", "last_sign_at", "received_at", "first_received_at", "begin_order", "sign_received_at"),
     *("dispatched_at", "started_at", "failed_at", "sign_at"),
 )
-_DIGESTS = {"sqlite": "randomblob(16)", "postgresql": "decode(md5(random()::text), 'hex')"}
-# In every so many copies there is a run that pages can show.
-_SHOWN_EACH = 50
+# As `run_identity` makes it, of names without a character that JSON changes.
+_IDENTITY = {
+    "sqlite": "identity_of(workflow_name, workflow_version, run_id || {digits})",
+    "postgresql": (
+        "substring(sha256(convert_to('[\"' || workflow_name || '\", \"' || workflow_version || '\", \"' || run_id || "
+        "{digits} || '\"]', 'UTF8')) FROM 1 FOR 16)"
+    ),
+}
+_DIGITS = {"sqlite": "printf('%08d', copy)", "postgresql": "lpad(copy::text, 8, '0')"}
+_HASTE = {
+    "sqlite": ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", "PRAGMA cache_size=-1000000"),
+    # Foreign keys are not checked for each row.
+    "postgresql": (
+        "SET session_replication_role = replica",
+        "SET synchronous_commit = off",
+        "SET maintenance_work_mem = '1GB'",
+    ),
+}
+_SHOWN = 40
 
 
 def fill(database: Database, attempts: int) -> list[Run]:
     """Fill an empty store with that many attempts at least, and return some of its runs, which pages can show."""
     last = _add_templates(database)
-    with database.transaction() as connection:
-        ended = connection.scalar(select(func.count()).select_from(ATTEMPTS)) or 1
+    with database.reading() as connection:
+        of_ended = select(func.count()).select_from(ATTEMPTS.join(RUNS)).where(RUNS.c.state != State.RUNNING)
+        ended = connection.scalar(of_ended) or 1
         most = connection.scalar(select(func.max(RUNS.c.number))) or 0
-    copies = max(1, attempts // ended - 1)
-    for first in range(1, copies + 1, _BATCH):
-        with database.transaction() as connection:
-            for number in range(first, min(first + _BATCH, copies + 1)):
-                _copy(connection, number, number * most)
+    # The templates themselves are the first of them.
+    copies = max(1, -(-attempts // ended) - 1)
+    with _in_haste(database) as connection:
+        for table in _COPIED:
+            _copy(connection, table, copies, most)
     with database.transaction() as connection:
-        connection.execute(update(TALLIES).values(runs=TALLIES.c.runs * (copies + 1)))
-        shown = [last, *_shown(connection, range(most + 1, most * (copies + 1), most * _SHOWN_EACH))]
+        of_ended = update(TALLIES).where(TALLIES.c.state != State.RUNNING)
+        connection.execute(of_ended.values(runs=TALLIES.c.runs * (copies + 1)))
+        shown = [last, *_shown(connection, most, copies)]
     if database.dialect == "postgresql":
         # As autovacuum does in time.
         with database.reading() as connection:
             connection.exec_driver_sql("VACUUM ANALYZE")
     return shown
+
+
+@contextmanager
+def _in_haste(database: Database) -> Iterator[Connection]:
+    """Yield a connection for many rows: their indexes are made at the end, and no power cut is survived until then."""
+    # SQLite changes its ways of writing only for a single connection.
+    database.engine.dispose()
+    indexes = [index for table in _COPIED for index in table.indexes]
+    # Each statement by itself: within a transaction SQLite would keep all changed pages.
+    with database.reading() as connection:
+        for statement in _HASTE[database.dialect]:
+            connection.exec_driver_sql(statement)
+        if database.dialect == "sqlite":
+            driver: Any = connection.connection.driver_connection
+            driver.create_function("identity_of", 3, run_identity, deterministic=True)
+        for index in indexes:
+            index.drop(connection)
+        yield connection
+        for index in indexes:
+            index.create(connection)
+    database.engine.dispose()
 
 
 def _add_templates(database: Database) -> Run:
@@ -73,42 +116,47 @@ def _parts(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
     return (events[first : first + _BATCH] for first in range(0, len(events), _BATCH))
 
 
-def _copy(connection: Connection, number: int, offset: int) -> None:
-    shift = number * _SHIFT_SECONDS
-    for table in (RUNS, TASKS, ATTEMPTS, PACKS, DETAILS):
-        columns = list(table.columns)
-        values = ", ".join(_value(connection.dialect.name, table, column, number, offset, shift) for column in columns)
-        names = ", ".join(column.name for column in columns)
-        key = "number" if table is RUNS else "run"
-        ended = "SELECT number FROM dkist_core_run WHERE state <> 'running'"
-        templates = f"{key} <= {offset // number} AND {key} IN ({ended})"
+def _copy(connection: Connection, table: Table, copies: int, most: int) -> None:
+    """Copy the rows of ended runs that often, the earlier copies with greater numbers of runs."""
+    key = "number" if table is RUNS else "run"
+    ended = "SELECT number FROM dkist_core_run WHERE state <> 'running'"
+    # A statement that reads the table into which it writes would store all rows elsewhere first.
+    connection.exec_driver_sql(
+        f"CREATE TEMPORARY TABLE template AS SELECT * FROM {table.name} WHERE {key} <= {most} AND {key} IN ({ended})"
+    )
+    names = ", ".join(column.name for column in table.columns)
+    values = ", ".join(_value(connection.dialect.name, table, column, most) for column in table.columns)
+    for first in range(1, copies + 1, _BATCH):
+        last = min(first + _BATCH - 1, copies)
         connection.exec_driver_sql(
-            f"INSERT INTO {table.name} ({names}) SELECT {values} FROM {table.name} WHERE {templates}"
+            f"INSERT INTO {table.name} ({names}) "
+            f"WITH RECURSIVE copies (copy) AS (SELECT {first} UNION ALL "
+            f"SELECT 1 + copy FROM copies WHERE copy < {last}) "
+            f"SELECT {values} FROM copies CROSS JOIN template"
         )
+    connection.exec_driver_sql("DROP TABLE template")
 
 
-def _value(dialect: str, table: Table, column: Column[object], number: int, offset: int, shift: float) -> str:
+def _value(dialect: str, table: Table, column: Column[object], most: int) -> str:
     name = column.name
     if (table is RUNS and name in ("number", "revision")) or name == "run":
-        return f"{name} + {offset}"
+        return f"{name} + copy * {most}"
     if name in _TIMES:
-        return f"{name} - {shift}"
+        return f"{name} - copy * {_SHIFT_SECONDS}"
     if name == "identity":
-        return _DIGESTS[dialect]
+        return _IDENTITY[dialect].format(digits=_DIGITS[dialect])
     if table is RUNS and name in ("run_id", "characters"):
-        return f"{name} || '{number:06d}'"
+        return f"{name} || {_DIGITS[dialect]}"
     if name == "ending":
-        return f"'{number:08d}'"
+        return _DIGITS[dialect]
     return name
 
 
-def _shown(connection: Connection, numbers: range) -> Iterator[Run]:
-    """Yield some copies, with the digest of their identity, by which pages find them."""
-    for number in numbers:
-        names = (RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id, RUNS.c.recipe_run_id)
-        row = connection.execute(select(*names).where(RUNS.c.number == number)).first()
-        if row is None:
-            continue
-        identity = run_identity(*row[:3])
-        connection.execute(update(RUNS).where(RUNS.c.number == number).values(identity=identity))
-        yield Run(*row)
+def _shown(connection: Connection, most: int, copies: int) -> Iterator[Run]:
+    """Yield some copies, each of another run."""
+    names = (RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id, RUNS.c.recipe_run_id, RUNS.c.identity)
+    for copy in range(1, copies + 1, max(1, copies // _SHOWN)):
+        query = select(*names).where(RUNS.c.number >= most * copy + 1 + copy % most).order_by(RUNS.c.number).limit(1)
+        *names_of_run, identity = connection.execute(query).one()
+        assert bytes(identity) == run_identity(*names_of_run[:3]), "pages would not find the run"
+        yield Run(*names_of_run)

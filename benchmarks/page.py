@@ -145,8 +145,14 @@ with stacks, progress, samples and a profile of each attempt.
   their runs. *Consumer alone* takes them into the inbox and handles them without an effect.
 * *Room of an attempt* is that of all tables of the store with their indexes, divided by the number of attempts. Stacks,
   logs and profiles are stored apart, compressed.
-* The pages are rendered by the server without the network, from an open store; the first time of each address is left
-  out. The millions of attempts are copies of generated runs.
+* The pages are rendered as by the server, without the network, from an open store; the first time of each address is
+  left out.
+""",
+    "pages": """\
+## The dashboard's pages with millions of attempts
+
+As above; the millions of attempts are copies of generated runs, with earlier times. Pages *in the past* show a time at
+which the shown runs went on. The *memory* is the peak of the process that renders all these pages in turn.
 """,
     "startup": """\
 ## What a task's process costs

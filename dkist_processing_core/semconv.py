@@ -24,6 +24,7 @@ _CICD = "CICD, 1.44 (release candidate)"
 _ERROR = "Error, 1.44 (stable)"
 _SERVER = "Server, 1.44 (stable)"
 _EXCEPTIONS = "Exceptions, 1.44 (stable)"
+_HTTP = "HTTP, 1.44 (stable)"
 _MESSAGING = "Messaging, 1.44 (development)"
 # The registry renamed it after 1.44: https://opentelemetry.io/docs/specs/semconv/registry/attributes/rabbitmq/.
 _RABBITMQ = "RabbitMQ, after 1.44 (development)"
@@ -69,7 +70,10 @@ PIPELINE_TASK_RUN_RESULT = _attribute(
 PIPELINE_TASK_RUN_URL = _attribute("cicd.pipeline.task.run.url.full", _CICD, "The address of the attempt's log.")
 
 ERROR_TYPE = _attribute(
-    "error.type", _ERROR, "The class of the exception, or the cause of the failure; only where something failed."
+    "error.type",
+    _ERROR,
+    "The class of the exception, the cause of the failure, or the status of an answer that reports an error of the "
+    "server; only where something failed.",
 )
 EXCEPTION = "exception"
 """The name of the event of a span."""
@@ -122,6 +126,14 @@ LISTENING_STATE = _attribute("dkist.core.watch.listening.state", OWN, "`complete
 SIGNAL = _attribute("dkist.core.signal", OWN, "`traces`, `metrics` or `logs`.")
 SERVER_ADDRESS = _attribute("server.address", _SERVER, "The host of the broker.")
 SERVER_PORT = _attribute("server.port", _SERVER, "The port of the broker.")
+HTTP_REQUEST_METHOD = _attribute(
+    "http.request.method", _HTTP, "The method, or `_OTHER` for one that HTTP does not name."
+)
+HTTP_ROUTE = _attribute(
+    "http.route", _HTTP, "The path of the page or of the endpoint, without its query; only if there is one."
+)
+HTTP_STATUS = _attribute("http.response.status_code", _HTTP, "The status of the answer.")
+URL_SCHEME = _attribute("url.scheme", "URL, 1.44 (stable)", "`http`: the dashboard has no TLS.")
 METRIC_OVERFLOW = "otel.metric.overflow"
 """The only attribute of all sets of attributes above a limit together, by the specification of OpenTelemetry's SDK."""
 

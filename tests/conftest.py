@@ -10,11 +10,11 @@ import signal
 import sys
 import time
 import uuid
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +23,7 @@ import pytest
 from dkist_processing_core.delivery import outbox_warnings
 from dkist_processing_core.otlp import warnings as telemetry_warnings
 from dkist_processing_core.text.redaction import secrets_of
+from tests.claims import claimed
 from tests.parts import is_in_part
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
@@ -186,20 +187,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """
     Add the options by which several processes divide the tests among them.
     """
-    parser.addoption("--share", default="1/1", help="run one of several shares of the tests: 1/2, and beside it 2/2")
+    parser.addoption("--claims", type=Path, help="run only tests that no other process with this folder has claimed")
     parser.addoption("--part", help="run the selected tests whose marks satisfy an expression, as -m does, beside -m")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
-    Mark the tests by the services they use, so that ``-m`` chooses among them, and keep those of this process's share.
-
-    A test's share follows from its name alone: each test is in one share, independent of the order in which the tests
-    are found.
+    Mark the tests by the services they use, so that ``-m`` chooses among them.
     """
-    share, shares = map(int, config.getoption("share").split("/"))
-    items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % shares == share - 1]
     for item in items:
         if item.path.stem in SAME_ON_EVERY_PYTHON or item.path.parent.name in FOLDERS_SAME_ON_EVERY_PYTHON:
             item.add_marker(pytest.mark.once)
@@ -240,9 +236,8 @@ def may_be_in_part(module: Path, part: str) -> bool:
     of_some = of_all | {mark for mark in ("airflow", "clients", "once", "quiet", "versions") if f"mark.{mark}" in text}
     if module.stem in OF_THE_BROKER:
         of_some.add("versions")
-    needed = [{"airflow", "clients"}] if "(airflow or clients)" in part else []
-    needed += [{mark} for mark in ("once", "quiet", "versions") if mark in part.split(" and ")]
-    return all(of_some & marks for marks in needed) and not any(f"not {mark}" in part.split(" and ") for mark in of_all)
+    needed = {mark for mark in ("airflow", "clients", "once", "quiet", "versions") if mark in part.split(" and ")}
+    return needed <= of_some and not any(f"not {mark}" in part.split(" and ") for mark in of_all)
 
 
 @pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # after all marks are added
@@ -252,6 +247,27 @@ def pytest_keep_part(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
     if part := config.getoption("part"):
         items[:] = [item for item in items if is_in_part(item, part)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """
+    Run the tests that this process claims, if it is one of several that divide the selected tests among them.
+    """
+    claims = session.config.getoption("claims")
+    if claims is None or session.testsfailed or session.config.option.collectonly:
+        return None  # pytest continues
+    tests = claimed(session.items, claims)
+    test = next(tests, None)
+    while test is not None:
+        following = next(tests, None)  # decides which fixtures remain set up
+        test.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        test = following
+    return True
 
 
 _SECONDS_OF_MODULES: defaultdict[str, float] = defaultdict(float)
@@ -321,7 +337,8 @@ def session_watch() -> Iterator[SessionWatch]:
         watch = SessionWatch(session)
         yield watch
         watch.assert_loopback_only()
-        watch.assert_nothing_left()
+        # Found by its name alone: the code of a fixture decides which tests count as starting a process.
+        watch.assert_nothing_left(import_module("tests.pace").here(5.0))
 
 
 def pytest_configure() -> None:

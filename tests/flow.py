@@ -27,7 +27,7 @@ from tests.services.rabbitmq import RabbitMQNode
 from tests.test_architecture import ROOT
 
 ENCODED, COMMITTED, SENT, RECEIVED, DECODED, VIEWED = range(6)
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 100.0
 Stack = tuple[tuple[str, str], ...]
 """The functions of the package on a stack, outermost first: each its file, below the package, and its name."""
 

@@ -10,7 +10,10 @@ import io
 import re
 import statistics
 import tokenize
+from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +105,28 @@ def circles(*, for_typing: bool = False) -> list[set[str]]:
     for name in graph:
         if name not in order:
             visit(name)
+    return found
+
+
+def circles_of_parts() -> list[list[str]]:
+    """
+    Return, for each package whose parts import each other in a circle, its name and the parts of one circle.
+
+    The parts of a package are the modules and the packages directly in it.
+    """
+    graphs: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name, path in NAMES.items():
+        for other in imported_by(path):
+            parts, imported = name.split("."), other.split(".")
+            depth = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parts, imported, strict=False)))
+            if depth < min(len(parts), len(imported)):
+                graphs[".".join(parts[:depth])][parts[depth]].add(imported[depth])
+    found = []
+    for package, graph in graphs.items():
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            found.append([package, *error.args[1]])
     return found
 
 

@@ -35,7 +35,7 @@ from dkist_processing_core.journal._file_format import FileFormat
 from dkist_processing_core.journal.message import Message
 from tests.facts import progressed
 
-_SECONDS = 30.0
+_SECONDS = 100.0
 
 
 @dataclass(frozen=True)

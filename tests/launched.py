@@ -344,12 +344,12 @@ class HoldsSecrets(TaskBase):
 
 class HasMuch(TaskBase):
     """
-    Has more threads and log lines than an event has room for, and is killed.
+    Has more threads and log lines than an event has room for, and waits.
     """
 
     def run(self) -> None:
         """
-        Start 200 threads, log 10,000 lines, live for a while, and kill this process.
+        Start 200 threads, log 10,000 lines, and wait.
         """
         event = threading.Event()
         for number in range(200):
@@ -357,8 +357,7 @@ class HasMuch(TaskBase):
         log = logging.getLogger("author")
         for number in range(10_000):
             log.info("step %d", number)
-        mark()
-        os.kill(os.getpid(), signal.SIGKILL)
+        wait_for_ever()
 
 
 class SpeaksInSpans(TaskBase):
@@ -381,10 +380,11 @@ class WorksHard(TaskBase):
 
     def run(self) -> None:
         """
-        Compute for half a second with 100 MiB, and kill this process.
+        Compute with 100 MiB for longer than there is between two samples, and kill this process.
         """
         held = b"x" * (100 * _MEBIBYTE)
-        while time.process_time() < 0.7:  # includes the time of its start
+        until = time.process_time() + 1.5
+        while time.process_time() < until:
             sum(held[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
 

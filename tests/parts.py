@@ -10,6 +10,8 @@ expressions, and the processes that run the parts (on_each_python.sh).
 import io
 import sys
 from contextlib import redirect_stdout
+from functools import cache
+from types import CodeType
 
 import pytest
 
@@ -18,9 +20,18 @@ def is_in_part(item: pytest.Item, part: str) -> bool:
     """
     Return True if the expression of a part is true for the marks of a test.
     """
-    declared = (line.partition(":")[0].partition("(")[0].strip() for line in item.config.getini("markers"))
-    marks = {mark: item.get_closest_marker(mark) is not None for mark in declared}
-    return bool(eval(part, {"__builtins__": {}}, marks))
+    marks = {mark.name for mark in item.iter_markers()}
+    return bool(eval(_compiled(part), {"__builtins__": {}}, {mark: mark in marks for mark in _declared(item.config)}))
+
+
+@cache
+def _compiled(part: str) -> CodeType:
+    return compile(part, "part", "eval")
+
+
+@cache
+def _declared(config: pytest.Config) -> list[str]:
+    return [line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers")]
 
 
 class _Selected:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs the tests that start no process, and therefore need no service, on all processors: a separate process runs one
-# share of the tests for each processor. The output of the first share is shown while it runs, that of the others
-# afterwards. The script fails if a share fails. Its last lines repeat the result of each share and all failures. Tests that measure time are left out. Hypothesis tries fewer examples
-# of each property than in `make test`.
+# Runs the tests that start no process, and therefore need no service, on all processors: as many processes as there are
+# processors divide the tests among them. The output of the first process is shown while it runs, that of the others
+# afterwards. The script fails if one of them fails. Its last lines repeat the result of each and all failures. Tests
+# that measure time are left out. Hypothesis tries fewer examples of each property than in `make test`.
 #
 # With arguments, which may select few tests or start a debugger, one process runs them.
 #
@@ -12,7 +12,7 @@ cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=$1
 shift
-shares=$(nproc)
+processes=$(nproc)
 marks='not processes and not rabbitmq and not node and not airflow and not clients and not quiet and not soak'
 status=0
 nothing_collected=5
@@ -22,15 +22,15 @@ failures=()
 colour=()
 [[ -t 1 ]] && colour=(--color=yes)
 mkdir -p build
-trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
+claims=$(mktemp -d) || exit
+trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null; rm -rf "$claims"' EXIT
 
 run() {
-    "$python" -m pytest -q -m "$marks" --hypothesis-profile=fast --share "$1/$shares" "${@:2}"
+    "$python" -m pytest -q -m "$marks" --hypothesis-profile=fast --claims="$claims" "$@"
 }
 
 if (($#)); then
-    shares=1
-    run 1 "$@"
+    run "$@"
     status=$?
     ((status == nothing_collected)) &&
         echo "No test of make quick was selected by: $*. Tests that start processes or measure time run by make test." >&2
@@ -47,11 +47,11 @@ note() {
     mapfile -t -O "${#failures[@]}" failures < <(grep -E '^(FAILED|ERROR) ' <<<"$log")
 }
 
-for ((share = 2; share <= shares; share++)); do
-    run "$share" "${colour[@]}" >"build/quick.$share.log" 2>&1 &
+for ((process = 2; process <= processes; process++)); do
+    run "${colour[@]}" >"build/quick.$process.log" 2>&1 &
     pids+=($!)
 done
-run 1 "${colour[@]}" 2>&1 | tee build/quick.1.log
+run "${colour[@]}" 2>&1 | tee build/quick.1.log
 note 1 "${PIPESTATUS[0]}"
 for index in "${!pids[@]}"; do
     wait "${pids[$index]}"
@@ -59,7 +59,7 @@ for index in "${!pids[@]}"; do
     cat "build/quick.$((index + 2)).log"
 done
 pids=()
-if ((shares > 1)); then
+if ((processes > 1)); then
     printf '\nResults:\n'
     printf '  %s\n' "${results[@]}"
 fi

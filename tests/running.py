@@ -39,7 +39,7 @@ def run_command(*arguments: str, cwd: Path = ROOT, **environment: str) -> "subpr
         text=True,
         encoding="utf-8",
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -54,7 +54,7 @@ def run_python(program: str, environment: dict[str, str]) -> "subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 

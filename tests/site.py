@@ -37,7 +37,7 @@ from tests.services.sockets import LOOPBACK, free_ports
 from tests.services.storage import disk_folder
 from tests.waiting import wait_until
 
-SECONDS = 30.0
+SECONDS = 100.0
 INTERVAL = "500ms"
 EXCHANGE = "workflow.events.x"
 PROGRAMS = """

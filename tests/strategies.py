@@ -3,6 +3,7 @@ Hypothesis strategies: events of every class with any values, and reports of run
 """
 
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 from typing import Any
 
 from hypothesis import settings
@@ -123,6 +124,7 @@ REPORTED_CLASSES: tuple[type[Event], ...] = (
 )
 
 
+@cache  # for seconds, each process that collects the tests would make it again for each of them
 def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
     """Return a strategy for events about so few subjects that several events have the same subject."""
     instants = st.integers(0, 6).map(lambda minutes: NOON + timedelta(minutes=minutes))

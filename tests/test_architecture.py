@@ -340,7 +340,7 @@ print(json.dumps({{
 """
 
     ran = subprocess.run(
-        [sys.executable, "-B", "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-B", "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300
     )
 
     seen = json.loads(ran.stdout)

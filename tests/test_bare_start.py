@@ -21,7 +21,7 @@ REAPING = (
     "-c",
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])",
 )
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 200
 
 
 def run(*arguments: str, task: str = "", **variables: str) -> int:

@@ -64,7 +64,7 @@ def interrupt(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     Press Ctrl-C, and return the exit code and the output since then.
     """
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -606,7 +606,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     publish(*(progressed("A", number) for number in range(3000)))
     pipeline = " ".join(f"'{word}'" for word in command("events", "list", "--json")) + " | head -1; exit $PIPESTATUS"
 
-    told = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, check=False, timeout=60)
+    told = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, check=False, timeout=300)
 
     assert json.loads(told.stdout)["data"]["sequence"] == 0
     assert (told.returncode, told.stderr) == (128 + signal.SIGPIPE, "")
@@ -621,7 +621,7 @@ def test_a_short_output_without_a_reader_ends_with_the_same_status(words: str) -
     os.close(reader)
     with os.fdopen(writer, "wb") as nowhere:
         told = subprocess.run(
-            command(*words.split()), stdout=nowhere, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+            command(*words.split()), stdout=nowhere, stderr=subprocess.PIPE, text=True, check=False, timeout=300
         )
 
     assert (told.returncode, told.stderr) == (128 + signal.SIGPIPE, "")
@@ -766,7 +766,7 @@ def test_output_that_cannot_be_written_is_one_sentence(tmp_path: Path, redirecti
         publisher.publish(started("A"))
     lines = [f"{shlex.join(command(*each))} {redirection} 2>>errors; echo $? >>statuses" for each in calls]
 
-    subprocess.run(["/bin/bash", "-c", "\n".join(lines)], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(["/bin/bash", "-c", "\n".join(lines)], cwd=tmp_path, check=True, timeout=300)
 
     errors = (tmp_path / "errors").read_text().splitlines()
     assert errors == [f"error: the output cannot be written: {reason}"] * len(calls)
@@ -786,7 +786,7 @@ def test_a_run_starts_its_tasks_in_a_removed_folder_and_without_room_for_output(
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "FAULT_MARKS": str(tmp_path)},
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
     (view,) = RunState(subscribe(replay=True, every_report=True, timeout=0.05)).runs
@@ -812,7 +812,7 @@ def test_a_run_from_code_without_a_file_starts_its_tasks_in_a_removed_folder(tmp
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "run finished")

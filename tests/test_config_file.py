@@ -74,7 +74,7 @@ def test_the_processes_of_a_run_share_one_trace_by_the_file_s_providers(otlp: Ot
     variables = {"OTEL_CONFIG_FILE": str(file_in(tmp_path, otlp)), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
     subprocess.run(
-        [sys.executable, "hosted.py", "a local run"], cwd=tmp_path, env=os.environ | variables, check=True, timeout=90
+        [sys.executable, "hosted.py", "a local run"], cwd=tmp_path, env=os.environ | variables, check=True, timeout=300
     )
 
     spans = otlp.wait_for(lambda receiver: [s for s in receiver.spans() if s.name == "a_host"] and receiver.spans())

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import termios
+import tracemalloc
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -27,11 +28,13 @@ from typer.testing import CliRunner, Result
 from dkist_processing_core.bus import Bus, open_bus
 from dkist_processing_core.bus.embedded import KEPT_SECONDS
 from dkist_processing_core.cli import app
+from dkist_processing_core.dead_letters.in_journal import JournalLetters
+from dkist_processing_core.dead_letters.in_queue import QueueLetters
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, TaskEvent, decode, encode
 from dkist_processing_core.inbox import Arrival, Database, Inbox, Rules
 from dkist_processing_core.inbox.migrating import HEAD, VERSION_TABLE
-from dkist_processing_core.journal.letters import letters
+from dkist_processing_core.journal.letters import heads
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.journal.retention import HostTime, keep
 from dkist_processing_core.settings.reading import read_settings
@@ -42,7 +45,7 @@ from tests.services.broker import Broker
 from tests.services.postgres import PostgresServer
 
 NAME = "operators"
-SECONDS = 10.0
+SECONDS = 100.0
 SILENCE = 0.3
 
 
@@ -722,13 +725,54 @@ def test_a_letter_whose_message_the_journal_has_removed_is_not_retried(journal: 
     """
     journal.dead_letter("no column 'a'")
     with journal.bus.open_journal() as opened:
-        opened.remove_confirmed([letter.seq for letter in letters(opened)])
+        opened.remove_confirmed([letter.seq for letter in heads(opened)])
 
     done = run("retry", "--all")
 
     assert done.exit_code == 1
     assert "the journal no longer has its message" in " ".join(done.output.split())
     assert journal.change("discard", "--all", "--yes") == 1
+
+
+def test_of_a_queue_only_so_many_letters_are_read(queue: OnBus) -> None:
+    """
+    The oldest ones; all of them are in their places afterwards.
+    """
+    queue.dead_letter("one", "two", "one")
+    some = QueueLetters(read_settings(), NAME, most=2).groups(archived=False)
+
+    assert [group.count for group in some] == [1, 1]
+    assert [group.count for group in QueueLetters(read_settings(), NAME).groups(archived=False)] == [2, 1]
+
+
+def test_very_many_letters_of_a_journal_are_counted_and_listed_without_their_messages(journal: OnBus) -> None:
+    """
+    What it takes of memory depends on what is shown, not on the journal.
+    """
+    journal.dead_letter("no column 'a'")
+    body, count = b"x" * 2_000, 20_000
+    with closing(sqlite3.connect(journal.bus.journal_path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO dead_letter (subscription, seq, dead, reason, message_id, body) VALUES (?, ?, ?, ?, ?, ?)",
+            [(NAME, 10 + number, 100.0 + number, f"no column '{number % 3}'", "m", body) for number in range(count)],
+        )
+    place = JournalLetters(journal.bus, ())
+
+    tracemalloc.start()
+    (group,) = place.groups(archived=False)
+    of_groups = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    letters = place.letters(group.id, archived=False, limit=50)
+    of_letters = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert (group.count, group.first_failed_at) == (count + 1, 100.0)
+    assert group.newest == letters[0]
+    assert [letter.last_failed_at for letter in letters[1:3]] == [100.0 + count - 1, 100.0 + count - 2]
+    assert len(letters) == 50
+    assert of_groups < 1_000_000
+    # About 300 bytes for each letter, without its message.
+    assert of_letters < count * 600
 
 
 def test_the_decision_about_a_letter_goes_with_the_letter(journal: OnBus) -> None:
@@ -745,7 +789,7 @@ def test_the_decision_about_a_letter_goes_with_the_letter(journal: OnBus) -> Non
 
         assert len(before) == 1
         assert opened.rows("SELECT name FROM fact WHERE name GLOB 'letter *'") == []
-        assert letters(opened) == []
+        assert heads(opened) == []
 
 
 def test_a_retry_is_received_again_until_it_is_acknowledged(journal: OnBus) -> None:

@@ -226,6 +226,15 @@ def test_each_death_leaves_its_last_signs(times: int, lives: float, tmp_path: Pa
 CANARY = "hunter2-of-the-site"
 
 
+def kill_task() -> None:
+    """
+    Kill the process that the one reported start names.
+    """
+    ((_, start),) = reported("manual__1", TaskStarted)
+    assert start.pid is not None
+    os.kill(start.pid, signal.SIGKILL)
+
+
 def memory_of_recorder(launcher: int) -> bytes:
     """
     Return all bytes of the recorder that a launcher holds.
@@ -245,7 +254,7 @@ def test_no_secret_is_recorded_stored_or_shown(state_dir: Path) -> None:
         wait_until(lambda: b" in wait_for_ever" in memory_of_recorder(task.process.pid))
         memory = memory_of_recorder(task.process.pid)
         printed = run_command("stack", "manual__1", "HoldsSecrets").stdout
-        os.kill(reported("manual__1", TaskStarted)[0][1].pid or 0, signal.SIGKILL)
+        kill_task()
         task.wait()
     shown = run_command("runs", "show", "manual__1", "HoldsSecrets").stdout
     drawn = run_command("timeline", COLUMNS="200").stdout
@@ -269,13 +278,16 @@ def test_the_end_of_a_task_with_many_threads_and_lines_has_the_most_important_on
     """
     The main thread, and the last lines, within the limits of an event.
     """
-    with launch("HasMuch", LIVES_SECONDS="1.5") as task:
+    with launch("HasMuch", LIVES_SECONDS="0.01") as task:
+        task.wait_for_line("waiting")
+        wait_until(lambda: b" in wait_for_ever" in memory_of_recorder(task.process.pid))
+        kill_task()
         assert task.wait() == SIGKILLED
 
     ((_, end),) = reported("manual__1", TaskFailed)
     stack, log = end.last_stack or "", end.last_log or ""
     assert stack.startswith('Thread "MainThread":\n  tests/launched.py:')
-    assert PLACE.findall(stack)[:2] == ["live", "mark"]
+    assert PLACE.findall(stack)[:2] == ["wait_for_ever", "run"]
     assert MOST_OF_STACK // 2 < len(stack.encode()) <= MOST_OF_STACK
     assert MOST_OF_LOG // 2 < len(log.encode()) <= MOST_OF_LOG
     assert log.endswith(f"author: line {launched.LINES - 1}")

@@ -265,6 +265,7 @@ class TestDashboards:
             *declarations.OF_CONSUMERS,
             *declarations.OF_RELAY,
             *declarations.OF_WATCH,
+            *declarations.OF_DASHBOARD,
             *declarations.OF_RECONCILIATION,
         )
         assert ours - {metric.series_name for metric in declared} == set()

@@ -84,7 +84,7 @@ def run_by_hand(folder: Path, ways: list[str], **environment: str) -> str:
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -135,7 +135,7 @@ def replaced_at(function: str) -> tuple[Callable[..., None], list[int]]:
     numbers: list[int] = []
 
     def trace(frame: FrameType, *_: object) -> None:
-        if frame.f_code.co_name == function and not numbers:
+        if frame.f_code.co_qualname.endswith(function) and not numbers:
             numbers.extend(set(sockets()) - earlier)
             with Path(os.devnull).open() as file:
                 for number in numbers:
@@ -181,20 +181,38 @@ def test_sockets_replaced_as_a_connection_is_closed_are_the_authors(broker: Brok
     assert status_of_fork(lose) == 0
 
 
-def test_sockets_replaced_as_they_are_made_are_the_authors(broker: Broker) -> None:
+@pytest.mark.parametrize("step", ["_move_up", "create_streaming_connection"])
+def test_sockets_replaced_as_they_are_made_are_the_authors(step: str, broker: Broker) -> None:
     """
     A socket has a low number for a moment, which the author's files may get; they are neither moved nor closed.
     """
     settings = settings_of(broker)
 
     def lose() -> None:
-        trace, numbers = replaced_at("_move_up")
+        trace, numbers = replaced_at(step)
         sys.settrace(trace)
         with pytest.raises(BusUnreachableError, match="other code of this process has closed"):
             Session.open(settings, SECONDS)
         sys.settrace(None)
         gc.collect()
         assert are_the_null_device(numbers)
+
+    assert status_of_fork(lose) == 0
+
+
+def test_sockets_replaced_as_the_client_takes_them_over_are_no_error_of_this_package(broker: Broker) -> None:
+    """
+    Pika takes the file in the place of its socket for a mistake of its caller.
+    """
+    settings = settings_of(broker)
+
+    def lose() -> None:
+        trace, numbers = replaced_at("_AsyncStreamConnector.__init__")
+        sys.settrace(trace)
+        with pytest.raises(BusUnreachableError, match="other code of this process has closed"):
+            Session.open(settings, SECONDS)
+        sys.settrace(None)
+        assert numbers
 
     assert status_of_fork(lose) == 0
 
@@ -213,8 +231,9 @@ def test_a_thread_that_resolves_a_name_ends_quietly_where_the_sockets_were_repla
         threading.settrace(trace)
         with pytest.raises(BusUnreachableError, match="other code of this process has closed"):
             Session.open(settings, SECONDS)
-        assert are_the_null_device(numbers)
+        # The connection notices the first number that is replaced, which may be before the other is.
         wait_until(lambda: threading.active_count() == 1)
+        assert are_the_null_device(numbers)
         assert not ended
 
     assert status_of_fork(lose) == 0
@@ -267,7 +286,7 @@ def takes_it_away():
     return True
 
 wait_until(takes_it_away)
-print(said.get(timeout=20))
+print(said.get(timeout=300))
 with bus.open_journal() as journal:
     print(journal.unreachable_until)
 os._exit(0)
@@ -297,7 +316,7 @@ def test_a_broker_counts_as_well_where_a_task_closes_the_socket_as_it_is_connect
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
 
     assert done.returncode == 0, done.stderr

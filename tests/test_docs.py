@@ -26,6 +26,10 @@ import pytest
 from tests import authors_page
 from tests.generated import generated_by
 
+# Against a command that hangs. Some start several processes, beside the other tests of a slow machine.
+_SECONDS = 300.0
+pytestmark = pytest.mark.timeout(1800)
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 _BLOCK = re.compile(
@@ -107,7 +111,7 @@ def output_of(block: Block, folder: Path, environment: dict[str, str]) -> str:
                 stderr=subprocess.STDOUT,
                 text=True,
                 check=False,
-                timeout=60,
+                timeout=_SECONDS,
             )
             shown += f"{line}\n{done.stdout}"
     # Documents contain neither a path nor the name of this machine.
@@ -234,7 +238,7 @@ def test_the_site_is_built_without_a_complaint(tmp_path: Path) -> None:
     """
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
 
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_SECONDS)
 
     assert built.returncode == 0, built.stderr
     home = (tmp_path / "site" / "index.html").read_text()

@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests import conftest
+from tests.claims import claimed
 from tests.generated import generated_by
 
 ROOT = Path(__file__).parents[1]
@@ -364,10 +365,11 @@ def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str
     """
     Return the mark expressions with which the suite is run in each of two environments, and the output.
 
-    The shares of one part count as one run.
+    The processes that divide one part among them count as one run.
     """
     directory.mkdir(exist_ok=True)
-    script = 'case $6 in 2/3|3/3) ;; *) printf "%s\n" "$4" >>"${0%/bin/python}/marks" ;; esac'
+    counts = 'case $5 in --claims=*) mkdir "${5#*=}/counted" 2>/dev/null || exit 0 ;; esac'
+    script = f'{counts}; printf "%s\\n" "$4" >>"${{0%/bin/python}}/marks"'
     ran = run_suite(directory, pytest_=script, **settings)
     assert ran.returncode == 0
     return {name: (directory / name / "marks").read_text().splitlines() for name in ("first", "second")}, ran.stdout
@@ -430,51 +432,78 @@ def run_quick(directory: Path, python: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_quick_runs_what_starts_no_process_in_as_many_shares_as_there_are_processors(tmp_path: Path) -> None:
+def test_quick_runs_what_starts_no_process_in_as_many_processes_as_there_are_processors(tmp_path: Path) -> None:
     """Tests that measure time or take minutes are left out."""
     marks = [*MARKS, "processes", "node"]
 
-    ran = run_quick(tmp_path, 'printf \'%s|%s\\n\' "$5" "$8"')
+    ran = run_quick(tmp_path, 'printf \'%s|%s\\n\' "$5" "$7"')
 
     printed = ran.stdout.partition("\nResults:\n")[0]
-    expressions, shares = zip(*(line.split("|") for line in printed.splitlines()), strict=True)
-    (expression,) = set(expressions)
+    ((expression, claims),) = {tuple(line.split("|")) for line in printed.splitlines()}
     left_out = {mark for mark in marks if not eval(expression, {each: each == mark for each in marks})}
     assert ran.returncode == 0
-    assert sorted(shares) == ["1/3", "2/3", "3/3"]
+    assert printed.count("--claims=") == 3
+    assert not Path(claims.removeprefix("--claims=")).exists()
     assert left_out == {"airflow", "clients", "node", "processes", "quiet", "rabbitmq", "soak"}
     assert eval(expression, dict.fromkeys(marks, False))
 
 
 @pytest.mark.parametrize("statuses", [(1, 0, 5), (0, 1, 5), (5, 0, 1)])
-def test_a_failure_in_any_share_fails_quick(tmp_path: Path, statuses: tuple[int, int, int]) -> None:
-    """A share without a test that was requested is not a failure."""
-    first, second, third = statuses
-
-    ends = "".join(f"{share}/*) end {status} ;; " for share, status in enumerate((first, second, third), 1))
-    end = 'end() { [ $1 != 1 ] || echo "FAILED tests/x.py::test_y"; echo "1 of a share"; exit $1; }'
-    ran = run_quick(tmp_path, f"{end}; case $8 in {ends} esac")
+def test_a_failure_in_any_process_fails_quick(tmp_path: Path, statuses: tuple[int, int, int]) -> None:
+    """A process that found no test is not a failure."""
+    # The claims of the three processes decide their statuses.
+    ends = "".join(
+        f'mkdir "${{7#*=}}/{number}" 2>/dev/null && end {status}; ' for number, status in enumerate(statuses)
+    )
+    end = 'end() { [ $1 != 1 ] || echo "FAILED tests/x.py::test_y"; echo "1 of a process"; exit $1; }'
+    ran = run_quick(tmp_path, f"{end}; {ends}")
 
     assert ran.returncode == 1
-    assert ran.stdout.count("1 of a share") == 2 * 3  # each share, and the list of results
-    failing = f"build/quick.{statuses.index(1) + 1}.log: exit status 1"
-    assert ran.stdout.endswith(f"\nFailed:\n  {failing}\n  FAILED tests/x.py::test_y\n")
+    assert ran.stdout.count("1 of a process") == 2 * 3  # each process, and the list of results
+    failed = r"\nFailed:\n  build/quick\.[123]\.log: exit status 1\n  FAILED tests/x\.py::test_y\n\Z"
+    assert re.search(failed, ran.stdout)
 
 
-def collected(*arguments: str) -> list[str]:
-    """Return the tests of one module that pytest finds."""
-    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    module = "tests/test_termination.py"
-    ran = subprocess.run([*command, *arguments, module], cwd=ROOT, capture_output=True, text=True, check=False)
-    return [line for line in ran.stdout.splitlines() if line.startswith(module)]
+def test_processes_with_one_folder_of_claims_run_each_test_once(tmp_path: Path) -> None:
+    """A failing test fails one of them."""
+    (tmp_path / "claims").mkdir()
+    module = tmp_path / "test_numbers.py"
+    module.write_text(
+        "import pytest\n"
+        '@pytest.mark.parametrize("number", range(40))\n'
+        "def test_number(number):\n"
+        "    assert number != 7\n"
+    )
+    options = ["-v", "-p", "tests.conftest", "-p", "no:cacheprovider", f"--rootdir={tmp_path}"]
+    command: list[str | Path] = [sys.executable, "-m", "pytest", *options, f"--claims={tmp_path / 'claims'}", module]
+
+    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    printed = "".join(process.communicate()[0] for process in processes)
+
+    ran = re.findall(r"::test_number\[(\d+)\] (\w+)", printed)
+    assert sorted(ran) == sorted((str(number), "FAILED" if number == 7 else "PASSED") for number in range(40))
+    assert sorted(process.returncode for process in processes) == [0, 0, 1]
 
 
-def test_every_test_is_in_one_share() -> None:
-    """All shares together are the full suite."""
-    shares = [test for share in (1, 2, 3) for test in collected("--share", f"{share}/3")]
+class Named:
+    """A test of which only the name matters."""
 
-    assert sorted(shares) == sorted(collected())
-    assert shares
+    def __init__(self, nodeid: str) -> None:
+        """Keep the name."""
+        self.nodeid = nodeid
+
+
+def test_a_process_begins_a_module_that_no_other_has_begun_and_then_helps(tmp_path: Path) -> None:
+    """Fixtures of a module are mostly set up once, and all processes end together."""
+    tests: list[Any] = [Named(f"{module}.py::test_{number}") for module in "ab" for number in range(3)]
+    one, other = claimed(tests, tmp_path), claimed(tests, tmp_path)
+
+    begun = [next(one).nodeid, next(other).nodeid, next(one).nodeid]
+    helped = [next(each).nodeid for each in (other, other, other)]
+
+    assert begun == ["a.py::test_0", "b.py::test_0", "a.py::test_1"]
+    assert helped == ["b.py::test_1", "b.py::test_2", "a.py::test_2"]
+    assert [*one, *other] == []
 
 
 def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Path) -> None:
@@ -529,23 +558,38 @@ def test_the_times_and_the_work_of_all_parts_are_shown_before_their_results(tmp_
 
     _, times = ran.stdout.split("\nTimes:\n")
     lines = times.partition("\nResults:\n")[0].splitlines()
-    assert len(lines) == 8
-    assert [line for line in lines if not re.fullmatch(r"  build/[a-z.123-]+\.log: 0:0\d to 0:\d\d, 7 s", line)] == []
+    assert len(lines) == 9
+    assert [line for line in lines if not re.fullmatch(r"  build/[a-z.1234-]+\.log: 0:0\d to 0:\d\d, 7 s", line)] == []
 
 
-def test_the_tests_that_run_once_are_in_shares_unless_some_are_selected(tmp_path: Path) -> None:
+def test_the_tests_that_run_once_are_divided_unless_some_are_selected(tmp_path: Path) -> None:
     """One process would end minutes after the others."""
-    does = 'echo "$5 $6"; echo "5 passed in 1.0s"'
+    does = 'case $5 in --claims=*) echo "$5"; ls -d "${5#*=}" ;; esac; echo "5 passed in 1.0s"'
 
     whole = run_suite(tmp_path / "whole", pytest_=does, CLIENTS=".venv-clients").stdout
     part = run_suite(
         tmp_path / "part", "tests/test_a.py", selected="once", pytest_=does, CLIENTS=".venv-clients"
     ).stdout
 
-    assert re.findall(r"^--share (\S+)$", whole, flags=re.MULTILINE) == ["1/3", "2/3", "3/3"]
-    logs = [f"build/test.once-{share}.log" for share in (1, 2, 3)]
+    folders = re.findall(r"^--claims=(\S+)\n\1$", whole, flags=re.MULTILINE)
+    assert (len(folders), len(set(folders))) == (3, 1)
+    assert not Path(folders[0]).exists()
+    logs = [f"build/test.once-{process}.log" for process in (1, 2, 3)]
     assert re.findall(r"build/test\.once\S*(?=: 5 passed)", whole) == logs
-    assert "--share" not in part
+    assert "--claims" not in part
+
+
+def test_runs_take_turns(tmp_path: Path) -> None:
+    """On one processor, one of them runs beside the first environment's at a time."""
+    write_command(tmp_path / "commands" / "nproc", "echo 1")
+    alone = f'mkdir {tmp_path}/turn || echo "2 at once"; {sys.executable} -c pass; rmdir {tmp_path}/turn'
+    does = f'case "$0$4" in *first*" and once") {alone} ;; esac'
+
+    ran = run_suite(tmp_path, pytest_=f"{does}; echo '5 passed in 1.0s'", CLIENTS=".venv-clients")
+
+    assert ran.returncode == 0
+    assert ran.stdout.count("5 passed in 1.0s") > 9
+    assert "2 at once" not in ran.stdout
 
 
 def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path) -> None:
@@ -575,8 +619,8 @@ def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path)
         ("once prometheus", ["test.once"], ["install_packages.sh"]),
         ("once node", ["test.once"], ["install_packages.sh", "make .node/.stamp"]),
         ("rabbitmq once", ["test.once"], ["install_packages.sh"]),
-        ("airflow", ["test.apart"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
-        ("clients", ["test.apart"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
+        ("airflow", ["test.airflow"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
+        ("clients", ["test.clients"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
         (
             "versions rabbitmq",
             ["testfirst", "test.rabbitmq-trixie"],
@@ -599,7 +643,7 @@ def test_a_selection_makes_what_it_needs_and_ends_with_its_results(
     ran = run_suite(tmp_path, "tests/test_a.py", selected=selected, pytest_="echo '1 passed in 0.1s'", **settings)
 
     made = (tmp_path / "prepared").read_text().splitlines() if prepared else []
-    assert sorted(each.strip() for each in made) == prepared
+    assert sorted({each.strip() for each in made}) == prepared
     assert (tmp_path / "prepared").exists() == bool(prepared)
     ended = [f"  build/{name}.log: 1 passed in 0.1s" for name in results]
     last = ran.stdout.splitlines()[-len(results) :]
@@ -611,7 +655,7 @@ def test_the_whole_suite_makes_all_environments(tmp_path: Path) -> None:
     run_suite(tmp_path, pytest_="echo '1 passed in 0.1s'", CLIENTS=".venv-clients", RABBITMQ_SUITES="trixie")
 
     made = (tmp_path / "prepared").read_text().splitlines()
-    assert sorted(each.strip() for each in made) == [
+    assert sorted({each.strip() for each in made}) == [
         "fetch_rabbitmq.sh trixie",
         "install_packages.sh",
         "make .node/.stamp",
@@ -701,6 +745,7 @@ for part in parts:
 """
 
 
+@pytest.mark.timeout(1800)  # reads the whole suite, while other processes do so too
 def test_a_module_that_a_part_does_not_read_has_no_test_of_it(tmp_path: Path) -> None:
     """Each part reads fewer modules than there are, and all those with its tests."""
     first, second = (

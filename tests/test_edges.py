@@ -121,7 +121,7 @@ def test_no_process_inherits_a_zombie() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
     assert done.stdout.splitlines()[-1] == "nobody is left", done.stderr
@@ -141,7 +141,7 @@ def test_a_launcher_that_may_start_nothing_but_its_task_watches_it_all_the_same(
         "from dkist_processing_core.launcher.launch import main; sys.exit(main())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environ_of("IsKilled"), check=False, timeout=60
+        [sys.executable, "-c", program], cwd=ROOT, env=environ_of("IsKilled"), check=False, timeout=300
     )
 
     assert done.returncode == 137
@@ -160,7 +160,7 @@ def test_a_termination_request_while_the_launcher_loads_is_received() -> None:
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "from dkist_processing_core.launcher.launch import main; sys.exit(main())\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ_of("Waits"), check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ_of("Waits"), check=False, timeout=300)
 
     attempt = the_attempt("Waits")
     assert done.returncode == 1

@@ -797,7 +797,7 @@ def test_what_an_installer_leaves_running_holds_up_nobody(
 
     try:
         with cache.prepare(PIPE, on_output=print) as environment:
-            assert environment.seconds < SECONDS
+            assert environment.seconds < 40
             assert works(environment)
     finally:
         if pid.exists():

@@ -451,7 +451,7 @@ def test_reading_the_workflow_imports_no_science() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
 
     assert answer.stdout.strip() == "[]"

@@ -37,7 +37,7 @@ from tests.services.otlp import OtlpReceiver
 from tests.services.wheels import make_wheel
 from tests.waiting import wait_until
 
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 200
 # The installation of a published release takes a quarter of a minute on a quiet machine.
 INSTALLATION_SECONDS = 300
 """The command of an exported DAG, as the design specifies it."""
@@ -224,7 +224,7 @@ def test_an_end_that_needs_nobody_else(
     assert (attempt.cause or "") == cause
     assert expected == {name: getattr(attempt.end, name) for name in expected}
     assert attempt.end is not None
-    assert 0 < (attempt.end.cpu_seconds or 0) < LIMIT_SECONDS
+    assert 0 < (attempt.end.cpu_seconds or 0) < 60
     # The usage of a killed task is the last sample, perhaps from before its growth.
     assert 5_000_000 < (attempt.end.peak_memory_bytes or 0) < 2_000_000_000
 
@@ -643,9 +643,9 @@ def test_what_a_killed_task_has_used_is_known() -> None:
 
     end = the_attempt("WorksHard").end
     assert end is not None
-    assert 0.5 < (end.cpu_seconds or 0) < 5
+    assert 1.4 < (end.cpu_seconds or 0) < 5
     assert 100 * 1024**2 < (end.peak_memory_bytes or 0) < 400 * 1024**2
-    assert 0.5 < (end.duration_seconds or 0) < LIMIT_SECONDS
+    assert 1.4 < (end.duration_seconds or 0) < 60
 
 
 def test_a_failure_after_the_end_is_no_success() -> None:
@@ -786,7 +786,6 @@ def old_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("task", "status", "cause", "expected"),
     [

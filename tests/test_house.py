@@ -1,6 +1,6 @@
 """The layout of the library: short modules, no circles of imports, no import of another package's private module."""
 
-from tests.house import FIELDS_WITH_NAMES_OF_THEIR_OWN, circles, modules_naming, private_imports
+from tests.house import FIELDS_WITH_NAMES_OF_THEIR_OWN, circles, circles_of_parts, modules_naming, private_imports
 from tests.test_architecture import MODULES, PACKAGE, ROOT
 
 MOST_LINES = 400
@@ -36,6 +36,11 @@ def test_no_module_is_long() -> None:
 def test_no_module_imports_itself_through_others() -> None:
     """A reader can begin with any module and follow its imports to an end, including inside a package."""
     assert circles() == []
+
+
+def test_no_package_imports_itself_through_those_beside_it() -> None:
+    """The modules and packages of each package have an order in which a reader can learn them."""
+    assert circles_of_parts() == []
 
 
 def test_modules_refer_to_each_other_only_where_it_is_plainer() -> None:

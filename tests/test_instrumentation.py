@@ -30,7 +30,7 @@ class Instrumented(TaskBase):
         place = pika.ConnectionParameters("127.0.0.1", int(os.environ["PORT"]), os.environ["ISB_VHOST"], user)
         with pika.BlockingConnection(place) as connection:
             connection.channel().basic_publish("", "nowhere", b"")
-        assert next(iter(subscribe("task.started", replay=True, timeout=20))).name == "task.started"
+        assert next(iter(subscribe("task.started", replay=True, timeout=300))).name == "task.started"
 with Instrumented(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
 """
 OURS = ["Instrumented", "Post Run", "Pre Run", "Run", "publish workflow.events.x", "publish workflow.events.x"]

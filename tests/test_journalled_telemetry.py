@@ -104,7 +104,7 @@ def test_a_collector_that_is_dead_during_many_short_tasks_gets_everything_afterw
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_collector_that_is_dead_during_200_short_processes_gets_everything_afterwards(
     otlp: OtlpReceiver, state_dir: Path, refusing_port: int
 ) -> None:

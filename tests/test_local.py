@@ -331,7 +331,7 @@ def test_a_script_s_functions_and_classes_go_to_pools_and_back(name: str, tmp_pa
     options = ["-O", "-X", "dev", "-W", "error"]
 
     done = subprocess.run(
-        [sys.executable, *options, script], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+        [sys.executable, *options, script], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300
     )
 
     assert (done.returncode, done.stderr.count("Error")) == (0, 0), done.stdout + done.stderr
@@ -371,7 +371,7 @@ def test_a_module_that_runs_its_workflow_as_it_is_imported_does_not_start_itself
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=30,
+        timeout=300,
     )
 
     assert done.stdout == (
@@ -399,7 +399,7 @@ def run_one(run: str, *, before: str = "", environment: dict[str, str] | None = 
         env={**os.environ, **(environment or {})},
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     return the_run()
 
@@ -542,7 +542,7 @@ def test_a_signal_to_the_run_ends_its_tasks(number: signal.Signals) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "Endless | waiting\n"
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
 
     assert process.returncode == -number
     assert the_run().tasks[0].attempts[0].cause == "terminated"
@@ -577,18 +577,16 @@ def test_a_signal_while_the_end_of_the_run_is_published_leaves_it_published() ->
     assert the_run().ended_at is not None
 
 
-@pytest.mark.quiet
-def test_what_a_task_leaves_behind_does_not_hold_it_up() -> None:
+def test_what_a_task_leaves_behind_does_not_hold_it_up(tmp_path: Path) -> None:
     """
     A process that the task leaves behind, and that keeps writing, does not delay the end.
     """
-    writer = "i=0; while [ $i -lt 400000 ]; do echo $i; i=$((i+1)); done"
-    run = run_one(f"import subprocess; subprocess.Popen(['/bin/sh', '-c', '{writer}'])")
+    has_ended = tmp_path / "has_ended"
+    writer = f"i=0; while [ $i -lt 1000000 ]; do echo $i; i=$((i+1)); done; touch {has_ended}"
 
-    (attempt,) = run.tasks[0].attempts
-    assert run.ended_at is not None
-    assert attempt.ended_at is not None
-    assert (run.ended_at - attempt.ended_at).total_seconds() < here(1.0)
+    run_one(f"import subprocess; subprocess.Popen(['/bin/sh', '-c', '{writer}'])")
+
+    assert not has_ended.exists()
 
 
 def test_a_fork_of_a_task_at_a_prompt_ends_alone() -> None:
@@ -686,7 +684,7 @@ def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
     with endless_run() as process:
         told = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=300)
         took = time.monotonic() - told
 
     run = the_run()
@@ -708,7 +706,7 @@ def test_who_insists_does_not_wait_for_a_deaf_task() -> None:
         process.send_signal(signal.SIGINT)
         wait_until(lambda: "Waits" in ended_tasks())
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
         took = time.monotonic() - told
 
     assert took < here(3.0)
@@ -761,7 +759,7 @@ def test_a_launcher_that_is_killed_is_the_engine_s_to_report() -> None:
     with endless_run() as process:
         for launcher in children_of(process.pid):
             os.kill(launcher, signal.SIGKILL)
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
 
     tasks = {task.name: task.attempts[0] for task in the_run().tasks}
     assert {name: attempt.cause for name, attempt in tasks.items()} == dict.fromkeys(tasks, "lost")
@@ -804,7 +802,7 @@ def test_ctrl_c_ends_every_task_and_the_run() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "Endless | waiting\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=300)
 
     run = the_run()
     (attempt,) = run.tasks[0].attempts
@@ -861,7 +859,7 @@ def test_an_interrupted_run_has_a_final_failure_of_each_task_that_is_not_tried_a
     ) as process:
         wait_until(lambda: "Broken" in ended_tasks() and "Waits" in started_tasks())
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
 
     with subscribe("task.failed", replay=True, timeout=0.05) as events:
         failures = [

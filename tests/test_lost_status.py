@@ -123,7 +123,7 @@ def test_the_command_line_has_the_statuses_of_its_children_whatever_it_has_inher
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
     assert done.returncode == 1

@@ -187,7 +187,7 @@ def test_names_follow_the_rules_of_both_systems() -> None:
     names = [each.name for each in DECLARED]
 
     assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"(dkist\.core|cicd|messaging)(\.[a-z_]+)+", name) for name in names)
+    assert all(re.fullmatch(r"(dkist\.core|cicd|http|messaging)(\.[a-z_]+)+", name) for name in names)
     # By the conventions, no name is also a namespace of another one.
     assert not [name for name in names for other in names if other.startswith(f"{name}.")]
     assert {each.series_name for each in DECLARED if each.kind is Kind.COUNTER} == {

@@ -62,7 +62,7 @@ def test_the_file_system_of_a_mount_point_is_found(name: str, tmp_path: Path) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
         cwd=ROOT,
     )
 

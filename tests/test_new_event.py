@@ -108,7 +108,7 @@ def run(copy: Path, *arguments: str) -> str:
     Run Python in the folder of the copy, and return the output.
     """
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=copy, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, *arguments], cwd=copy, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

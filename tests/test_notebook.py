@@ -65,7 +65,7 @@ def execute(tmp_path: Path) -> Programs:
             capture_output=True,
             text=True,
             check=True,
-            timeout=100,
+            timeout=300,
         )
 
     return run
@@ -221,7 +221,6 @@ def test_an_untouched_notebook_is_exported_again(tmp_path: Path) -> None:
 # Tasks that are run in a notebook
 
 
-@pytest.mark.timeout(120)
 def test_tasks_in_a_notebook_report_as_everywhere(broker: Broker, execute: Programs, tmp_path: Path) -> None:
     """
     The run id states that the run was started by hand. A cell that is run again makes the next attempt, after a success
@@ -285,7 +284,6 @@ finally:
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.once
 def test_a_task_keeps_the_notebook_that_it_runs_in(execute: Programs, tmp_path: Path) -> None:
     """

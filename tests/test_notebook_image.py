@@ -308,7 +308,7 @@ def test_the_project_of_the_page_can_be_installed_beside_its_notebooks(
         assert {name.partition("/")[0] for name in archive.namelist()} == {PACKAGE, "my_pipeline-1.2.3.dist-info"}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_image_serves_notebooks_whose_tasks_report(repository: Any, tmp_path: Path) -> None:
     """
     After all instructions, the server offers the notebook, saves it every ten seconds, and the tasks of the notebook

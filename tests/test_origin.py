@@ -82,7 +82,7 @@ def execute(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -227,7 +227,7 @@ def test_a_launcher_reports_where_the_engine_s_callbacks_report(
         | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     assert ends(reports_below(state_dir)) == {(Reporter.TASK, "Succeeds")}
 
@@ -298,7 +298,7 @@ def test_without_a_home_events_reach_a_living_broker(broker: Broker, tmp_path: P
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
     assert done.stdout == "True\n", done.stderr

@@ -33,7 +33,7 @@ from tests.services.broker import Broker
 
 PROGRAMS = Path(__file__).parents[1] / "examples" / "consumers"
 QUEUE, PATTERN = "announcer", "task.failed.#"
-SECONDS = 10.0
+SECONDS = 100.0
 PROGRAM = {
     "pika": [sys.executable, "with_pika.py", QUEUE, PATTERN],
     "amqplib": ["node", "with_amqplib.js", QUEUE, PATTERN],

@@ -722,7 +722,7 @@ def test_a_process_that_observes_a_task_delivers_what_others_have_left(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

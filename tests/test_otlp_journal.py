@@ -274,7 +274,7 @@ def test_several_processes_append_to_one_journal(path: Path) -> None:
     """
     processes = [appending(path, 50, f"process {number}") for number in range(3)]
     for process in processes:
-        process.communicate("", timeout=60)
+        process.communicate("", timeout=300)
 
     with OtlpJournal.open(path, destination="") as journal:
         bodies = sorted(chunk.body.decode() for chunk in journal.pending("logs", **ALL))

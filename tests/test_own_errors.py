@@ -24,7 +24,7 @@ from tests.faulty import STOLEN
 from tests.running import ROOT
 from tests.test_faults import environ_of, journal_rows, marks, old_environment  # noqa: F401 - fixtures
 
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 EVERYWHERE = (
     "launcher._sampling:Sampler.begin",
     "launcher._sampling:Sampler.close",

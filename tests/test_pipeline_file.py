@@ -69,7 +69,7 @@ def python_folder(tmp_path: Path) -> Path:
     downloaded.
     """
     environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, timeout=300)
     scheme = {"base": str(environment), "platbase": str(environment)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
     here = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(ROOT)]
@@ -103,7 +103,7 @@ def run_step(step: str, repository: Path, python_folder: Path, **variables: str)
         text=True,
         encoding="utf-8",
         check=False,
-        timeout=100,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

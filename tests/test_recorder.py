@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dkist_processing_core.process.descriptors import open_numbers
 from dkist_processing_core.recorder import layout, region
 from dkist_processing_core.recorder.reading import read
+from tests.waiting import wait_until
 
 SECTIONS = (layout.IDENTITY, layout.STATE, layout.STACKS, layout.SAMPLES, layout.LOG_END)
 
@@ -221,14 +222,15 @@ def test_a_kill_in_the_middle_of_writing_leaves_whole_values() -> None:
     seen = set()
     for number in range(30):
         child = in_fork(made, endlessly=True)
+        wait_until(lambda: read(made).log is not None)
         signal.sigtimedwait([], 0.001 * number + 0.005)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found = read(made)
+        assert found.log is not None
+        assert all(int(line) > 0 for line in found.log.splitlines())
         if found.stack is not None:
             seen.add(len({found.stack[at : at + 5] for at in range(0, len(found.stack), 5)}))
-            assert found.log is not None
-            assert all(int(line) > 0 for line in found.log.splitlines())
     made.close()
 
     assert seen == {1}

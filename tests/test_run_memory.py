@@ -80,7 +80,7 @@ def test_an_event_takes_less_than_a_kilobyte() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
 
     found = re.search(r"([\d,]+) bytes an event", told.stdout)

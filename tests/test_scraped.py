@@ -24,7 +24,7 @@ from tests.services.rabbitmq import RabbitMQNode
 from tests.site import EXCHANGE, SECONDS, Site, open_site
 
 # On a loaded machine the example takes minutes.
-pytestmark = [pytest.mark.prometheus, pytest.mark.rabbitmq, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.prometheus, pytest.mark.rabbitmq]
 WORKFLOW = "raw_to_l1_solar_calibration"
 TASKS = 8
 # For a minute after an outage of the broker, which another test may have made, absence does not count.

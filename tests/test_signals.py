@@ -165,7 +165,7 @@ def struck(function: str, form: str, folder: Path) -> tuple[str, TaskView]:
     script = folder / "limits.py"
     script.write_text(STRUCK.format(function=function))
     done = subprocess.run(
-        [sys.executable, script, form], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+        [sys.executable, script, form], capture_output=True, text=True, check=False, cwd=ROOT, timeout=300
     )
     assert done.returncode == 0, done.stderr
     ((task,),) = (run.tasks for run in runs())
@@ -402,7 +402,7 @@ def test_what_strikes_as_handlers_are_held_back_or_called_again_changes_nothing_
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stderr
@@ -605,7 +605,12 @@ def test_a_run_that_is_interrupted_at_any_line_knows_how_its_task_had_ended(
     without_coverage(monkeypatch)
 
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_RUNS, end], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", INTERRUPTED_RUNS, end],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stderr

@@ -377,7 +377,7 @@ def test_catching_up_leaves_no_process() -> None:
     with subprocess.Popen(
         command("runs", "list", "--json"), cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
-        listed = json.loads(process.communicate(timeout=60)[0])
+        listed = json.loads(process.communicate(timeout=300)[0])
 
     assert len(listed["runs"]) == 20
     with pytest.raises(ProcessLookupError):

@@ -83,7 +83,6 @@ def test_of_many_processes_at_once_each_waits_no_longer_than_its_limit_and_nothi
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("is_remote", [False, True], ids=["embedded", "dead broker"])
 def test_of_five_hundred_processes_at_once_each_waits_no_longer_than_its_limit_and_nothing_is_lost(
     refusing_port: int,

@@ -52,7 +52,7 @@ def outcome_of(program: str, *arguments: str) -> tuple[int, str]:
         [sys.executable, "-c", AT_THE_MOMENT + textwrap.dedent(program), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     return told.returncode, told.stdout + told.stderr

@@ -40,7 +40,7 @@ EVERYTHING = {
     "exchange": ["master.direct.x", "workflow.events.dlx", "workflow.events.x"],
     "queue": ["recipe.run.failure.q", "workflow.events.archive.q"],
 }
-SECONDS = 10.0
+SECONDS = 100.0
 
 
 def definitions_file() -> str:

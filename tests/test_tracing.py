@@ -754,7 +754,7 @@ def run_hosted(how: str, folder: Path, **environment: str) -> tuple[str, list[Ev
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     events = list(subscribe(replay=True, timeout=0.05))
     return done.stdout, events, [json.loads(line) for line in spans.read_text().splitlines()]

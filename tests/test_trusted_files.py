@@ -84,7 +84,7 @@ def as_user(user: int, program: str, *arguments: str) -> "subprocess.CompletedPr
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -232,7 +232,7 @@ def test_holding_a_file_gives_up_no_lock_of_this_process(folder: Path) -> None:
         with OpenedFileCheck(path, make=True):
             pass
 
-        taken = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=False, timeout=60)
+        taken = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=False, timeout=300)
 
     assert b"BlockingIOError" in taken.stderr
 

@@ -278,8 +278,9 @@ def test_no_question_of_a_watcher_reads_a_whole_table(engine: Engine) -> None:
             missed_starts(connection, datetime.now(UTC))
             first_failure(connection, "f" * 16)
 
-    whole = re.compile(r"Seq Scan|SCAN \w+$|TEMP B-TREE", flags=re.MULTILINE)
-    assert len(found) == 8
+    # The names of the wanted families are a list in the statement.
+    whole = re.compile(r"Seq Scan|SCAN (?!wanted$)\w+$|TEMP B-TREE", flags=re.MULTILINE)
+    assert len(found) == 7
     assert {text: plan for text, plan in found.items() if whole.search(plan)} == {}
     # Alarms that were never withdrawn accumulate: the database leaves those of runs that ended long ago out.
     alarmed = [text for text in found if re.search(r"WHERE (is_alarmed|has_alarm)", text)]

@@ -82,7 +82,7 @@ def test_a_local_run_without_threads_that_is_interrupted_waits_for_the_end_of_it
         assert process.stdout is not None
         assert process.stdout.readline() == "Endless | waiting\n"
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
 
     events = list(subscribe(replay=True, every_report=True, timeout=0.05))
     assert process.returncode == -number
@@ -247,7 +247,7 @@ def test_a_launcher_under_a_limit_on_processes_reports_the_end_of_a_task_that_wa
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
         events = [event for _, event in journal_rows()]
 
@@ -316,7 +316,7 @@ def test_a_task_that_a_launched_one_calls_as_its_process_exits_is_reported(broke
     script.write_text(CALLED_AT_EXIT)
 
     done = subprocess.run(
-        [sys.executable, script], env=os.environ | broker.env, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, script], env=os.environ | broker.env, capture_output=True, text=True, check=False, timeout=300
     )
 
     assert done.returncode == 0, done.stderr

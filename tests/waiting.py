@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-SECONDS = 40.0
+SECONDS = 200.0
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = SECONDS, *, every: float = 0.02) -> None:

@@ -1,4 +1,4 @@
-"""The library's collector: it takes the events of a filled queue into the store, and derives the rows of their runs."""
+"""The library's collector: it takes the events of the archive into the store, and derives the rows of their runs."""
 
 import resource
 import time
@@ -24,13 +24,13 @@ def main() -> None:
         began = time.perf_counter()
         if job.options["collects"]:
             with collector.service() as member:
-                member.consumer.run(until_idle=True)
+                member.consumer.run(since=member.since, until_idle=True)
             collector.fold()
         else:
             consumer = Consumer(NAME, every_report=True, provisional=True, batch_size=_BATCH, settings=settings)
             consumer.has_spans = False
             consumer.take_batches(_take)
-            consumer.run(until_idle=True)
+            consumer.run(since="first", until_idle=True)
         seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB
     report(seconds=seconds, count=job.count, peak=peak)

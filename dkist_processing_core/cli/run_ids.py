@@ -1,6 +1,6 @@
 """
-The completion by a shell of what the bus or the store has: short ids of runs, families of failures, names of
-workflows and tasks.
+How commands name a run, and the completion by a shell of what the bus or the store has: short ids of runs, families of
+failures, names of workflows and tasks.
 
 A shell waits for it at each Tab, so it takes a moment at most and is silent, whatever the state of the bus. Not here:
 the form of a short id (identity.short_ids), and the commands that a run is named to (cli.runs, cli.events).
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dkist_processing_core.events import Event
     from dkist_processing_core.identity import Run
 
+BY_RUN_ID = "by its short id, or by 4 or more characters of the beginning of that or of the end of its id, in any case"
+"""How a command names a run, for its help."""
 _PATIENCE_SECONDS = 0.8
 _MOST_OFFERED = 30
 _MOST_KNOWN = 1000

@@ -44,6 +44,7 @@ _SERVED_BY = (
     ("`collect`, from its store of runs", declarations.OF_ATTEMPTS),
     ("consumers: `consume`, `collect` and `watch`", declarations.OF_CONSUMERS),
     ("`watch`, which serves those of `collect` as well", declarations.OF_WATCH),
+    ("`dashboard`, which serves those of `collect` as well", declarations.OF_DASHBOARD),
     ("`outbox relay`, for its outbox and the journal of telemetry that it delivers", declarations.OF_RELAY),
     ("`watch`, where `DKIST_CORE_AIRFLOW_URL` is set", declarations.OF_RECONCILIATION),
 )

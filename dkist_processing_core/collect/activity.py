@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, Integer, cast, func, select
 
 from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.choosing import of_runs
+from dkist_processing_core.collect.choosing import keys_of, of_runs, workflows_in
+from dkist_processing_core.collect.keys import workflow_key
 from dkist_processing_core.collect.overview import Activity, Hour
 from dkist_processing_core.collect.tables import RUNS
 from dkist_processing_core.runs import State
@@ -39,8 +40,9 @@ def _counts(
 ) -> tuple[dict[bytes, _Counts], dict[bytes, str]]:
     """Return how many runs of each workflow ended in each hour in each state, and the names of the workflows."""
     states = [state for state in choice.states or State if state.is_end]
-    # The states are chosen from the answer, since a condition on them leads SQLite to the index of all runs by state.
-    chosen = of_runs(connection, replace(choice, since=None, until=None, states=()))
+    # States and workflows are chosen from the answer: conditions on them lead SQLite to an index of all runs by these.
+    chosen = of_runs(connection, replace(choice, since=None, until=None, states=(), workflow=None))
+    keys = None if choice.workflow is None else keys_of(connection, choice.workflow)
     found: dict[bytes, _Counts] = defaultdict(lambda: defaultdict(int))
     # A run whose end was not reported ended with the last report on it. Each of the two has an index.
     for end, conditions in ((RUNS.c.ended_at, []), (RUNS.c.last_sign_at, [RUNS.c.ended_at.is_(None)])):
@@ -50,11 +52,9 @@ def _counts(
         grouped = select(RUNS.c.workflow_key, hour, RUNS.c.state, func.count().label("runs"))
         query = grouped.where(end >= since, end <= until, *conditions, *chosen)
         for key, number, state, count in connection.execute(query.group_by(RUNS.c.workflow_key, hour, RUNS.c.state)):
-            if state in states:
+            if state in states and (keys is None or key in keys):
                 found[key][number, State(state)] += count
-    names = {}
-    for key in found:
-        names[key] = connection.scalar(select(RUNS.c.workflow_name).where(RUNS.c.workflow_key == key).limit(1)) or ""
+    names = {key: name for name in workflows_in(connection) if (key := workflow_key(name)) in found}
     return found, names
 
 

@@ -33,6 +33,10 @@ class Choice:
     """A part of the name of the workflow or of the id of the run, in any case."""
     until: datetime | None = None
     """Only those without a report since this time."""
+    text_since: datetime | None = None
+    """Look for the text only in runs with a report since this time, and in the ends of the ids of all runs."""
+    failed_since: datetime | None = None
+    """Look for the cause or the family of runs only in failures since this time."""
 
     @property
     def is_of_some(self) -> bool:
@@ -111,28 +115,35 @@ class FirstFailure:
     """The last version before, of the same workflow, that ran the task with success; None if there is none."""
 
 
-@dataclass(slots=True)
-class Family:
-    """Failures that are alike."""
+@dataclass(slots=True, kw_only=True)
+class RecentFamily:
+    """A family of failures, restricted to a choice."""
 
     family: str
     count: int
     """The number of attempts that failed so, of those in the choice."""
-    total: int
-    """The number of attempts that failed so, at any time."""
-    first_at: datetime
     last_at: datetime
     last: StoredAttempt
     """The attempt that failed so most recently."""
     final: int = 0
     """The number of attempts in the choice that were the last ones of their tasks."""
+    tasks: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Family(RecentFamily):
+    """Failures that are alike, with where and how often they occurred at any time."""
+
+    total: int
+    """The number of attempts that failed so, at any time and in any workflow."""
+    first_at: datetime
+    """When it failed so first, in any workflow."""
     runs: int = 0
     recipe_runs: int = 0
     first: FirstFailure | None = None
     """Its first occurrence in any workflow, whatever the choice."""
     workflows: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The workflows in which it occurred, with their versions."""
-    tasks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

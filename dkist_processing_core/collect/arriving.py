@@ -11,36 +11,29 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
 
+from dkist_processing_core.collect.decoding import DecodedReports
 from dkist_processing_core.collect.keys import digest_of, run_identity
-from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
+from dkist_processing_core.collect.parts import among
+from dkist_processing_core.collect.tables import MISSED_STARTS, REPORTS, RUNS
 from dkist_processing_core.events import Event, WorkflowOverdue, encode
 from dkist_processing_core.identity.short_ids import characters_of
+from dkist_processing_core.inbox import bulk
 
 _ENDING = 8
+_COLUMNS = ("received_at", "run", "digest", "body")
 _Names = tuple[str, str, str]
 
 
-def add(connection: Connection, reports: Sequence[Event], now: float) -> None:
+def add(connection: Connection, reports: Sequence[Event], now: float, decoded: DecodedReports) -> None:
     """Add reports on runs, in the caller's transaction; one that the store has already has no effect."""
     names = [(each.workflow_name, each.workflow_version, each.run_id) for each in reports]
     identities = {each: run_identity(*each) for each in dict.fromkeys(names)}
     numbers = _numbers(connection, identities, now)
     bodies = list(map(encode, reports))
-    rows = [(numbers[identities[run]], digest_of(body), body, now) for run, body in zip(names, bodies, strict=True)]
-    if connection.dialect.name == "postgresql":
-        # One answer for all of them.
-        connection.exec_driver_sql(_OF_ARRAYS, tuple(map(list, zip(*rows, strict=True))) or ([],) * 4)
-    elif rows:
-        connection.exec_driver_sql(_OF_ROWS, rows)
-
-
-_INSERTION = "INSERT INTO dkist_core_report (run, digest, body, received_at)"
-_OF_ROWS = f"{_INSERTION} VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_OF_ARRAYS = (
-    f"{_INSERTION} SELECT * FROM unnest(%b::bigint[], %b::bytea[], %b::bytea[], %b::float8[]) "  # noqa: S608 - constants
-    "ON CONFLICT DO NOTHING"
-)
+    for body, report in zip(bodies, reports, strict=True):
+        decoded.note(body, report)
+    rows = [(now, numbers[identities[run]], digest_of(body), body) for run, body in zip(names, bodies, strict=True)]
+    bulk.insert(connection, REPORTS, _COLUMNS, rows, unless_known=("digest",), often_equal=("received_at",))
 
 
 def _numbers(connection: Connection, identities: Mapping[_Names, bytes], now: float) -> dict[bytes, int]:
@@ -57,8 +50,8 @@ def _numbers(connection: Connection, identities: Mapping[_Names, bytes], now: fl
 
 def _known(connection: Connection, identities: Sequence[bytes]) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
-    for part in in_parts(identities):
-        query = select(RUNS.c.identity, RUNS.c.number).where(RUNS.c.identity.in_(part))
+    for is_known in among(connection, RUNS.c.identity, identities):
+        query = select(RUNS.c.identity, RUNS.c.number).where(is_known)
         found |= {row.identity: row.number for row in connection.execute(query)}
     return found
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from sqlalchemy import Connection, select, update
 
 from dkist_processing_core.collect.overview import Changes
-from dkist_processing_core.collect.tables import REVISION, RUNS
+from dkist_processing_core.collect.tables import IDENTITY, REVISION, RUNS
 from dkist_processing_core.identity import Run
 
 _NUMBER = 1
@@ -49,8 +49,7 @@ def changed_since(connection: Connection, before: int, limit: int) -> Changes:
     row = connection.execute(select(REVISION.c.revision, REVISION.c.deleted_at)).first()
     if row is None or row.revision == before:
         return Changes(before if row else 0)
-    names = (RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id, RUNS.c.recipe_run_id)
-    changed = select(*names).where(RUNS.c.revision > before).order_by(RUNS.c.revision.desc())
+    changed = select(*IDENTITY).where(RUNS.c.revision > before).order_by(RUNS.c.revision.desc())
     rows = connection.execute(changed.limit(limit + 1)).all()
     is_cut = len(rows) > limit or row.deleted_at > before or row.revision < before
     return Changes(row.revision, [Run(*names) for names in reversed(rows[:limit])], is_cut)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect.answers import Choice, Family
+from dkist_processing_core.collect.decoding import event_in
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.keys import digest_of
@@ -25,7 +26,7 @@ from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.prompt import PromptFolding
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
-from dkist_processing_core.collect.reports import digests_on, event_in
+from dkist_processing_core.collect.reports import digests_on
 from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
 from dkist_processing_core.consumer.bell import Bell
@@ -48,6 +49,8 @@ NAME = "dkist-core.collect"
 """The name of the consumer on the bus and in the inbox."""
 _BATCH = 500
 _RUNS_AT_ONCE = 100
+# How often in turn a fold may find that others have written all its runs.
+_MOST_IN_VAIN = 3
 _FOLD_SECONDS, _PRUNE_SECONDS = 1.0, 3600.0
 _POLL_SECONDS = 0.1
 _QUIET_SECONDS = 1.0
@@ -99,9 +102,10 @@ class Collector:
     @contextmanager
     def service(self) -> Iterator[Member]:
         """Yield the consumer that keeps the store up to date, for this process to run meanwhile."""
-        consumer, is_complete = self._consumer(), self.completed_at() is not None
+        is_complete, noted = self.completed_at() is not None, 0
+        prompt = PromptFolding(self._arrived, self.fold, is_behind=not is_complete, secrets=self._database.secrets)
+        consumer = self._consumer(prompt.note_added)
         is_service = self._service.acquire()
-        prompt, noted = PromptFolding(self._arrived, self.fold, secrets=self._database.secrets), 0
 
         # The thread also derives what another process has added, what failed, and ends that are counted after a while.
         @consumer.every(_FOLD_SECONDS)
@@ -119,7 +123,7 @@ class Collector:
         def prune() -> None:
             self._prune()
 
-        consumer.on_caught_up = self._listening()
+        consumer.on_caught_up = self._listening(prompt)
         consumer.fault = lambda: prompt.failure
         consumer.shared_metrics.append(self.measurements)
         # Of several processes that share a store, one sends the metrics of the store to a collector.
@@ -130,12 +134,13 @@ class Collector:
         finally:
             self._service.release()
 
-    def _listening(self) -> OnCaughtUp:
+    def _listening(self, prompt: PromptFolding) -> OnCaughtUp:
         """Return what extends the time in which the store is known to be complete."""
         settling = SETTLING_SECONDS if self.bus.is_remote else 0.0
         listening = Listening(NAME, archive_of(self.bus), settling=settling)
 
         def extend(complete_at: Moment, disturbed_at: float) -> None:
+            prompt.note_caught_up()
             with explained(self._database.where), self._database.transaction() as transaction:
                 listening.extend(transaction, complete_at, disturbed_at)
 
@@ -170,7 +175,7 @@ class Collector:
         return datetime.fromtimestamp(known[-1][1], UTC) if known else None
 
     def _take_in(self) -> None:
-        _run_until_idle(self._consumer(), self._since())
+        _run_until_idle(self._consumer(self._arrived.ring), self._since())
         self.fold()
         self._prune()
         self._note_complete()
@@ -250,13 +255,13 @@ class Collector:
         with self.connection() as connection:
             return self._store.completed_at(connection, archive_of(self.bus))
 
-    def _consumer(self) -> Consumer:
+    def _consumer(self, note_added: Callable[[], None]) -> Consumer:
         consumer = Consumer(NAME, every_report=True, provisional=True, batch_size=_BATCH, settings=self.settings)
         consumer.has_spans = False
 
         def add(events: Sequence[Event], transaction: Connection) -> None:
             self._store.add(transaction, *events)
-            self._arrived.ring()
+            note_added()
 
         consumer.take_batches(add)
         return consumer
@@ -269,22 +274,34 @@ class Collector:
         with self._database.transaction() as transaction:
             self._store.note_complete(transaction, archive_of(self.bus))
 
-    def fold(self, is_ending: Callable[[], bool] = lambda: False) -> None:
+    def fold(
+        self, is_ending: Callable[[], bool] = lambda: False, shortest_wait: Callable[[], float] = lambda: 0.0
+    ) -> None:
         """
         Derive the rows of all runs with new reports; one thread at a time does that.
 
+        Runs that another process is writing again and again are left to it.
+
         Args:
             is_ending: Whether to leave the rest to the next fold; it is asked between transactions.
+            shortest_wait: How long a new report on a run must have waited; it is asked as often, and returns seconds.
 
         Raises:
             InboxError: The database cannot be used now, or has refused a statement.
         """
         with self._folding:
-            count = _RUNS_AT_ONCE
-            while count == _RUNS_AT_ONCE and not is_ending():
-                with explained(self._database.where), self._database.transaction() as transaction:
-                    count = self._store.fold(transaction, _RUNS_AT_ONCE)
-                self._folded += count
+            is_all, in_vain = False, 0
+            while not is_all and in_vain < _MOST_IN_VAIN and not is_ending():
+                written = 0
+                with explained(self._database.where):
+                    with snapshot(self._database) as connection:
+                        derived = self._store.derive(connection, _RUNS_AT_ONCE, shortest_wait=shortest_wait())
+                    if derived.runs:
+                        with self._database.transaction() as transaction:
+                            written = self._store.write(transaction, derived)
+                self._folded += written
+                is_all = derived.is_all and written == len(derived.runs)
+                in_vain = 0 if written or not derived.runs else in_vain + 1
 
     def _prune(self) -> None:
         count = _RUNS_AT_ONCE

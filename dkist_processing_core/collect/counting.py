@@ -8,6 +8,7 @@ counted a minute after its last report. Not here: the totals (totals), and the r
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,8 +47,7 @@ class Marks(msgspec.Struct):
     """Time, as in the event, and result of each counted end of the run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Increment:
+class Increment(NamedTuple):
     """One addition to a total: an occurrence, or a measured value of a histogram."""
 
     metric: Metric
@@ -70,7 +70,7 @@ class Counted:
 
 def counted(view: RunView, received: Iterable[tuple[Event, float]], marks: Marks, now: float) -> Counted:
     """
-    Return what is to be counted of a run.
+    Return what the ends of a run add to the totals.
 
     Args:
         view: The run.

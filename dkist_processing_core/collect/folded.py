@@ -15,7 +15,7 @@ from dkist_processing_core.collect.reports import Merging
 from dkist_processing_core.collect.rows import RowsOfRun, rows_of
 from dkist_processing_core.collect.signs import Key, Signs, signs_of
 from dkist_processing_core.metrics.declarations import LAST_EVENT
-from dkist_processing_core.runs import Alarm, Window, run_view
+from dkist_processing_core.runs import ALARMS, Window, run_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def folded_run(merging: Merging, before: Before, now: float) -> FoldedRun:
     moment = datetime.fromtimestamp(merging.received_at, UTC)
     view = run_view(reports, received_at=moment)
     signs = signs_of(merging.everything, Window.around(moment), before.signs)
-    last_sign = max((at for event, at in received if not isinstance(event, Alarm)), default=None)
+    last_sign = max((at for event, at in received if not isinstance(event, ALARMS)), default=None)
     found = counted(view, received, before.marks, now)
     rows = rows_of(view, reports, moment, signs)
     last_event = Increment(LAST_EVENT, {semconv.PIPELINE_NAME: view.run.workflow_name}, rows.run["last_sign_at"])

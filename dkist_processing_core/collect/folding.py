@@ -6,21 +6,22 @@ all reports that have arrived in between, and its ends are added to the totals i
 tables (tables), the derivation (rows, counting), and reading (questions).
 """
 
+import gc
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
 
 from dkist_processing_core.collect import arriving, changes, tallies, totals
-from dkist_processing_core.collect.counting import Increment
+from dkist_processing_core.collect.decoding import DecodedReports
 from dkist_processing_core.collect.folded import Before, FoldedRun, folded_run
-from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.reports import Merging, first_runs, held, sizes_of, store
+from dkist_processing_core.collect.parts import among
+from dkist_processing_core.collect.reports import Merging, Packing, first_runs, held, sizes_of, store
 from dkist_processing_core.collect.signs import Key, Signs
 from dkist_processing_core.collect.tables import (
     ATTEMPTS,
@@ -36,6 +37,7 @@ from dkist_processing_core.collect.tables import (
     TASKS,
 )
 from dkist_processing_core.events import Event, WorkflowOverdue
+from dkist_processing_core.inbox import bulk
 
 KEPT_SECONDS = 400 * 24 * 3600.0
 """How long a run is kept after its last report was received."""
@@ -53,6 +55,7 @@ _OF_FOLD = (
     RUNS.c.run_id,
     RUNS.c.state,
     RUNS.c.sign_received_at,
+    RUNS.c.revision,
 )
 _OF_SIGNS = ("run", "task_name", "number", "sign_at", "sign_received_at", "clock_difference")
 
@@ -64,57 +67,91 @@ class Store:
         """Store the clock, which returns the time in seconds since 1970."""
         self._clock = clock
         self._left_out: set[int] = set()
+        self._decoded = DecodedReports()
 
     def add(self, connection: Connection, *reports: Event) -> None:
         """Add reports, whose effect on the rows of their runs follows by `fold`; a repeated one changes no row."""
         now = self._clock()
         missed = [each for each in reports if isinstance(each, WorkflowOverdue) and each.is_missed_start]
-        arriving.add(connection, [each for each in reports if each not in missed] if missed else reports, now)
+        arriving.add(
+            connection, [each for each in reports if each not in missed] if missed else reports, now, self._decoded
+        )
         arriving.add_missed_starts(connection, missed, now)
 
-    def fold(self, connection: Connection, limit: int) -> int:
-        """
-        Derive the rows of at most `limit` runs with new reports, those that arrived first, and return their number.
+    def fold(self, connection: Connection, limit: int, *, shortest_wait: float = 0.0) -> int:
+        """Derive and write the rows of runs in one transaction, and return how many were tried; 0 if none is due."""
+        derived = self.derive(connection, limit, shortest_wait=shortest_wait)
+        self.write(connection, derived)
+        return derived.tried
 
-        A run that another transaction is folding is left to it. One whose reports cannot be read is left out from then
-        on, with a warning: its rows stay as they are, and its reports are kept.
+    def derive(self, connection: Connection, limit: int, *, shortest_wait: float = 0.0) -> "Derived":
+        """
+        Derive the rows of at most `limit` runs with new reports, those that arrived first.
+
+        It only reads, so that no writer has to wait meanwhile. A run is left to a later fold if each of its new reports
+        has waited for less than `shortest_wait` seconds. One whose reports cannot be read is left out from then on,
+        with a warning: its rows stay as they are, and its reports are kept.
         """
         now = self._clock()
-        waiting = first_runs(connection, limit, self._left_out)
-        settled = select(RUNS.c.number).where(IS_SETTLING, RUNS.c.settles_at <= now).limit(limit)
+        waiting = first_runs(connection, limit + 1, self._left_out, now, shortest_wait=shortest_wait)
+        settled = select(RUNS.c.number).where(IS_SETTLING, RUNS.c.settles_at <= now).limit(limit + 1)
         due = [run for run in dict.fromkeys((*waiting, *connection.scalars(settled))) if run not in self._left_out]
-        # Reports may be added meanwhile, whose rows refer to the run.
-        chosen: Select[Any] = select(*_OF_FOLD).where(RUNS.c.number.in_(due[:limit])).order_by(RUNS.c.number)
-        runs = connection.execute(chosen.with_for_update(skip_locked=True, key_share=True)).all()
-        sums = _Sums()
-        for part in _parts(runs, sizes_of(connection, [row.number for row in runs])):
-            self._fold_part(connection, part, now, sums)
-        totals.add(connection, sums.increments, now)
-        tallies.add(connection, sums.tally)
-        return len(runs)
+        query: Select[Any] = select(*_OF_FOLD).where(RUNS.c.number.in_(due[:limit]))
+        chosen = {row.number: row for row in connection.execute(query)}
+        runs = [chosen[number] for number in due[:limit] if number in chosen]
+        fitting = _fitting(runs, sizes_of(connection, [row.number for row in runs]))
+        with _without_collections():
+            found = self._derived(connection, fitting, now)
+        return Derived(found, now, len(fitting), is_all=len(due) <= limit and len(fitting) == len(runs))
 
-    def _fold_part(self, connection: Connection, runs: Sequence[Row[Any]], now: float, sums: "_Sums") -> None:
-        """Derive and write the rows of runs whose reports are in memory at one time."""
+    def _derived(self, connection: Connection, runs: Sequence[Row[Any]], now: float) -> list["_DerivedRun"]:
+        """Return what is to be written of runs whose reports are in memory at one time."""
         numbers = [row.number for row in runs]
         stored, signs = held(connection, numbers), _signs_before(connection, numbers)
         marks = totals.marks_of(connection, [row.identity for row in runs])
-        packings, folded = {}, []
+        derived = []
         for row in runs:
             try:
-                merging = Merging(connection, row.number, stored[row.number])
+                merging = Merging(connection, row.number, stored[row.number], self._decoded)
                 before = Before(row.sign_received_at, signs[row.number], marks[row.identity])
                 found = folded_run(merging, before, now) if merging.kept else None
             except ValueError as error:
                 self._left_out.add(row.number)
                 logger.warning("the run %s of %s is not derived again: %s", row.run_id, row.workflow_name, error)
                 continue
-            packings[row.number] = merging.packing()
-            if found is not None:
-                folded.append((row, found))
-                sums.add(row, found)
-        store(connection, packings)
-        self._write(connection, [(row.number, found) for row, found in folded])
-        totals.store_marks(connection, {row.identity: found.marks for row, found in folded if found.marks}, now)
+            derived.append(_DerivedRun(row, merging.packing(), found))
+        return derived
+
+    def write(self, connection: Connection, derived: "Derived") -> int:
+        """
+        Write what was derived of runs, and return the number of those that are written.
+
+        A run that another transaction has written since then, or is writing, is left to the next fold.
+        """
+        numbers = [each.row.number for each in derived.runs]
+        # Reports may be added meanwhile, whose rows refer to the run.
+        known = select(RUNS.c.number, RUNS.c.identity, RUNS.c.revision).where(RUNS.c.number.in_(numbers))
+        current = set(map(tuple, connection.execute(known.with_for_update(skip_locked=True, key_share=True))))
+        runs = [each for each in derived.runs if (each.row.number, each.row.identity, each.row.revision) in current]
+        folded = [(each.row, each.found) for each in runs if each.found is not None]
+        with _without_collections():
+            store(connection, {each.row.number: each.packing for each in runs})
+            self._write(connection, [(row.number, found) for row, found in folded])
+            if unread := [each.row.number for each in runs if each.found is None]:
+                # The packed reports have changed, which other processes have to notice.
+                values = {"revision": changes.next_revisions(connection, 1)}
+                connection.execute(update(RUNS).where(RUNS.c.number.in_(unread)).values(values))
+            marks = {row.identity: found.marks for row, found in folded if found.marks}
+            totals.store_marks(connection, marks, derived.at)
+            # Rows that several runs share are locked last.
+            totals.add(connection, [each for _, found in folded for each in found.increments], derived.at)
+        tally: Counter[tallies.Tally] = Counter()
+        for row, found in folded:
+            names = (row.workflow_name, row.workflow_version)
+            former = None if row.state is None else (*names, row.state)
+            tally.update(tallies.changes_of(former, (*names, found.rows.run["state"])))
+        tallies.add(connection, tally)
+        return len(runs)
 
     def _write(self, connection: Connection, folded: Sequence[tuple[int, FoldedRun]]) -> None:
         """Write the rows of runs, with few statements for all of them."""
@@ -122,13 +159,14 @@ class Store:
             return
         numbers = [number for number, _ in folded]
         for table, rows in (
-            (TASKS, [row | {"run": number} for number, found in folded for row in found.rows.tasks]),
-            (ATTEMPTS, [row | {"run": number} for number, found in folded for row in found.rows.attempts]),
+            (TASKS, [(number, row) for number, found in folded for row in found.rows.tasks]),
+            (ATTEMPTS, [(number, row) for number, found in folded for row in found.rows.attempts]),
         ):
-            for part in in_parts(numbers):
-                connection.execute(delete(table).where(table.c.run.in_(part)))
+            for is_of_them in among(connection, table.c.run, numbers):
+                connection.execute(delete(table).where(is_of_them))
             if rows:
-                connection.execute(table.insert(), rows)
+                columns = ("run", *rows[0][1])
+                bulk.insert(connection, table, columns, [(number, *row.values()) for number, row in rows])
         first = changes.next_revisions(connection, len(folded))
         values = [
             found.rows.run | found.derived | {"of_run": number, "revision": first + place}
@@ -173,33 +211,50 @@ class Store:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-@dataclass(slots=True)
-class _Sums:
-    """What the runs of one fold add to the totals and tallies, whose rows are locked last."""
-
-    increments: list[Increment] = field(default_factory=list)
-    tally: Counter[tallies.Tally] = field(default_factory=Counter)
-
-    def add(self, row: Row[Any], found: FoldedRun) -> None:
-        """Add a run, of which the row is the former one."""
-        names = (row.workflow_name, row.workflow_version)
-        former = None if row.state is None else (*names, row.state)
-        self.tally.update(tallies.changes_of(former, (*names, found.rows.run["state"])))
-        self.increments += found.increments
+class _DerivedRun(NamedTuple):
+    row: Row[Any]
+    """Its row as it was when its reports were read."""
+    packing: Packing
+    found: FoldedRun | None
+    """None if this release can read none of its reports."""
 
 
-def _parts(runs: Sequence[Row[Any]], sizes: Mapping[int, int]) -> Iterator[list[Row[Any]]]:
-    """Yield the runs in parts whose reports fit in memory; a run alone may be larger."""
-    part: list[Row[Any]] = []
+class Derived(NamedTuple):
+    """What was derived of runs, for `Store.write`."""
+
+    runs: list[_DerivedRun]
+    at: float
+    """When, in seconds since 1970."""
+    tried: int
+    """The number of runs, with those that could not be derived."""
+    is_all: bool
+    """Whether no other run was due."""
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """
+    Pause the collection of cycles, in all threads of this process.
+
+    A fold makes many objects and hardly a cycle, and each collection would visit all these objects.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _fitting(runs: list[Row[Any]], sizes: Mapping[int, int]) -> list[Row[Any]]:
+    """Return the first runs, as many as have reports that fit in memory; one may be larger."""
     size = 0
-    for row in runs:
-        if part and size + sizes[row.number] > _MOST_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(row)
+    for place, row in enumerate(runs):
         size += sizes[row.number]
-    if part:
-        yield part
+        if place and size > _MOST_BYTES:
+            return runs[:place]
+    return runs
 
 
 def _signs_before(connection: Connection, numbers: Sequence[int]) -> dict[int, dict[Key, Signs]]:
@@ -208,8 +263,8 @@ def _signs_before(connection: Connection, numbers: Sequence[int]) -> dict[int, d
     known = select(ATTEMPTS.c.run, *(ATTEMPTS.c[name] for name in _OF_SIGNS)).where(
         ATTEMPTS.c.sign_received_at.is_not(None)
     )
-    for part in in_parts(numbers):
-        for row in connection.execute(known.where(ATTEMPTS.c.run.in_(part))):
+    for is_of_them in among(connection, ATTEMPTS.c.run, numbers):
+        for row in connection.execute(known.where(is_of_them)):
             signs = Signs(row.sign_at, row.sign_received_at, row.clock_difference)
             found[row.run][row.task_name, row.number] = signs
     return found

@@ -16,12 +16,12 @@ from dkist_processing_core.collect.counting import task_without_index
 from dkist_processing_core.collect.keys import task_key, workflow_key
 from dkist_processing_core.collect.overview import EarlierAttempt, RunDuration, Spread, TaskFigures, VersionFigures
 from dkist_processing_core.collect.stored import identity_of, known_moment, moment_of
-from dkist_processing_core.collect.tables import ATTEMPTS, RUNS, WAS_MEASURED
+from dkist_processing_core.collect.tables import ATTEMPTS, IDENTITY, RUNS, WAS_MEASURED
 from dkist_processing_core.runs import State
 
 _ENDED = (State.FINISHED, State.FAILED)
 _OF_RUN = (
-    *(RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id, RUNS.c.recipe_run_id),
+    *IDENTITY,
     *(RUNS.c.state, RUNS.c.began_at, RUNS.c.ended_at, RUNS.c.duration_order, RUNS.c.last_sign_at),
 )
 

@@ -7,6 +7,7 @@ Not here: what is stored by them (tables).
 
 import hashlib
 import json
+from functools import lru_cache
 
 from dkist_processing_core.collect.counting import task_without_index
 
@@ -18,16 +19,19 @@ def digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()[:_DIGEST_BYTES]
 
 
+@lru_cache(maxsize=1024)
 def run_identity(workflow_name: str, workflow_version: str, run_id: str) -> bytes:
     """Return the digest by which the store knows a run."""
     return digest_of(json.dumps((workflow_name, workflow_version, run_id)).encode())
 
 
+@lru_cache(maxsize=256)
 def workflow_key(workflow_name: str) -> bytes:
     """Return the digest by which the store knows a workflow of any version."""
     return digest_of(workflow_name.encode())
 
 
+@lru_cache(maxsize=512)
 def task_key(workflow_name: str, task_name: str) -> bytes:
     """Return the digest of a task in its workflow, which is the same for all instances of a mapped task."""
     return digest_of(json.dumps((workflow_name, task_without_index(task_name))).encode())

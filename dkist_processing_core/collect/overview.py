@@ -22,7 +22,7 @@ class Order(StrEnum):
     DURATION = "duration"
     """A run without a known duration counts as the shortest."""
     WORKFLOW = "workflow"
-    """By the name of the workflow, and by the last report for the runs of each."""
+    """By the name of the workflow; of the runs of each, the one that began last is the first."""
 
 
 @dataclass(frozen=True, slots=True)

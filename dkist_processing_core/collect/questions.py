@@ -5,16 +5,34 @@ It is long because it is the whole interface to the store for those who ask. Not
 their words and drawings (cli, dashboard), and keeping the store up to date (collector).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from sqlalchemy import Connection, case, exists, func, or_, select, union
 
-from dkist_processing_core.collect import activity, changes, history, naming, run_list, tallies, trends, watched
-from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt, StoredRun, Usage, WholeFamily
-from dkist_processing_core.collect.choosing import Condition, of_failures, of_identity, of_runs
-from dkist_processing_core.collect.families import first_failure, recipe_runs
-from dkist_processing_core.collect.keys import run_identity, workflow_key
+from dkist_processing_core.collect import (
+    activity,
+    changes,
+    families,
+    history,
+    latest,
+    naming,
+    run_list,
+    tallies,
+    trends,
+    watched,
+)
+from dkist_processing_core.collect.answers import (
+    Choice,
+    Family,
+    RecentFamily,
+    StoredAttempt,
+    StoredRun,
+    Usage,
+    WholeFamily,
+)
+from dkist_processing_core.collect.choosing import of_failures_in_time, of_identity, of_runs
+from dkist_processing_core.collect.keys import run_identity
 from dkist_processing_core.collect.listening import complete_until
 from dkist_processing_core.collect.overview import (
     Activity,
@@ -27,11 +45,9 @@ from dkist_processing_core.collect.overview import (
     VersionFigures,
     WorkflowSummary,
 )
-from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.reports import details_of, key_of, reports_on
+from dkist_processing_core.collect.reports import details_of, held, key_of, received_in, reports_on
 from dkist_processing_core.collect.stored import (
     ALL_ATTEMPTS,
-    IS_FINAL,
     attempt_of,
     known_moment,
     runs_of,
@@ -45,6 +61,9 @@ from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.runs import State
 
 _LATEST = (ATTEMPTS.c.failed_at.desc(), ATTEMPTS.c.run.desc(), ATTEMPTS.c.place.desc())
+
+# Few runs take longer.
+_USUAL_SECONDS = 86_400.0
 
 
 class Questions:
@@ -110,17 +129,19 @@ class Questions:
         First those that still went on at `last`; of these and of the others, the one that began last first. A run whose
         end was not reported ended with the last report on it.
         """
-        seconds = first.timestamp()
-        # Each of them by its index: by the beginning alone, all runs that the store has would be looked at.
-        had_not_ended = union(
+        earliest, latest = first.timestamp(), last.timestamp()
+        # Each part uses an index with both bounds: in a large store, most runs are later than the time.
+        may_be_of_it = union(
             select(RUNS.c.number).where(RUNS.c.state == State.RUNNING),
-            select(RUNS.c.number).where(RUNS.c.ended_at >= seconds),
-            select(RUNS.c.number).where(RUNS.c.last_sign_at >= seconds, RUNS.c.ended_at.is_(None)),
+            select(RUNS.c.number).where(RUNS.c.ended_at >= earliest, RUNS.c.ended_at <= latest + _USUAL_SECONDS),
+            select(RUNS.c.number).where(RUNS.c.duration_order > _USUAL_SECONDS),
+            # Their beginning or their end was not reported.
+            select(RUNS.c.number).where(RUNS.c.duration_order < 0),
         )
-        has_begun = RUNS.c.begin_order <= last.timestamp()
-        query = select(RUNS).where(has_begun, RUNS.c.number.in_(had_not_ended), RUNS.c.state.is_not(None))
-        end = func.coalesce(RUNS.c.ended_at, RUNS.c.last_sign_at)
-        goes_on = or_(RUNS.c.state == State.RUNNING, end >= last.timestamp())
+        is_running, end = RUNS.c.state == State.RUNNING, func.coalesce(RUNS.c.ended_at, RUNS.c.last_sign_at)
+        is_of_it = (RUNS.c.begin_order <= latest, or_(is_running, end >= earliest), RUNS.c.state.is_not(None))
+        query = select(RUNS).where(RUNS.c.number.in_(may_be_of_it), *is_of_it)
+        goes_on = or_(is_running, end >= latest)
         order = (case((goes_on, 0), else_=1), RUNS.c.begin_order.desc(), RUNS.c.number.desc())
         return runs_of(self._connection, query.order_by(*order).limit(limit))
 
@@ -148,9 +169,27 @@ class Questions:
 
     def failures(self, choice: Choice, limit: int | None = None) -> list[StoredAttempt]:
         """Return the chosen failed attempts, the one that failed last first."""
-        chosen = self._failed_in_time(choice)
+        chosen = of_failures_in_time(self._connection, choice)
         rows = self._connection.execute(ALL_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit))
         return [attempt_of(row) for row in rows]
+
+    def latest_failures(self, choice: Choice, most: int = 10_000) -> Choice:
+        """
+        Return a choice of failures with a later beginning, since which there are about `most` failures.
+
+        These are all failures, or those of its family or else of its cause. It is the same choice if there are not
+        more of them. A page then reads the details of about `most` failures at most.
+        """
+        return latest.latest_failures(self._connection, choice, most)
+
+    def latest_runs(self, choice: Choice, most_runs: int = 20_000, most_failures: int = 10_000) -> Choice:
+        """
+        Return a choice of runs whose text is searched in about `most_runs` runs of its time, those reported last.
+
+        Its cause and family are searched in about `most_failures` failures, those that occurred last. It is the same
+        choice if there are not more of them.
+        """
+        return latest.latest_runs(self._connection, choice, most_runs, most_failures)
 
     def missed_starts(self, since: datetime) -> list[WorkflowOverdue]:
         """Return the alarms that stand about runs that were expected since a time, and have not started."""
@@ -170,14 +209,6 @@ class Questions:
             parts: The number of parts.
         """
         return trends.trends(self._connection, choice, families, since, until, parts)
-
-    def _failed_in_time(self, choice: Choice) -> list[Condition]:
-        chosen = of_failures(self._connection, choice)
-        if choice.since is not None:
-            chosen.append(ATTEMPTS.c.failed_at >= choice.since.timestamp())
-        if choice.until is not None:
-            chosen.append(ATTEMPTS.c.failed_at < choice.until.timestamp())
-        return chosen
 
     def run_durations(self, workflow_name: str, limit: int = 200) -> list[RunDuration]:
         """Return how long the latest runs of a workflow took, the one with the latest report first."""
@@ -257,7 +288,7 @@ class Questions:
             limit: The largest number of them.
         """
         query = ALL_ATTEMPTS.where(IS_OPEN, RUNS.c.state == State.RUNNING)
-        query = query.where(*of_identity(self._connection, choice))
+        query = query.where(*of_identity(self._connection, choice, is_of_few=True))
         sign = func.coalesce(ATTEMPTS.c.last_sign_at, RUNS.c.last_sign_at)
         if choice.since is not None:
             query = query.where(sign >= choice.since.timestamp())
@@ -269,53 +300,23 @@ class Questions:
         rows = self._connection.execute(query.order_by(began, ATTEMPTS.c.run, ATTEMPTS.c.place).limit(limit))
         return [attempt_of(row) for row in rows]
 
+    def recent_families(self, choice: Choice, limit: int | None = None) -> list[RecentFamily]:
+        """Return the families of the chosen failures, without other failures, the one that occurred last first."""
+        return families.recent_families(self._connection, choice, limit)
+
     def families(self, choice: Choice, limit: int | None = None) -> list[Family]:
         """Return the families of the chosen failures, the one that occurred last first."""
-        chosen, is_recent = of_failures(self._connection, choice), self._failed_in_time(choice)
-        # The table of runs only if something is asked of it: an index has the families with their times.
-        source = ATTEMPTS.join(RUNS) if of_identity(self._connection, choice) else ATTEMPTS
-        last, first = func.max(ATTEMPTS.c.failed_at), func.min(ATTEMPTS.c.failed_at)
-        recent = select(ATTEMPTS.c.family, func.count(), last).select_from(source).where(*is_recent)
-        recent = recent.group_by(ATTEMPTS.c.family).order_by(last.desc(), ATTEMPTS.c.family).limit(limit)
-        counts = {family: (count, last_at) for family, count, last_at in self._connection.execute(recent)}
-        found = {}
-        for family, (count, last_at) in counts.items():
-            of_family = (*chosen, ATTEMPTS.c.family == family)
-            whole = select(func.count(), first).select_from(source).where(*of_family)
-            total, first_at = self._connection.execute(whole).one()
-            latest = ALL_ATTEMPTS.where(*is_recent, ATTEMPTS.c.family == family).order_by(*_LATEST)
-            attempt = attempt_of(self._connection.execute(latest.limit(1)).one())
-            found[family] = Family(family, count, total, known_moment(first_at), known_moment(last_at), attempt)
-        for part in in_parts(list(found)):
-            self._complete(found, [*is_recent, ATTEMPTS.c.family.in_(part)])
-        for name, each in found.items():
-            each.first = first_failure(self._connection, name)
-        return list(found.values())
-
-    def _complete(self, found: dict[str, Family], chosen: list[Condition]) -> None:
-        """Add where the failures of families occurred."""
-        columns = (ATTEMPTS.c.family, RUNS.c.workflow_name, RUNS.c.workflow_version, ATTEMPTS.c.task_name)
-        final = func.sum(case((IS_FINAL, 1), else_=0))
-        query = select(*columns, final, func.count(ATTEMPTS.c.run.distinct())).select_from(ATTEMPTS.join(RUNS))
-        for family, workflow, version, task, ended, runs in self._connection.execute(
-            query.where(*chosen).group_by(*columns).order_by(*columns)
-        ):
-            each = found[family]
-            each.final += int(ended)
-            each.runs += runs
-            if version not in each.workflows[workflow]:
-                each.workflows[workflow].append(version)
-            if task not in each.tasks:
-                each.tasks.append(task)
-        for family, count in recipe_runs(self._connection, chosen).items():
-            found[family].recipe_runs = count
+        return families.whole_families(self._connection, choice, limit)
 
     def usages(self, choice: Choice) -> tuple[list[Usage], list[Usage]]:
         """Return what each task of a choice, and each queue of these tasks, has used."""
         return usages(self._connection, choice)
 
     def families_named(self, beginning: str) -> list[str]:
-        """Return the ids of the families that begin with a text, in any case."""
+        """Return the ids of the families that begin with a text, in any case; a whole id names that family alone."""
+        whole = select(ATTEMPTS.c.family).where(HAS_FAILED, ATTEMPTS.c.family == beginning).limit(1)
+        if self._connection.scalar(whole) is not None:
+            return [beginning]
         is_named = func.lower(ATTEMPTS.c.family).startswith(beginning.lower(), autoescape=True)
         query = select(ATTEMPTS.c.family).distinct().where(HAS_FAILED, is_named).order_by(ATTEMPTS.c.family)
         return list(self._connection.scalars(query))
@@ -325,12 +326,11 @@ class Questions:
         found = self.families(choice)
         if not found:
             return None
-        chosen = self._failed_in_time(choice)
+        chosen = of_failures_in_time(self._connection, choice)
         rows = self._connection.execute(ALL_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit)).all()
         (family,), (last, *_) = found, rows
-        return WholeFamily(
-            family, [attempt_of(row) for row in rows], self._stack(last.run, family.last), self._finished_since(family)
-        )
+        finished = families.finished_since(self._connection, family)
+        return WholeFamily(family, [attempt_of(row) for row in rows], self._stack(last.run, family.last), finished)
 
     def _stack(self, number: int, failure: StoredAttempt) -> str | None:
         """Return the stack of the exception of a failed attempt of a run; None if no report has it."""
@@ -345,14 +345,6 @@ class Questions:
                     return whole.stack
         return None
 
-    def _finished_since(self, family: Family) -> int:
-        query, since = select(func.count()).select_from(ATTEMPTS.join(RUNS)), family.last_at.timestamp()
-        # No attempt ended after the last report on its run: an index has the runs of a workflow since a time.
-        of_runs_since = (RUNS.c.workflow_key.in_(map(workflow_key, family.workflows)), RUNS.c.last_sign_at >= since)
-        has_finished = (ATTEMPTS.c.state == State.FINISHED, ATTEMPTS.c.ended_at > since)
-        of_tasks = ATTEMPTS.c.task_name.in_(family.tasks)
-        return self._connection.scalar(query.where(*of_runs_since, of_tasks, *has_finished)) or 0
-
     def run_number(self, named: str, *, workflow: str | None = None) -> int | None:
         """
         Return the number of the run that a person's text names; None if it names none.
@@ -364,20 +356,21 @@ class Questions:
 
     def whole_run(self, run: Run) -> WholeRun | None:
         """Return a run with all reports on it, and its state; None if the store does not have it."""
-        return whole_run(self._connection, run, self.reports)
+        return whole_run(self._connection, run)
 
-    def reports(self, number: int, *, is_whole: bool = True) -> list[Event]:
+    def reports(self, number: int) -> list[Event]:
         """
         Return the stored reports on a run, each with the time at which it was received, in the order of these times.
-
-        Args:
-            number: The number of the run.
-            is_whole: Whether stacks, logs and profiles are read as well.
         """
         return [
             report.event.with_acknowledgement(lambda: None, known_moment(report.received_at))
-            for report in reports_on(self._connection, number, is_whole=is_whole)
+            for report in reports_on(self._connection, number)
         ]
+
+    def reports_on_each(self, numbers: Iterable[int]) -> Iterator[list[Event]]:
+        """Yield the stored reports on each of these runs as they were received, without stacks, logs and profiles."""
+        for stored in held(self._connection, list(numbers)).values():
+            yield [report.event for report in received_in(stored)]
 
     def short_ids(self, run_ids: Iterable[str]) -> ShortIds:
         """Return the short ids of these runs, which no other run in the store has."""

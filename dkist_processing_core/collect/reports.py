@@ -6,22 +6,27 @@ the compression (packing), and deriving the rows (folding).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, delete, func, select
 
+from dkist_processing_core.collect.decoding import DecodedReports, event_in
 from dkist_processing_core.collect.keys import digest_of
 from dkist_processing_core.collect.packing import StoredReport, packed, packed_reports, unpacked, unpacked_reports
-from dkist_processing_core.collect.parts import in_parts
+from dkist_processing_core.collect.parts import among
 from dkist_processing_core.collect.tables import DETAILS, PACKS, REPORTS
-from dkist_processing_core.errors import DecodeError
-from dkist_processing_core.events import Event, TaskEnd, decode, encode
+from dkist_processing_core.events import Event, TaskEnd, encode
+from dkist_processing_core.inbox import bulk
 from dkist_processing_core.runs import kept_reports
 
 _LARGE = ("stack", "last_stack", "last_log", "profile")
 _LARGE_ON_THE_WIRE = ("stack", "lastStack", "lastLog", "profile")
-_LOOKED_AT = 5000
+_LOOKED_AT = 1000
+# The values themselves stay encoded.
+_values_in = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 Key = tuple[str, str]
 """The id of an occurrence, and its reporter: the store keeps one report for each."""
 
@@ -53,14 +58,6 @@ class Held(NamedTuple):
         return [] if self.pack is None else unpacked_reports(self.pack)
 
 
-def event_in(body: bytes) -> Event | None:
-    """Return the event of a stored report; None if a newer release has stored it and this one cannot read it."""
-    try:
-        return decode(body)
-    except DecodeError:
-        return None
-
-
 def key_of(event: Event) -> Key:
     """Return what distinguishes a report from all others that are kept of its run."""
     return event.id, str(event.reported_by)
@@ -69,13 +66,14 @@ def key_of(event: Event) -> Key:
 def held(connection: Connection, runs: Sequence[int]) -> dict[int, Held]:
     """Return the stored reports on each of these runs, without their large parts if they are packed."""
     found = {run: Held(None, [], []) for run in runs}
-    for part in in_parts(list(runs)):
-        for row in connection.execute(select(PACKS).where(PACKS.c.run.in_(part))):
+    for is_packed in among(connection, PACKS.c.run, runs):
+        for row in connection.execute(select(PACKS).where(is_packed)):
             found[row.run] = Held(row.body, [], [])
-        new = select(REPORTS.c.number, REPORTS.c.run, REPORTS.c.body, REPORTS.c.received_at)
-        for row in connection.execute(new.where(REPORTS.c.run.in_(part)).order_by(REPORTS.c.number)):
-            found[row.run].new.append(StoredReport(row.body, row.received_at))
-            found[row.run].numbers.append(row.number)
+    for is_new in among(connection, REPORTS.c.run, runs):
+        new = select(REPORTS.c.number, REPORTS.c.run, REPORTS.c.body, REPORTS.c.received_at).where(is_new)
+        for number, run, body, received_at in connection.execute(new.order_by(REPORTS.c.number)).all():
+            found[run].new.append(StoredReport(body, received_at))
+            found[run].numbers.append(number)
     return found
 
 
@@ -100,12 +98,21 @@ def reports_on(connection: Connection, run: int, *, is_whole: bool = True) -> li
     Raises:
         ValueError: A newer release has packed them, or they are damaged.
     """
-    stored = held(connection, [run])[run]
-    details = details_of(connection, run) if is_whole else {}
+    return received_in(held(connection, [run])[run], details_of(connection, run) if is_whole else {})
+
+
+def received_in(stored: Held, details: Mapping[Key, Event] = MappingProxyType({})) -> list[Received]:
+    """
+    Return stored reports in the order of their reception, those of which the details are known with these.
+
+    Raises:
+        ValueError: A newer release has packed them, or they are damaged.
+    """
     found = []
     for body, received_at in (*stored.packed, *stored.new):
         if (event := event_in(body)) is not None:
-            found.append(Received(details.get(key_of(event), event), received_at))
+            whole = details.get(key_of(event), event) if details else event
+            found.append(Received(whole, received_at))
     return sorted(found, key=lambda each: each.received_at)
 
 
@@ -131,10 +138,11 @@ def _has_large_parts(event: Event) -> bool:
 
 def _without_large_parts(body: bytes) -> bytes:
     """Return the body of a report without its large parts. A new event would be checked, which takes long."""
-    values = msgspec.json.decode(body)
+    attributes = _values_in(body)
+    data = _values_in(attributes["data"])
     for name in _LARGE_ON_THE_WIRE:
-        values["data"].pop(name, None)
-    return msgspec.json.encode(values)
+        data.pop(name, None)
+    return msgspec.json.encode(attributes | {"data": data})
 
 
 class Packing(NamedTuple):
@@ -153,43 +161,42 @@ class Packing(NamedTuple):
 class Merging:
     """The reports on one run, new ones and packed ones: which of them are kept, and what is stored of them."""
 
-    def __init__(self, connection: Connection, run: int, stored: Held) -> None:
+    def __init__(self, connection: Connection, run: int, stored: Held, decoded: DecodedReports) -> None:
         """
         Decode the reports; the large parts are read only of those about which there is a new report.
 
         Raises:
             ValueError: A newer release has packed the known reports, or they are damaged.
         """
-        known = [(each, event_in(each.body)) for each in stored.packed]
-        new = [(each, event_in(each.body)) for each in stored.new]
+        known = [(each, decoded.event_in(each.body)) for each in stored.packed]
+        new = [(each, decoded.event_in(each.body)) for each in stored.new]
         keys = {key_of(event) for _, event in known if event is not None}
-        self._disputed = [key for _, event in new if event is not None and (key := key_of(event)) in keys]
+        of_new = (key_of(event) for _, event in new if event is not None)
+        self._disputed = [key for key in of_new if key in keys] if keys else []
         if self._disputed:
             details = details_of(connection, run, self._disputed)
             known = [_whole(each, event, details) for each, event in known]
         self._numbers = stored.numbers
         everything = [*known, *new]
         self._unread = [each for each, event in everything if event is None]
-        self._read = [(event, each) for each, event in everything if event is not None]
-        self._kept = {id(event) for event in kept_reports(event for event, _ in self._read)}
+        read = [(event, each) for each, event in everything if event is not None]
+        are_kept = _are_kept([event for event, _ in read])
+        self._read = [(event, each, is_kept) for (event, each), is_kept in zip(read, are_kept, strict=True)]
+        self.kept = [Received(event, each.received_at) for event, each, is_kept in self._read if is_kept]
+        """The reports that have an effect on the state of the run."""
         self.received_at = max(each.received_at for each, _ in everything)
         """When the last report was received."""
 
     @property
     def everything(self) -> Iterator[tuple[Event, float, bool]]:
         """All reports, with the time of their reception, and whether each is kept."""
-        return ((event, each.received_at, id(event) in self._kept) for event, each in self._read)
-
-    @property
-    def kept(self) -> list[Received]:
-        """The reports that have an effect on the state of the run."""
-        return [Received(event, received_at) for event, received_at, is_kept in self.everything if is_kept]
+        return ((event, each.received_at, is_kept) for event, each, is_kept in self._read)
 
     def packing(self) -> Packing:
-        """Return what is to be stored."""
+        """Return the reports to store, packed."""
         lines, details = list(self._unread), {}
-        for event, each in self._read:
-            if id(event) not in self._kept:
+        for event, each, is_kept in self._read:
+            if not is_kept:
                 continue
             if _has_large_parts(event):
                 lines.append(StoredReport(_without_large_parts(each.body), each.received_at))
@@ -197,6 +204,16 @@ class Merging:
             else:
                 lines.append(each)
         return Packing(packed_reports(lines), self._numbers, details, list(map(_digest, self._disputed)))
+
+
+def _are_kept(events: Sequence[Event]) -> list[bool]:
+    """Return for each event whether it has an effect on the state of its run; an object that repeats has it once."""
+    kept = {id(event) for event in kept_reports(events)}
+    found = []
+    for event in events:
+        found.append(id(event) in kept)
+        kept.discard(id(event))
+    return found
 
 
 def _whole(
@@ -210,23 +227,35 @@ def _whole(
 def sizes_of(connection: Connection, runs: Sequence[int]) -> dict[int, int]:
     """Return the number of bytes that the stored reports on each of these runs take, without the packed large parts."""
     found = dict.fromkeys(runs, 0)
-    for part in in_parts(runs):
-        packs = select(PACKS.c.run, func.length(PACKS.c.body)).where(PACKS.c.run.in_(part))
-        new = select(REPORTS.c.run, func.sum(func.length(REPORTS.c.body))).where(REPORTS.c.run.in_(part))
-        for query in (packs, new.group_by(REPORTS.c.run)):
-            for run, size in connection.execute(query):
+    packs = select(PACKS.c.run, func.length(PACKS.c.body))
+    new = select(REPORTS.c.run, func.sum(func.length(REPORTS.c.body))).group_by(REPORTS.c.run)
+    for query, column in ((packs, PACKS.c.run), (new, REPORTS.c.run)):
+        for condition in among(connection, column, runs):
+            for run, size in connection.execute(query.where(condition)):
                 found[run] += size
     return found
 
 
-def first_runs(connection: Connection, limit: int, left_out: Collection[int]) -> list[int]:
-    """Return at most `limit` runs with new reports, in the order in which these have arrived, without some."""
+def first_runs(
+    connection: Connection, limit: int, left_out: Collection[int], now: float, *, shortest_wait: float = 0.0
+) -> list[int]:
+    """
+    Return runs with new reports, in the order in which these have arrived.
+
+    Args:
+        connection: The connection to the store.
+        limit: The largest number of runs.
+        left_out: Runs that are not returned.
+        now: The present time, in seconds since 1970. A report of a later time, since a clock was set back, has waited.
+        shortest_wait: Only runs with a new report that was received that many seconds ago.
+    """
     found: dict[int, None] = {}
     last = 0
     while len(found) < limit:
-        query = select(REPORTS.c.number, REPORTS.c.run).where(REPORTS.c.number > last).order_by(REPORTS.c.number)
-        rows = connection.execute(query.limit(_LOOKED_AT)).all()
-        found |= dict.fromkeys(row.run for row in rows if row.run not in left_out)
+        query = select(REPORTS.c.number, REPORTS.c.run, REPORTS.c.received_at).where(REPORTS.c.number > last)
+        received = connection.execute(query.order_by(REPORTS.c.number).limit(_LOOKED_AT)).all()
+        rows = list(takewhile(lambda row: not now - shortest_wait < row.received_at <= now, received))
+        found |= dict.fromkeys(run for _, run, _ in rows if run not in left_out)
         if len(rows) < _LOOKED_AT:
             break
         last = rows[-1].number
@@ -235,20 +264,17 @@ def first_runs(connection: Connection, limit: int, left_out: Collection[int]) ->
 
 def store(connection: Connection, packings: Mapping[int, Packing]) -> None:
     """Store the reports on runs, by the numbers of the runs."""
-    for part in in_parts(list(packings)):
-        connection.execute(delete(PACKS).where(PACKS.c.run.in_(part)))
-    for part in in_parts([number for each in packings.values() for number in each.numbers]):
-        connection.execute(delete(REPORTS).where(REPORTS.c.number.in_(part)))
+    for is_packed in among(connection, PACKS.c.run, list(packings)):
+        connection.execute(delete(PACKS).where(is_packed))
+    numbers = [number for each in packings.values() for number in each.numbers]
+    for is_new in among(connection, REPORTS.c.number, numbers):
+        connection.execute(delete(REPORTS).where(is_new))
     for run, each in packings.items():
-        for replaced in in_parts(each.replaced):
-            connection.execute(delete(DETAILS).where(DETAILS.c.run == run, DETAILS.c.key.in_(replaced)))
-    if packings:
-        connection.execute(PACKS.insert(), [{"run": run, "body": each.body} for run, each in packings.items()])
-    details = [
-        {"run": run, "key": key, "body": body} for run, each in packings.items() for key, body in each.details.items()
-    ]
-    if details:
-        connection.execute(DETAILS.insert(), details)
+        for is_replaced in among(connection, DETAILS.c.key, each.replaced):
+            connection.execute(delete(DETAILS).where(DETAILS.c.run == run, is_replaced))
+    bulk.insert(connection, PACKS, ("run", "body"), [(run, each.body) for run, each in packings.items()])
+    details = [(run, key, body) for run, each in packings.items() for key, body in each.details.items()]
+    bulk.insert(connection, DETAILS, ("run", "key", "body"), details)
 
 
 def _digest(key: Key) -> bytes:

@@ -27,15 +27,21 @@ from dkist_processing_core.events import (
     encode,
     family_by,
 )
-from dkist_processing_core.runs import Alarm, AttemptView, RunView, State, latest_alarms
+from dkist_processing_core.runs import ALARMS, AttemptView, RunView, State, latest_alarms
 
 _Row = dict[str, Any]
 _OPEN = (State.DISPATCHED, State.RUNNING)
+# A check against a union takes several times as long.
+_WITH_HOST = (TaskStarted, TaskSampled)
 
 
 @dataclass(frozen=True, slots=True)
 class RowsOfRun:
-    """The values that are derived from the reports on one run; times are seconds since 1970, in UTC."""
+    """
+    The values that are derived from the reports on one run; times are seconds since 1970, in UTC.
+
+    All tasks have the same columns in the same order, and so have all attempts.
+    """
 
     run: _Row
     tasks: list[_Row]
@@ -54,7 +60,8 @@ def rows_of(
         received_at: When the last of them was received, by which their times are judged.
         signs: The signs of life of the attempts.
     """
-    times = [event.time for event in kept if not isinstance(event, Alarm) and event not in view.implausible]
+    implausible = set(map(id, view.implausible))
+    times = [event.time for event in kept if not isinstance(event, ALARMS) and id(event) not in implausible]
     alarms = latest_alarms(event for event in kept if isinstance(event, WorkflowOverdue))
     began_at, ended_at = view.started_at, view.ended_at or _last_end(view)
     # Without a plausible time, the run is as old as its last report.
@@ -81,14 +88,17 @@ def rows_of(
         for place, task in enumerate(view.tasks)
     ]
     known = _Known(kept, view, received_at)
+    of_tasks = [(task, attempt) for task in view.tasks for attempt in task.attempts]
     attempts = [
-        known.row(task.name, attempt, is_last=attempt is task.attempts[-1])
-        | _watched(view.run.workflow_name, task.name, attempt, signs.get((task.name, attempt.number)))
-        | _alarm_columns(known.alarms_of(task.name, attempt), "alarms", "is_alarmed")
-        for task in view.tasks
-        for attempt in task.attempts
+        {
+            "place": place,
+            **known.row(task.name, attempt, is_last=attempt is task.attempts[-1]),
+            **_watched(view.run.workflow_name, task.name, attempt, signs.get((task.name, attempt.number))),
+            **_alarm_columns(known.alarms_of(task.name, attempt), "alarms", "is_alarmed"),
+        }
+        for place, (task, attempt) in enumerate(of_tasks)
     ]
-    return RowsOfRun(run, tasks, [row | {"place": place} for place, row in enumerate(attempts)])
+    return RowsOfRun(run, tasks, attempts)
 
 
 def _last_end(view: RunView) -> datetime | None:
@@ -111,6 +121,7 @@ class _Known:
         self._most: dict[tuple[str, int | None], int] = {}
         self._signs: dict[tuple[str, int | None], datetime] = {}
         self._alarms: dict[tuple[str, int | None], list[TaskOverdue]] = {}
+        implausible = set(map(id, view.implausible))
         for event in reports:
             if not isinstance(event, TaskEvent):
                 continue
@@ -120,13 +131,14 @@ class _Known:
                 continue
             if event.max_attempts is not None:
                 self._most[key] = max(self._most.get(key, 0), event.max_attempts)
-            if isinstance(event, TaskStarted | TaskSampled) and event.host is not None:
+            if isinstance(event, TaskDispatched):
+                if event.queue is not None:
+                    self._queues[key] = max(self._queues.get(key, ""), event.queue)
+                if event.queued_seconds is not None:
+                    self._queued[key] = max(self._queued.get(key, 0.0), event.queued_seconds)
+            elif isinstance(event, _WITH_HOST) and event.host is not None:
                 self._hosts[key] = max(self._hosts.get(key, ""), event.host)
-            if isinstance(event, TaskDispatched) and event.queue is not None:
-                self._queues[key] = max(self._queues.get(key, ""), event.queue)
-            if isinstance(event, TaskDispatched) and event.queued_seconds is not None:
-                self._queued[key] = max(self._queued.get(key, 0.0), event.queued_seconds)
-            if event not in view.implausible:
+            if id(event) not in implausible:
                 self._signs[key] = max(self._signs.get(key, event.time), event.time)
 
     def alarms_of(self, task_name: str, attempt: AttemptView) -> list[TaskOverdue]:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, UnaryExpression, func, select, tuple_
 
 from dkist_processing_core.collect.answers import Choice, StoredRun
-from dkist_processing_core.collect.choosing import Condition, of_runs
+from dkist_processing_core.collect.choosing import Condition, has_few, of_runs
 from dkist_processing_core.collect.keys import workflow_key
 from dkist_processing_core.collect.overview import Order, RunPage
 from dkist_processing_core.collect.stored import runs_of
@@ -23,7 +23,7 @@ _COLUMNS: dict[Order, ColumnElement[Any]] = {
     Order.LAST_REPORT: RUNS.c.last_sign_at,
     Order.BEGAN: RUNS.c.begin_order,
     Order.DURATION: RUNS.c.duration_order,
-    Order.WORKFLOW: RUNS.c.last_sign_at,
+    Order.WORKFLOW: RUNS.c.begin_order,
 }
 
 
@@ -72,7 +72,8 @@ def _by_workflow(
     for name, count in sorted(counts.items(), reverse=is_descending):
         if first < count and len(found) < size:
             of_workflow = [*conditions, RUNS.c.workflow_key == workflow_key(name)]
-            found += _part(connection, of_workflow, RUNS.c.last_sign_at, True, first, size - len(found))  # noqa: FBT003
+            column = _COLUMNS[Order.WORKFLOW]
+            found += _part(connection, of_workflow, column, True, first, size - len(found))  # noqa: FBT003
         first = max(0, first - count)
     return found
 
@@ -109,8 +110,9 @@ def states_of(connection: Connection, choice: Choice) -> dict[State, int]:
         for row in tallied:
             found[State(row.state)] = found.get(State(row.state), 0) + row.runs
     else:
-        # An index has the states with their times.
-        of_states = replace(choice, states=choice.states or tuple(State))
+        # An index has the states with their times; few runs are found by another one.
+        all_states = () if has_few(choice) else tuple(State)
+        of_states = replace(choice, states=choice.states or all_states)
         counts = select(RUNS.c.state, func.count()).where(*of_runs(connection, of_states)).group_by(RUNS.c.state)
         found = {State(state): count for state, count in connection.execute(counts)}
     return {state: found[state] for state in State if state in found and (not choice.states or state in choice.states)}

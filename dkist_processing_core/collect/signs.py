@@ -14,6 +14,7 @@ from dkist_processing_core.runs import Window
 Key = tuple[str, int | None]
 """The name of a task, and the number of the attempt."""
 _NEVER = -math.inf
+_ALIVE = (Reporter.LAUNCHER, Reporter.TASK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,17 @@ def signs_of(
         plausible: The range of times that are not wrong by days.
         before: What was known of them without these reports.
     """
-    signs = dict(before)
+    latest: dict[Key, float] = {}
+    last: dict[Key, float] = {}
+    differences: dict[Key, float] = {}
     for event, received_at, is_kept in received:
-        if not isinstance(event, TaskEvent) or isinstance(event, TaskOverdue):
+        if event.reported_by not in _ALIVE or not isinstance(event, TaskEvent) or isinstance(event, TaskOverdue):
             continue
-        if event.reported_by not in (Reporter.LAUNCHER, Reporter.TASK):
-            continue
-        at = event.time.timestamp() if event.time in plausible else None
-        difference = None if at is None else received_at - at
-        sign = Signs(at, received_at if is_kept else _NEVER, difference)
         key = (event.task_name, event.attempt)
-        signs[key] = signs[key].joined(sign) if key in signs else sign
-    return signs
+        last[key] = max(last.get(key, _NEVER), received_at if is_kept else _NEVER)
+        if event.time in plausible:
+            at = event.time.timestamp()
+            latest[key] = max(latest.get(key, at), at)
+            differences[key] = min(differences.get(key, math.inf), received_at - at)
+    found = {key: Signs(latest.get(key), last[key], differences.get(key)) for key in last}
+    return {**before, **{key: each.joined(before[key]) if key in before else each for key, each in found.items()}}

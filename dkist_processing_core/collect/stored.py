@@ -7,14 +7,16 @@ Not here: which rows (choosing), and the questions (questions).
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
 from dkist_processing_core.collect.answers import StoredAttempt, StoredRun
+from dkist_processing_core.collect.decoding import event_in
 from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS, TASKS
-from dkist_processing_core.collect.watched import alarm_in, alarms_in
+from dkist_processing_core.collect.tables import ATTEMPTS, IDENTITY, RUNS, TASKS
+from dkist_processing_core.events import TaskOverdue, WorkflowOverdue
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import State, standing
 
@@ -32,10 +34,7 @@ IS_FINAL = and_(
 ALL_ATTEMPTS = select(
     ATTEMPTS,
     IS_FINAL.label("is_final"),
-    RUNS.c.workflow_name,
-    RUNS.c.workflow_version,
-    RUNS.c.run_id,
-    RUNS.c.recipe_run_id,
+    *IDENTITY,
 ).select_from(ATTEMPTS.join(RUNS))
 """The rows that `attempt_of` takes."""
 _TIMES = ("dispatched_at", "started_at", "ended_at", "last_sign_at", "failed_at")
@@ -63,7 +62,9 @@ def runs_of(connection: Connection, query: Select[Any]) -> list[StoredRun]:
         tally = select(TASKS.c.run, TASKS.c.state, func.count()).where(TASKS.c.run.in_(part))
         for number, state, count in connection.execute(tally.group_by(TASKS.c.run, TASKS.c.state)):
             tasks[number][State(state)] = count
-        failed = ALL_ATTEMPTS.where(ATTEMPTS.c.run.in_(part), ATTEMPTS.c.is_last, HAS_FAILED)
+        # With the condition of the indexes of failures, PostgreSQL would read all failures of the store.
+        of_last = ATTEMPTS.c.is_last.is_(True), ATTEMPTS.c.state == State.FAILED
+        failed = ALL_ATTEMPTS.where(ATTEMPTS.c.run.in_(part), *of_last)
         for row in connection.execute(failed.order_by(ATTEMPTS.c.run, ATTEMPTS.c.place)):
             failures[row.run].append(attempt_of(row))
     return [_run_of(row, tasks[row.number], failures[row.number]) for row in rows]
@@ -99,6 +100,19 @@ def _run_of(row: Row[Any], tasks: dict[State, int], failures: Sequence[StoredAtt
 def identity_of(row: Row[Any]) -> Run:
     """Return the run that a row names."""
     return Run(row.workflow_name, row.workflow_version, row.run_id, row.recipe_run_id)
+
+
+def alarm_in(body: bytes | None) -> WorkflowOverdue | None:
+    """Return the alarm about a run in its column."""
+    alarm = None if body is None else event_in(body)
+    return alarm if isinstance(alarm, WorkflowOverdue) else None
+
+
+@lru_cache(maxsize=4096)  # a watcher asks each second, and an alarm stands for hours
+def alarms_in(bodies: bytes | None) -> tuple[TaskOverdue, ...]:
+    """Return the alarms about an attempt in its column."""
+    events = map(event_in, bodies.splitlines() if bodies else ())
+    return tuple(event for event in events if isinstance(event, TaskOverdue))
 
 
 def moment_of(seconds: float | None) -> datetime | None:

@@ -239,21 +239,29 @@ COUNTED = Table(
     Column("counted_at", Double, nullable=False, index=True),
 )
 
+IDENTITY = RUNS.c.workflow_name, RUNS.c.workflow_version, RUNS.c.run_id, RUNS.c.recipe_run_id
+"""The columns that name a run, in the order of the fields of `Run`."""
 IS_OPEN, HAS_FAILED = text("is_open"), text("family IS NOT NULL")
 IS_RUNNING, IS_SETTLING = text("state = 'running'"), text("settles_at IS NOT NULL")
 IS_ALARMED, HAS_ALARM = text("is_alarmed"), text("has_alarm")
 WAS_MEASURED = text("measured_seconds IS NOT NULL AND state = 'finished'")
 """The conditions of partial indexes, for queries that use them."""
 partial_index("dkist_core_attempt_family", ATTEMPTS.c.family, ATTEMPTS.c.failed_at, where=HAS_FAILED)
-partial_index("dkist_core_attempt_cause", ATTEMPTS.c.cause, ATTEMPTS.c.run, where=HAS_FAILED)
-partial_index("dkist_core_attempt_failed", ATTEMPTS.c.failed_at, where=HAS_FAILED)
+_OF_CAUSE = ATTEMPTS.c.cause, ATTEMPTS.c.failed_at, ATTEMPTS.c.family, ATTEMPTS.c.run
+partial_index("dkist_core_attempt_cause", *_OF_CAUSE, where=HAS_FAILED)
+partial_index("dkist_core_attempt_failed", ATTEMPTS.c.failed_at, ATTEMPTS.c.family, where=HAS_FAILED)
 partial_index("dkist_core_attempt_open", ATTEMPTS.c.run, where=IS_OPEN)
 partial_index("dkist_core_attempt_alarmed", ATTEMPTS.c.run, where=IS_ALARMED)
 partial_index("dkist_core_attempt_measured", ATTEMPTS.c.task_key, ATTEMPTS.c.ended_at, where=WAS_MEASURED)
+partial_index("dkist_core_run_recipe", RUNS.c.recipe_run_id, where=text("recipe_run_id IS NOT NULL"))
 partial_index("dkist_core_run_alarmed", RUNS.c.number, where=HAS_ALARM)
 partial_index("dkist_core_run_running", RUNS.c.number, where=IS_RUNNING)
 partial_index("dkist_core_run_settling", RUNS.c.settles_at, where=IS_SETTLING)
 Index("dkist_core_run_state", RUNS.c.state, RUNS.c.last_sign_at)
+Index("dkist_core_run_state_begin", RUNS.c.state, RUNS.c.begin_order)
+Index("dkist_core_run_state_duration", RUNS.c.state, RUNS.c.duration_order)
 Index("dkist_core_run_workflow", RUNS.c.workflow_key, RUNS.c.last_sign_at)
+Index("dkist_core_run_workflow_begin", RUNS.c.workflow_key, RUNS.c.begin_order)
+Index("dkist_core_run_workflow_state", RUNS.c.workflow_key, RUNS.c.state, RUNS.c.begin_order)
 # What the chart of the latest hours needs is in the index itself.
 Index("dkist_core_run_ended", RUNS.c.ended_at, RUNS.c.state, RUNS.c.workflow_key)

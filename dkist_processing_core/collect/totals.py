@@ -19,7 +19,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from dkist_processing_core import semconv
 from dkist_processing_core.collect.counting import Increment, Marks
-from dkist_processing_core.collect.parts import in_parts
+from dkist_processing_core.collect.parts import among
 from dkist_processing_core.collect.tables import COUNTED, RUNS, TOTALS
 from dkist_processing_core.metrics.measurement import Distribution, Exemplar, Kind, Measurement, Metric, Number
 
@@ -67,8 +67,8 @@ def add(connection: Connection, increments: Iterable[Increment], now: float, *, 
         return
     digests = {_digest(*key): key for key in by_key}
     known: set[bytes] = set()
-    for part in in_parts(list(digests)):
-        known.update(connection.scalars(select(TOTALS.c.key).where(TOTALS.c.key.in_(part))))
+    for is_of_them in among(connection, TOTALS.c.key, list(digests)):
+        known.update(connection.scalars(select(TOTALS.c.key).where(is_of_them)))
     room = _Room(connection, most_sets)
     added: dict[bytes, list[Increment]] = defaultdict(list)
     names: dict[bytes, _Key] = {}
@@ -83,10 +83,8 @@ def add(connection: Connection, increments: Iterable[Increment], now: float, *, 
     # Always in the same order, so that no two transactions wait for each other.
     values = [
         _added(row, names[row.key][0], added[row.key], now) | {"of_key": row.key}
-        for part in in_parts(sorted(added))
-        for row in connection.execute(
-            select(TOTALS).where(TOTALS.c.key.in_(part)).order_by(TOTALS.c.key).with_for_update()
-        )
+        for is_of_them in among(connection, TOTALS.c.key, sorted(added))
+        for row in connection.execute(select(TOTALS).where(is_of_them).order_by(TOTALS.c.key).with_for_update())
     ]
     changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("value", "began_at")}
     connection.execute(update(TOTALS).where(TOTALS.c.key == bindparam("of_key")).values(changed), values)
@@ -165,16 +163,16 @@ def _value(metric: Metric, row: Any) -> Number | Distribution:
 def marks_of(connection: Connection, identities: Sequence[bytes]) -> dict[bytes, Marks]:
     """Return what was counted of runs, by their identities."""
     found = {identity: Marks() for identity in identities}
-    for part in in_parts(identities):
-        for row in connection.execute(select(COUNTED).where(COUNTED.c.identity.in_(part))):
+    for is_of_them in among(connection, COUNTED.c.identity, identities):
+        for row in connection.execute(select(COUNTED).where(is_of_them)):
             found[row.identity] = _marks_in(row.marks)
     return found
 
 
 def store_marks(connection: Connection, marks: Mapping[bytes, Marks], now: float) -> None:
     """Store what was counted of runs, by their identities."""
-    for part in in_parts(list(marks)):
-        connection.execute(delete(COUNTED).where(COUNTED.c.identity.in_(part)))
+    for is_of_them in among(connection, COUNTED.c.identity, list(marks)):
+        connection.execute(delete(COUNTED).where(is_of_them))
     values = [{"identity": each, "marks": _encoded(marks[each]), "counted_at": now} for each in marks]
     if values:
         connection.execute(COUNTED.insert(), values)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Integer, cast, func, select
 
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.choosing import of_failures, of_identity
+from dkist_processing_core.collect.parts import in_parts
 from dkist_processing_core.collect.tables import ATTEMPTS, RUNS
 
 
@@ -26,15 +27,10 @@ def trends(
     chosen = of_failures(connection, choice)
     # The table of runs only if something is asked of it, as for the families themselves.
     source = ATTEMPTS.join(RUNS) if of_identity(connection, choice) else ATTEMPTS
-    # Each family by itself, since that reads one part of an index.
-    for family, counts in found.items():
-        query = select(number, func.count().label("failures")).select_from(source)
-        query = query.where(
-            *chosen,
-            ATTEMPTS.c.family == family,
-            ATTEMPTS.c.failed_at >= since.timestamp(),
-            ATTEMPTS.c.failed_at <= until.timestamp(),
-        )
-        for place, count in connection.execute(query.group_by(number)):
-            counts[min(place, parts - 1)] += count
+    query = select(ATTEMPTS.c.family, number, func.count().label("failures")).select_from(source)
+    in_time = (ATTEMPTS.c.failed_at >= since.timestamp(), ATTEMPTS.c.failed_at <= until.timestamp())
+    query = query.where(*chosen, *in_time).group_by(ATTEMPTS.c.family, number)
+    for some in in_parts(list(found)):
+        for family, place, count in connection.execute(query.where(ATTEMPTS.c.family.in_(some))):
+            found[family][min(place, parts - 1)] += count
     return {family: tuple(counts) for family, counts in found.items()}

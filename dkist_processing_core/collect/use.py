@@ -1,5 +1,5 @@
 """
-What an attempt has used, as columns: from its end, and from its latest sample, which a host that dies leaves alone.
+What an attempt has used, as columns: from its end, and from its latest sample, the only record if its host dies.
 
 With it is whether the attempt died. Not here: adding up the attempts of a task (usage).
 """

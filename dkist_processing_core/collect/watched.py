@@ -8,16 +8,17 @@ people (questions), and what follows from the answers.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, exists, or_, select
 
+from dkist_processing_core.collect.decoding import event_in
 from dkist_processing_core.collect.keys import task_key
-from dkist_processing_core.collect.reports import event_in
+from dkist_processing_core.collect.stored import alarm_in, alarms_in, identity_of
 from dkist_processing_core.collect.tables import (
     ATTEMPTS,
     HAS_ALARM,
+    IDENTITY,
     IS_ALARMED,
     IS_OPEN,
     IS_RUNNING,
@@ -89,7 +90,7 @@ def watched_attempts(connection: Connection, *, ended_since: float) -> list[Watc
         ended_since: Of those that are not open, only those of runs with a report that was received since then.
     """
     found = {}
-    of_attempts = select(*(ATTEMPTS.c[name] for name in _OF_ATTEMPT), *_OF_RUN).join_from(ATTEMPTS, RUNS)
+    of_attempts = select(*(ATTEMPTS.c[name] for name in _OF_ATTEMPT), *IDENTITY).join_from(ATTEMPTS, RUNS)
     alarmed = of_attempts.where(IS_ALARMED, ~ATTEMPTS.c.is_open, RUNS.c.received_at >= ended_since)
     for query in (of_attempts.where(IS_OPEN), alarmed):
         for row in connection.execute(query):
@@ -151,17 +152,11 @@ _OF_ATTEMPT = (
     *("sign_at", "sign_received_at", "clock_difference", "sample_interval", "overdue_after", "measured_seconds"),
     "alarms",
 )
-_OF_RUN = (
-    RUNS.c.workflow_name,
-    RUNS.c.workflow_version,
-    RUNS.c.run_id,
-    RUNS.c.recipe_run_id,
-)
 
 
 def _attempt(row: Any) -> WatchedAttempt:
     return WatchedAttempt(
-        run=_identity(row),
+        run=identity_of(row),
         task_name=row.task_name,
         number=row.number,
         max_attempts=row.max_attempts,
@@ -179,26 +174,9 @@ def _attempt(row: Any) -> WatchedAttempt:
 
 def _run(row: Row[Any]) -> WatchedRun:
     return WatchedRun(
-        run=_identity(row),
+        run=identity_of(row),
         is_idle=row.state == State.RUNNING and not row.runs_one,
         last_sign_at=row.last_sign_at,
         last_received_at=row.sign_received_at,
         alarm=alarm_in(row.alarm),
     )
-
-
-def alarm_in(body: bytes | None) -> WorkflowOverdue | None:
-    """Return the alarm about a run in its column."""
-    alarm = None if body is None else event_in(body)
-    return alarm if isinstance(alarm, WorkflowOverdue) else None
-
-
-@lru_cache(maxsize=4096)  # a watcher asks each second, and an alarm stands for hours
-def alarms_in(bodies: bytes | None) -> tuple[TaskOverdue, ...]:
-    """Return the alarms about an attempt in its column."""
-    events = map(event_in, bodies.splitlines() if bodies else ())
-    return tuple(event for event in events if isinstance(event, TaskOverdue))
-
-
-def _identity(row: Row[Any]) -> Run:
-    return Run(row.workflow_name, row.workflow_version, row.run_id, row.recipe_run_id)

@@ -54,6 +54,11 @@ class Selection:
         names = self.names or (("task.*",) if self.task is not None else ("*.*",))
         return tuple(dict.fromkeys(f"{topic}.{workflow}.{tail}" for name in names for topic in _topics(name)))
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether every event matches."""
+        return not self.names and self.workflow is None and self.task is None
+
     def matches(self, event: Event) -> bool:
         """Return True if an event is wanted; names are compared again, since a routing key holds them shortened."""
         return (

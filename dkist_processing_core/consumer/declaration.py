@@ -119,6 +119,7 @@ class Declaration:
         self.handlers: list[Handler] = []
         # The firm ends of attempts that may contradict provisional ones that wait.
         self._contradicting: list[Selection] = []
+        self._wants_everything = False
         self.timers: list[tuple[float, Called]] = []
         self.shared_metrics: list[Source] = []
         """What its process serves beside the metrics of a consumer, as other processes do."""
@@ -224,7 +225,9 @@ class Declaration:
         """
         Call a function for all events, with as many at a time as share a transaction: `function(events, transaction)`.
 
-        It is then the only handler. A consumer of this package uses it that writes many rows by one statement.
+        It is then the only handler. A consumer of this package uses it that writes many rows by one statement. If such
+        a consumer takes every report and keeps no order, the process that receives calls the function in the
+        transaction in which events arrive; if that fails, they are stored and handled later, as for any other handler.
 
         Raises:
             ValueError: There is another handler.
@@ -232,13 +235,19 @@ class Declaration:
         called = Called(function, name_of(function), takes_transaction=True, is_async=False, takes_batch=True)
         self._add(Handler(Selection((), None, None), called))
 
+    @property
+    def handles_on_arrival(self) -> bool:
+        """Whether events are handled in the transaction in which they arrive."""
+        has_batches = bool(self.handlers) and self.handlers[0].called.takes_batch
+        return has_batches and self.every_report and not self.is_ordered
+
     def takes_provisional(self, name: str) -> bool:
         """Return True if provisional reports of an event are handled at once."""
         return self.every_report or self._is_provisional.get(name, (self._provisional, ""))[0]
 
     def wants(self, event: Event) -> bool | None:
         """Return True if a handler wants an event, False if it may contradict a wanted one, otherwise None."""
-        if any(handler.selection.matches(event) for handler in self.handlers):
+        if self._wants_everything or any(handler.selection.matches(event) for handler in self.handlers):
             return True
         return False if any(selection.matches(event) for selection in self._contradicting) else None
 
@@ -249,6 +258,7 @@ class Declaration:
             raise ValueError(msg)
         self.handlers.append(handler)
         selection = handler.selection
+        self._wants_everything = self._wants_everything or selection.is_everything
         wanted = [each for each in _PROVISIONAL if not selection.names or _wants(selection, each)]
         others = tuple(each for each in _PROVISIONAL if each not in wanted)
         if wanted and others and not all(map(self.takes_provisional, wanted)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dkist_processing_core.metrics.measurement import Distribution, Measurement, Metric, Number
 from dkist_processing_core.metrics.sending import sent
-from dkist_processing_core.metrics.serving import Health, address_of, served
+from dkist_processing_core.metrics.serving import HealthReport, address_of, served
 from dkist_processing_core.metrics.snapshot import Snapshot, Source, check_extra
 from dkist_processing_core.settings.interface import Settings
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("dkist_processing_core.consumer")
 class Serving(NamedTuple):
     """What serves the health of the consumers of a process, or their health and metrics."""
 
-    open: Callable[[Health, Snapshot], AbstractContextManager[object]]
+    open: Callable[[HealthReport, Snapshot], AbstractContextManager[object]]
     """Serves during a block."""
     has_metrics: bool
 
@@ -53,7 +53,7 @@ def serving_at(*, health: str | None, listen: str | None) -> Serving | None:
 
 
 @contextmanager
-def _served(address: tuple[str, int], report: Health, snapshot: Snapshot, *, has_metrics: bool) -> Iterator[None]:
+def _served(address: tuple[str, int], report: HealthReport, snapshot: Snapshot, *, has_metrics: bool) -> Iterator[None]:
     with served(address, report, snapshot if has_metrics else None) as where:
         if has_metrics:
             logger.info("the metrics of the consumer are at %smetrics, its health at %s", where, where)

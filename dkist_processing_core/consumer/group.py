@@ -49,6 +49,10 @@ class Group:
         """Make `run` return when the events in hand are finished. Any thread and any signal handler may call this."""
         self._end.raise_()
 
+    def ending(self) -> SignalSafeFlag:
+        """Return a flag for one more thread, which is raised when the end is requested."""
+        return self._end.part()
+
     def when_reachable(self, opened: Callable[[], _T]) -> _T | None:
         """Return what a function opens in the database, when that can be reached; None if the end comes before."""
         while not self._end.is_raised:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from dkist_processing_core.bus import Bus, ReceivedMessage, Receiver
+from dkist_processing_core.bus import MOST_AHEAD, Bus, ReceivedMessage, Receiver
 from dkist_processing_core.consumer._subscription import event_of
 from dkist_processing_core.consumer.caught_up import CaughtUp, OnCaughtUp
 from dkist_processing_core.consumer.completeness import Completeness
@@ -28,12 +28,14 @@ from dkist_processing_core.errors import (
     UnknownEventError,
 )
 from dkist_processing_core.events import Event
-from dkist_processing_core.inbox import Arrival, Inbox, Stored
+from dkist_processing_core.inbox import Arrival, HandleEvents, Inbox, Stored
 from dkist_processing_core.text import redact
 
 RECEIVE_SECONDS = 0.25
 """How long one step waits for a message."""
 _FEWEST, _MOST = 20, 500
+# What a process has received and not acknowledged, and the batch that it had stored and not acknowledged.
+_REPEATABLE = MOST_AHEAD + _MOST
 _LARGE_BATCH_BYTES = 1024 * 1024
 # The size of a batch follows the time that the database takes for one.
 _FAST_SECONDS, _SLOW_SECONDS = 0.1, 0.5
@@ -58,13 +60,14 @@ class Intake:
         *,
         wants: Callable[[Event], bool | None],
         database: Outage,
-        on_stored: Callable[[], None],
+        on_stored: Callable[[Stored], None],
         steps: Callable[[str], None],
         since: datetime | bool | None = None,
         secrets: Sequence[str] = (),
         is_ending: Callable[[], bool] = lambda: False,
         measures: Measures | None = None,
         on_caught_up: OnCaughtUp | None = None,
+        handle: HandleEvents | None = None,
     ) -> None:
         """
         Store the parts. Nothing is opened yet.
@@ -75,13 +78,14 @@ class Intake:
             patterns: The topic patterns of the events to receive.
             wants: Whether a handler wants an event; None if the event does not matter to the consumer at all.
             database: The outage of the database.
-            on_stored: It is called when there are new rows.
+            on_stored: It is called with the result of each batch.
             steps: It is called with the name of each step.
             since: The start of past events to take in; True for all.
             secrets: What the reason of a dead letter may not show.
             is_ending: Whether the consumer is to end, so that it reads no further.
             measures: Counts what is received, if metrics are served.
             on_caught_up: It is called with each proof that the inbox has everything that was on the bus.
+            handle: Handles events in the transaction in which they are stored, instead of a worker.
         """
         self._bus = bus
         self._caught_up = None if on_caught_up is None else CaughtUp(on_caught_up, is_remote=bus.is_remote)
@@ -93,6 +97,7 @@ class Intake:
         # Whether a comparison has failed once, of which the receiver may know as well.
         self._has_failed = False
         self._on_stored = on_stored
+        self._handle = handle
         self._steps = steps
         self._since = since
         self._is_past_remarked = False
@@ -108,7 +113,7 @@ class Intake:
         self._receiver: Receiver | None = None
         self._past: Past | None = None
         # How many of the next messages may be repetitions: those that were received and not acknowledged before.
-        self._repeatable = _MOST
+        self._repeatable = _REPEATABLE
         self._completeness = Completeness(bus, inbox, self._patterns, self.store)
         # Messages that were received and not stored yet: at most one batch.
         self._batch: Sequence[ReceivedMessage] = ()
@@ -242,7 +247,7 @@ class Intake:
             receiver.close()
             raise
         self._receiver = receiver
-        self._repeatable = _MOST
+        self._repeatable = _REPEATABLE
         logger.info("the consumer %r receives from %s", self._inbox.rules.name, self._bus.where)
 
     def _take_in(self, timeout: float) -> None:
@@ -267,8 +272,11 @@ class Intake:
                 self._measures.note_received(len(self._batch))
         self.quiet_at = None
         began = time.monotonic()
-        self.store(self._batch if self._past is None else self._past.unhandled(self._batch))
+        arrived = self._batch if self._past is None else self._past.unhandled(self._batch)
+        # A repetition may have ended the process that received it first: a worker counts its starts.
+        stored = self.store(arrived, self._handle if self._repeatable <= 0 else None)
         self._steps("stored")
+        self._repeatable = _REPEATABLE if stored.repeated else self._repeatable - len(arrived)
         batch, self._batch = self._batch, ()
         size = self._size
         self._adapt(len(batch), time.monotonic() - began)
@@ -280,7 +288,6 @@ class Intake:
                 self._end_past()
             return
         self._note_stored(batch, size)
-        self._repeatable -= len(batch)
         if self._completeness.is_due(len(batch)):
             self._completeness.compare()
 
@@ -328,10 +335,10 @@ class Intake:
         if self.quiet_at is None:
             self.quiet_at = time.monotonic()
 
-    def store(self, batch: Sequence[ReceivedMessage]) -> Stored:
-        """Store received messages in one transaction; those of unknown types are passed over."""
+    def store(self, batch: Sequence[ReceivedMessage], handle: HandleEvents | None = None) -> Stored:
+        """Store received messages in one transaction, or handle them in it; those of unknown types are passed over."""
         arrivals = [arrival for received in batch if (arrival := self._arrival(received)) is not None]
-        stored = self._inbox.store(arrivals)
+        stored = self._inbox.store(arrivals, handle)
         self._completeness.note_stored(batch)
         self._database.end()
         if stored.dead and stored.new:
@@ -340,8 +347,7 @@ class Intake:
                 "1 message is" if stored.dead == 1 else f"{stored.dead} messages are",
                 self._inbox.rules.name,
             )
-        if stored.new:
-            self._on_stored()
+        self._on_stored(stored)
         return stored
 
     def _arrival(self, received: ReceivedMessage) -> Arrival | None:

@@ -9,10 +9,10 @@ import logging
 import random as random_module
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import datetime
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from dkist_processing_core.bus import Bus, open_bus
 from dkist_processing_core.consumer.bell import Bell
@@ -27,10 +27,13 @@ from dkist_processing_core.consumer.timers import Timers
 from dkist_processing_core.consumer.worker import Handled, Worker
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
 from dkist_processing_core.events import Event, TaskFailed, TaskFinished
-from dkist_processing_core.inbox import Database, Inbox, Rules
+from dkist_processing_core.inbox import Database, Inbox, Rules, Stored
 from dkist_processing_core.metrics.measurement import Measurement
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 # How often a worker looks for rows that other processes have stored or released.
 _LOOK_SECONDS = 0.5
@@ -47,6 +50,7 @@ def rules_of(consumer: Declaration) -> Rules:
         name=consumer.name,
         ordered=consumer.is_ordered,
         every_report=consumer.every_report,
+        handles_on_arrival=consumer.handles_on_arrival,
         provisional_after=None if takes_all else consumer.provisional_after,
         max_tries=consumer.max_tries,
         max_starts=consumer.max_starts,
@@ -110,13 +114,14 @@ class ConsumerService:
                 consumer.patterns,
                 wants=consumer.wants,
                 database=self.outage,
-                on_stored=self._arrived.ring,
+                on_stored=self._note_stored,
                 steps=steps,
                 since=since,
                 secrets=database.secrets,
                 is_ending=self._is_ending,
                 measures=measures,
                 on_caught_up=consumer.on_caught_up,
+                handle=self._handle_on_arrival if consumer.handles_on_arrival else None,
             )
             if consumer.handlers and consumer.receives
             else None
@@ -189,6 +194,19 @@ class ConsumerService:
 
     def _wanting(self, event: Event) -> list[Called]:
         return wanting(self.consumer.handlers, event)
+
+    def _handle_on_arrival(self, events: Sequence[Event], connection: "Connection") -> None:
+        called, size = self.consumer.handlers[0].called, self.consumer.batch_size
+        for first in range(0, len(events), size):
+            with nullcontext() if self._measures is None else self._measures.calling(called):
+                part = events[first : first + size]
+                called.call(part, transaction=connection, loop=self._loop, secrets=self.database.secrets)
+
+    def _note_stored(self, stored: Stored) -> None:
+        if stored.is_handled:
+            self.handled.done += stored.new - stored.dead
+        elif stored.new:
+            self._arrived.ring()
 
     def _is_ending(self) -> bool:
         return self._end.is_raised

@@ -1,5 +1,7 @@
 """
 The dashboard: pages about runs and the bus, rendered from the store of runs and kept live.
 
-Not here: keeping the store and asking it (collect), and the command (cli.dashboard).
+A request passes from `http` through `app` to a page of `pages` or an endpoint of `api`, which asks the `site` and gives
+values; `html` renders a page and keeps it live. Not here: keeping the store and asking it (collect), and the command
+(cli.dashboard).
 """

@@ -1,7 +1,7 @@
 """
 The application of the dashboard: which path leads to which page, and what each request passes before.
 
-Not here: the pages (pages), and the server (server).
+Not here: the pages (pages), and the server (http.server).
 """
 
 from collections.abc import Mapping
@@ -16,20 +16,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from dkist_processing_core.dashboard import login
-from dkist_processing_core.dashboard.access import Access, role_of
 from dkist_processing_core.dashboard.api.routes import Api
 from dkist_processing_core.dashboard.asked import PageFunction
 from dkist_processing_core.dashboard.backend import Backend
-from dkist_processing_core.dashboard.guards import LARGEST_BODY, SafeHeaders, SameSite
-from dkist_processing_core.dashboard.health import Health
-from dkist_processing_core.dashboard.letters_form import LettersForm
-from dkist_processing_core.dashboard.live import Live
+from dkist_processing_core.dashboard.html.live import Live
+from dkist_processing_core.dashboard.html.static_files import StaticFiles
+from dkist_processing_core.dashboard.html.viewing import SAVE, Viewing
+from dkist_processing_core.dashboard.http import login
+from dkist_processing_core.dashboard.http.access import Access, role_of
+from dkist_processing_core.dashboard.http.guards import LARGEST_BODY, SafeHeaders, SameSite
+from dkist_processing_core.dashboard.http.health import HealthRoutes
+from dkist_processing_core.dashboard.http.letters_form import LettersForm
+from dkist_processing_core.dashboard.http.measures import LIVE, Measures
+from dkist_processing_core.dashboard.http.problems import ProblemResponse
 from dkist_processing_core.dashboard.options import Options
 from dkist_processing_core.dashboard.pages import attempt, bus, compare, failures, now, run, runs, workflow
-from dkist_processing_core.dashboard.problems import ProblemResponse
-from dkist_processing_core.dashboard.static_files import StaticFiles
-from dkist_processing_core.dashboard.viewing import SAVE, Viewing
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 PAGES: dict[str, PageFunction] = {
@@ -44,7 +45,7 @@ PAGES: dict[str, PageFunction] = {
 }
 """The page of each path."""
 _PUBLIC = (login.PATH, "/static/", "/health/")
-_OF_PROGRAMS = ("/api/", "/openapi.json", "/live", "/metrics", "/health/")
+_OF_PROGRAMS = ("/api/", "/openapi.json", LIVE, "/metrics", "/health/")
 _SEE_OTHER, _BAD_REQUEST, _UNAUTHORIZED, _INTERNAL, _UNAVAILABLE = 303, 400, 401, 500, 503
 # The browser requests the page again.
 _SOON = {"Refresh": "5", "Retry-After": "5"}
@@ -58,12 +59,13 @@ class Application:
         self._rules = options.rules
         self._viewing = Viewing(PAGES, options.rules, backend)
         self.live = Live(self._viewing.parts, self._viewing.revision)
+        self.measures = Measures(lambda: self.live.viewers)
         routes: list[BaseRoute] = [Route(path, partial(self._page, path), methods=["GET"]) for path in PAGES]
         routes += login.Login(options.rules, self._viewing.login).routes
         routes += LettersForm(backend.site.letters, backend.site.bus_status, options.rules).routes
-        routes += [Route("/live", self.live, methods=["GET"]), Mount("/static", StaticFiles())]
-        routes += Health(backend).routes
-        routes += Api(self._viewing.asked, backend).routes
+        routes += [Route(LIVE, self.live, methods=["GET"]), Mount("/static", StaticFiles())]
+        routes += HealthRoutes(backend).routes
+        routes += Api(self._viewing.answer_of, backend).routes
         # A request passes them in this order. The headers are also those of an internal error.
         middleware = [
             Middleware(TrustedHostMiddleware, allowed_hosts=options.hosts, www_redirect=False),

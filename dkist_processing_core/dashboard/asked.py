@@ -2,7 +2,7 @@
 What a page is asked for, and what it answers: values for a template.
 
 A page is a function of `Asked`; it neither reads the clock nor writes HTML. Not here: the pages (pages), and rendering
-them (rendering).
+them (html.rendering).
 """
 
 from collections.abc import Callable, Mapping
@@ -54,3 +54,9 @@ class PageError(Exception):
         """Store what was found and what was expected, and the status of the answer."""
         super().__init__(message)
         self.status = status
+
+
+def no_runs_of(workflow_name: str) -> PageError:
+    """Return the error for a workflow that the store does not know."""
+    msg = f"the store has no run of the workflow {workflow_name!r}, expected the name of a workflow with runs"
+    return PageError(msg, 404)

@@ -1,7 +1,7 @@
 """
 The store and the consumers behind the pages of a dashboard, which answers requests before they are there.
 
-Not here: opening and running them (service), and the answers (health, viewing).
+Not here: opening and running them (service), and the answers (http.health, html.viewing).
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.errors import InboxUnavailableError
-from dkist_processing_core.metrics.serving import Health
+from dkist_processing_core.metrics.serving import HealthReport
 from dkist_processing_core.metrics.snapshot import Snapshot
 
 _UNAVAILABLE = "unavailable"
@@ -39,7 +39,7 @@ class Backend:
         self.site = site
         self.snapshot: Snapshot | None = None
         """The metrics of the process; None as long as no consumer runs."""
-        self.report: Health | None = None
+        self.report: HealthReport | None = None
         """Returns whether the consumers are well, and the facts; None as long as none runs."""
         self._collector: Collector | None = None
 
@@ -86,7 +86,7 @@ class Backend:
         return Freshness(self.bus_state != _UNAVAILABLE, None if until is None else datetime.fromtimestamp(until, UTC))
 
     @contextmanager
-    def attached(self, report: Health, snapshot: Snapshot) -> Iterator[None]:
+    def attached(self, report: HealthReport, snapshot: Snapshot) -> Iterator[None]:
         """Report the health and the metrics of the consumers during the block."""
         snapshot.prepare()
         self.report, self.snapshot = report, snapshot

@@ -1,7 +1,7 @@
 """
 The options of a dashboard, from the command line or else from the settings, checked before anything is opened.
 
-Not here: what the roles may do (access), and the declarations of the settings (settings.declarations).
+Not here: what the roles may do (http.access), and the declarations of the settings (settings.declarations).
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Formatter
 from urllib.parse import urlsplit
 
-from dkist_processing_core.dashboard.access import Network, Role, Rules
+from dkist_processing_core.dashboard.http.access import Network, Role, Rules
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.settings.interface import Settings
 

@@ -43,9 +43,9 @@ def as_of(questions: Questions, at: datetime, before: timedelta, most_runs: int)
         with engine.begin() as connection:
             METADATA.create_all(connection)
             store = Store(clock=at.timestamp)
-            for run in runs[:most_runs]:
-                for report in reports_until(questions.reports(run.number), at):
-                    store.add(connection, report)
+            # The rows need no stack, no log and no profile.
+            for reports in questions.reports_on_each(run.number for run in runs[:most_runs]):
+                store.add(connection, *reports_until(reports, at))
             while store.fold(connection, _AT_ONCE):
                 pass
             yield Questions(connection), len(runs) > most_runs

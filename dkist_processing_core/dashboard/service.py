@@ -1,7 +1,7 @@
 """
 The process of the dashboard: it keeps the store of runs, as `collect` does, and serves pages about it.
 
-Not here: the application (app), and the server (server).
+Not here: the application (app), and the server (http.server).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,11 +16,12 @@ from dkist_processing_core.consumer.group import Group
 from dkist_processing_core.consumer.member import Member
 from dkist_processing_core.dashboard.app import Application
 from dkist_processing_core.dashboard.backend import Backend
-from dkist_processing_core.dashboard.bus_status import BusStatus
-from dkist_processing_core.dashboard.letters import Letters
+from dkist_processing_core.dashboard.bus.letters import Letters
+from dkist_processing_core.dashboard.bus.status import BusStatus
+from dkist_processing_core.dashboard.http.server import served
 from dkist_processing_core.dashboard.options import options
-from dkist_processing_core.dashboard.server import served
 from dkist_processing_core.dashboard.site import Site
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
 
 
@@ -45,6 +46,10 @@ class Dashboard:
     def stop(self) -> None:
         """Make `run` return in good order. Any thread and any signal handler may call this."""
         self._group.stop()
+
+    def ending(self) -> SignalSafeFlag:
+        """Return a flag for another thread, which is raised when the end is requested."""
+        return self._group.ending()
 
     def run(self, opened: Callable[[str], object]) -> None:
         """
@@ -75,11 +80,16 @@ class Dashboard:
             used = stack.enter_context(ExitStack())
             used.enter_context(status.kept())
             serving = served(
-                application.app, found.host, found.port, before_end=application.live.end, failed=self._group.stop
+                application.app,
+                found.host,
+                found.port,
+                measures=application.measures,
+                before_end=application.live.end,
+                failed=self._group.stop,
             )
             opened(stack.enter_context(serving))
             exposing = Serving(backend.attached, has_metrics=True)
-            self._group.run(lambda: self._members(backend, used), serving=exposing)
+            self._group.run(lambda: self._members(backend, used), sources=[application.measures.read], serving=exposing)
 
     def _members(self, backend: Backend, used: ExitStack) -> Iterator[Member]:
         """Yield the consumer that keeps the store, when that can be reached."""

@@ -6,8 +6,8 @@ Not here: the setting up (service).
 
 from dataclasses import dataclass
 
-from dkist_processing_core.dashboard.bus_status import BusStatus
-from dkist_processing_core.dashboard.letters import Letters
+from dkist_processing_core.dashboard.bus.letters import Letters
+from dkist_processing_core.dashboard.bus.status import BusStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,18 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.bus.topology import DEAD_LETTER_ARCHIVE_SUFFIX, DEAD_LETTERS_SUFFIX, dead_letter_archive
-from dkist_processing_core.dead_letters.letter import DeadLetter, FormerFailure, digest, event_of, family_of_reason
+from dkist_processing_core.dead_letters.letter import (
+    DeadLetter,
+    FormerFailure,
+    Group,
+    digest,
+    event_of,
+    family_of_reason,
+    grouped,
+    newest,
+)
 from dkist_processing_core.dead_letters.moving import Moving, with_headers, without_returns
-from dkist_processing_core.dead_letters.place import Action, Changed, WholePlace, concerns
+from dkist_processing_core.dead_letters.place import Action, Changed, concerns
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.settings.interface import Settings
@@ -33,13 +42,22 @@ _MAX_REASON = 500
 _NO_REASON = "its headers state no reason"
 
 
-class QueueLetters(WholePlace):
+class QueueLetters:
     """The dead letters of one named subscription to RabbitMQ."""
 
-    def __init__(self, settings: Settings, consumer: str) -> None:
-        """Store the settings and the name. Nothing is connected."""
+    def __init__(self, settings: Settings, consumer: str, *, most: int | None = None) -> None:
+        """
+        Store the settings and the name. Nothing is connected.
+
+        Args:
+            settings: The settings of this process.
+            consumer: The name of the subscription.
+            most: The largest number of letters to read of each of its queues, the oldest ones; None for all. A broker
+                sends whole messages, and cannot be asked for some of them.
+        """
         self.where = f"the queue {consumer}{DEAD_LETTERS_SUFFIX}"
         self._settings = settings
+        self._most = most
         self._consumer = consumer
         self._dead = consumer + DEAD_LETTERS_SUFFIX
         self._archived = consumer + DEAD_LETTER_ARCHIVE_SUFFIX
@@ -50,17 +68,40 @@ class QueueLetters(WholePlace):
             exists = any(link.queue_load(queue) is not None for queue in (self._consumer, self._dead, self._archived))
         return [self._consumer] if exists else []
 
-    def read(self) -> list[DeadLetter]:
-        """Return all letters, dead and archived; the broker puts them back in their order."""
-        found: list[DeadLetter] = []
-        for queue in (self._dead, self._archived):
+    def groups(self, *, archived: bool) -> list[Group]:
+        """Return the groups, that with the newest failure first."""
+        return grouped(self._read(self._archived if archived else self._dead))
+
+    def letters(self, group: str, *, archived: bool, limit: int) -> list[DeadLetter]:
+        """Return up to `limit` letters of a group, that which failed last first."""
+        if not group.startswith(_GROUP):
+            return []
+        read = self._read(self._archived if archived else self._dead)
+        return newest((letter for letter in read if letter.group == group), limit)
+
+    def letter(self, name: str) -> DeadLetter | None:
+        """Return the letter of this id, dead or archived; None if there is none here."""
+        if not name.startswith(_LETTER):
+            return None
+        # The queues are read to their ends, so that each message returns to its place in order.
+        return next(iter([letter for letter in self._read(self._dead, self._archived) if letter.id == name]), None)
+
+    def known(self, names: Collection[str]) -> set[str]:
+        """Return those of the ids that name a letter or a group here, dead or archived."""
+        if not any(name.startswith((_LETTER, _GROUP)) for name in names):
+            return set()
+        read = self._read(self._dead, self._archived)
+        return {name for letter in read for name in (letter.id, letter.group) if name in names}
+
+    def _read(self, *queues: str) -> Iterator[DeadLetter]:
+        """Yield the letters in queues; the broker puts them back in their order."""
+        for queue in queues:
             with self._link() as link:
                 moving = Moving(link, queue)
-                for received in _messages(link, queue):
-                    found.append(self._letter(queue, received.message))
+                for received in _messages(link, queue, self._most):
+                    yield self._letter(queue, received.message)
                     moving.leave(received)
                 moving.end()
-        return found
 
     def change(self, action: Action, names: Collection[str]) -> Changed:
         """Do something with the letters and groups of these ids, or without ids with all."""
@@ -75,7 +116,7 @@ class QueueLetters(WholePlace):
                 for received in _messages(link, queue):
                     letter = self._letter(queue, received.message)
                     message = received.message
-                    if not concerns(action, names, letter):
+                    if not concerns(action, names, letter.id, letter.group, is_archived=letter.is_archived):
                         moving.leave(received)
                     elif action is not Action.RETRY:
                         moving.move(received, message, targets.get(action))
@@ -121,9 +162,9 @@ class QueueLetters(WholePlace):
         )
 
 
-def _messages(link: "AmqpLink", queue: str) -> "Iterator[TaggedMessage]":
+def _messages(link: "AmqpLink", queue: str, most: int | None = None) -> "Iterator[TaggedMessage]":
     """
-    Yield the messages that a queue holds now; messages that arrive later are not included.
+    Yield the messages that a queue holds now, or `most` of them; messages that arrive later are not included.
 
     Raises:
         BusUnreachableError: Another reader has some of them, or the broker is silent.
@@ -132,8 +173,8 @@ def _messages(link: "AmqpLink", queue: str) -> "Iterator[TaggedMessage]":
     if load is None or not load.messages:
         return
     # A message that is not acknowledged would hold up the others. Without a limit a quorum queue has one of 2,000.
-    link.consume(queue, prefetch=_PREFETCH)
-    rest = load.messages
+    rest = load.messages if most is None else min(most, load.messages)
+    link.consume(queue, prefetch=_PREFETCH if most is None else min(most, _PREFETCH))
     while rest:
         received = link.receive(_SILENCE_SECONDS)
         if received is None:

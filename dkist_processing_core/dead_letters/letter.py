@@ -5,6 +5,7 @@ Not here: the places (in_inbox, in_journal, in_queue).
 """
 
 import hashlib
+import heapq
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -97,21 +98,34 @@ def event_of(body: bytes, content_type: str | None, headers: Mapping[str, Any]) 
 
 
 def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
-    """Return the groups of letters, that with the newest failure first."""
-    found: dict[str, list[DeadLetter]] = {}
+    """Return the groups of letters, that with the newest failure first. Only the newest letter of each is kept."""
+    found: dict[str, Group] = {}
     for letter in letters:
-        found.setdefault(letter.group, []).append(letter)
-    groups = [_group(name, each) for name, each in found.items()]
+        at = letter.last_failed_at
+        before = found.get(letter.group)
+        if before is None:
+            found[letter.group] = Group(letter.group, letter.consumer, 1, letter.first_failed_at, at, letter)
+            continue
+        known = [each for each in (before.first_failed_at, letter.first_failed_at) if each is not None]
+        # Of those that failed at the same time, the last one in its place is the newest.
+        newest = letter if (at or 0.0) >= (before.last_failed_at or 0.0) else before.newest
+        found[letter.group] = Group(
+            letter.group,
+            letter.consumer,
+            before.count + 1,
+            min(known, default=None),
+            newest.last_failed_at,
+            newest,
+        )
+    return latest_first(found.values())
+
+
+def latest_first(groups: Iterable[Group]) -> list[Group]:
+    """Return groups, that with the newest failure first."""
     return sorted(groups, key=lambda group: group.last_failed_at or 0.0, reverse=True)
 
 
-def newest_first(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
-    """Return letters that are in the order of their place, that which failed last first."""
-    numbered = sorted(enumerate(letters), key=lambda each: (each[1].last_failed_at or 0.0, each[0]), reverse=True)
-    return [letter for _, letter in numbered]
-
-
-def _group(name: str, letters: list[DeadLetter]) -> Group:
-    newest = newest_first(letters)[0]
-    first = [letter.first_failed_at for letter in letters if letter.first_failed_at is not None]
-    return Group(name, newest.consumer, len(letters), min(first, default=None), newest.last_failed_at, newest)
+def newest(letters: Iterable[DeadLetter], limit: int) -> list[DeadLetter]:
+    """Return the newest of letters that are in the order of their place, that which failed last first."""
+    numbered = ((letter.last_failed_at or 0.0, place, letter) for place, letter in enumerate(letters))
+    return [letter for _, _, letter in heapq.nlargest(limit, numbered)]

@@ -4,13 +4,12 @@ A place that keeps dead letters, and what an operator can do with them there.
 Not here: the places themselves (in_inbox, in_journal, in_queue).
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from dkist_processing_core.dead_letters.letter import DeadLetter, Group, grouped, newest_first
+from dkist_processing_core.dead_letters.letter import DeadLetter, Group
 
 
 class Action(StrEnum):
@@ -60,39 +59,21 @@ class Place(Protocol):
         """Do something with the letters and groups of these ids, or without ids with all."""
 
 
-class WholePlace(ABC):
-    """A place whose letters are few enough to be read as a whole."""
+def concerns(action: Action, names: Collection[str], letter: str, group: str, *, is_archived: bool) -> bool:
+    """
+    Return True if an action on these letters and groups, or without names on all, changes a letter.
 
-    where: str
-
-    @abstractmethod
-    def read(self) -> list[DeadLetter]:
-        """Return all letters, dead and archived."""
-
-    def groups(self, *, archived: bool) -> list[Group]:
-        """Return the groups, that with the newest failure first."""
-        return grouped(letter for letter in self.read() if letter.is_archived == archived)
-
-    def letters(self, group: str, *, archived: bool, limit: int) -> list[DeadLetter]:
-        """Return up to `limit` letters of a group, that which failed last first."""
-        found = [letter for letter in self.read() if letter.group == group and letter.is_archived == archived]
-        return newest_first(found)[:limit]
-
-    def letter(self, name: str) -> DeadLetter | None:
-        """Return the letter of this id; None if there is none here."""
-        return next((letter for letter in self.read() if letter.id == name), None)
-
-    def known(self, names: Collection[str]) -> set[str]:
-        """Return those of the ids that name a letter or a group here."""
-        return set(names) & {name for letter in self.read() for name in (letter.id, letter.group)}
-
-
-def concerns(action: Action, names: Collection[str], letter: DeadLetter) -> bool:
-    """Return True if an action on these letters and groups, or without names on all, changes a letter."""
-    is_named = letter.id in names
-    if names and not is_named and letter.group not in names:
+    Args:
+        action: The action.
+        names: The ids of letters and groups.
+        letter: The id of the letter.
+        group: That of its group.
+        is_archived: Whether it is archived.
+    """
+    is_named = letter in names
+    if names and not is_named and group not in names:
         return False
-    if letter.is_archived and is_named and action is not Action.ARCHIVE:
+    if is_archived and is_named and action is not Action.ARCHIVE:
         return True
     # Of a group or of all, archived letters are only restored.
-    return letter.is_archived == (action is Action.RESTORE)
+    return is_archived == (action is Action.RESTORE)

@@ -27,7 +27,9 @@ class Places:
 
 
 @contextmanager
-def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None) -> Iterator[Places]:
+def open_places(
+    settings: Settings, consumers: Sequence[str], inbox: str | None, *, most: int | None = None
+) -> Iterator[Places]:
     """
     Open the inbox, if there is one, and the places of the bus.
 
@@ -35,13 +37,14 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
         settings: The settings of this process.
         consumers: The names of the consumers to be looked at; without names, all that are known.
         inbox: The address of the database, if it is not the one of the settings.
+        most: The largest number of letters to read of a queue of a broker; None for all.
 
     Raises:
         DKISTProcessingCoreError: A place exists and cannot be used.
     """
     if not (inbox or settings.dkist_core_inbox or (place(settings).folder / INBOX_FILE).exists()):
         # The library of databases may not be installed.
-        yield _all_of(_of_bus(settings, consumers, ()), settings, consumers)
+        yield _all_of(_of_bus(settings, consumers, (), most), settings, consumers)
         return
     try:
         from dkist_processing_core.dead_letters.in_inbox import InboxLetters  # noqa: PLC0415 - an extra
@@ -53,20 +56,20 @@ def open_places(settings: Settings, consumers: Sequence[str], inbox: str | None)
     except InboxMissingError:
         if inbox is not None:
             raise
-        yield _all_of(_of_bus(settings, consumers, ()), settings, consumers)
+        yield _all_of(_of_bus(settings, consumers, (), most), settings, consumers)
         return
     try:
         rows = InboxLetters(database, consumers)
-        yield _all_of([rows, *_of_bus(settings, consumers, rows.consumers())], settings, consumers)
+        yield _all_of([rows, *_of_bus(settings, consumers, rows.consumers(), most)], settings, consumers)
     finally:
         database.close()
 
 
-def _of_bus(settings: Settings, consumers: Sequence[str], known: Sequence[str]) -> list[Place]:
+def _of_bus(settings: Settings, consumers: Sequence[str], known: Sequence[str], most: int | None) -> list[Place]:
     """Return the places of the bus. A consumer with an inbox may have been a subscription without one before."""
     if not settings.names_broker:
         return [JournalLetters(open_bus(settings), consumers)]
-    return [QueueLetters(settings, name) for name in consumers or known]
+    return [QueueLetters(settings, name, most=most) for name in consumers or known]
 
 
 def _all_of(places: Sequence[Place], settings: Settings, consumers: Sequence[str]) -> Places:

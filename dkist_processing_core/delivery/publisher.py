@@ -291,9 +291,9 @@ class Publisher:
             self._shelf.run_guarded(lambda: drainer.deliver_here(deadline), otherwise=None)
         while self.is_pending:
             remaining = deadline - time.monotonic()
-            # Messages in a spare journal are on disk already, so a longer wait is of no use.
             patience = remaining if drainer is None and not self.is_on_disk else min(remaining, _POLL_SECONDS)
-            if not self._move(patience) and (drainer is None or self._shelf.has_spare):
+            # If all that is left is in a spare journal, it is on disk already: a longer wait is of no use.
+            if not self._move(patience) and (drainer is None or (self._shelf.has_spare and self.is_on_disk)):
                 return False
             if remaining <= 0 or (drainer is not None and drainer.failure is not None):
                 return False

@@ -6,8 +6,7 @@ usable as it is. Only if one is not, the values are read one by one (_reading). 
 event, facts).
 """
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -120,7 +119,8 @@ def check(struct: msgspec.Struct) -> None:
             **read(type(struct), {name: getattr(struct, name) for name in form.types}, by_wire_name=False)
         )
     for name in form.converted:
-        force_setattr(struct, name, getattr(values, name))
+        if (value := getattr(values, name)) is not None:
+            force_setattr(struct, name, value)
     for name, cleaned in form.texts.items():
         text = getattr(values, name)
         if text is not None:
@@ -143,20 +143,35 @@ def _check_marks(struct: msgspec.Struct) -> None:
         raise _reading.unusable({"truncated": _reading.Problem("False", "expected True, or nothing")})
 
 
-def with_values(checked: _StructT, values: Mapping[str, Any]) -> _StructT:
-    """Return a struct of the class of a checked one, with values that are as the check leaves them."""
-    # Such a copy is not checked, and has no attributes but its fields.
-    copied: _StructT = msgspec.Struct.__copy__(checked)  # type: ignore[attr-defined] # msgspec declares it nowhere
+def emptied(checked: _StructT, names: Iterable[str]) -> _StructT:
+    """Return a struct of the class of a checked one, with None in these fields, for `filled`."""
+    copied = _copy_of(checked)
+    for name in names:
+        force_setattr(copied, name, None)
+    return copied
+
+
+def filled(empty: _StructT, values: Mapping[str, Any]) -> _StructT:
+    """Return a struct with these values, which must be as the check leaves them, from one with None in their fields."""
+    copied = _copy_of(empty)
     for name, value in values.items():
-        force_setattr(copied, name, value)
+        if value is not None:
+            force_setattr(copied, name, value)
+    return copied
+
+
+def _copy_of(struct: _StructT) -> _StructT:
+    # It is not checked, and has no attributes but its fields.
+    copied: _StructT = msgspec.Struct.__copy__(struct)  # type: ignore[attr-defined] # msgspec declares it nowhere
     return copied
 
 
 def _converted(struct: msgspec.Struct, form: Form) -> Any:
     """Return the values of a struct in the declared types, or None if one must be read with more tolerance."""
-    with contextlib.suppress(msgspec.ValidationError, UnicodeError, OverflowError, RecursionError):
+    try:
         return msgspec.convert(struct, form.shape, from_attributes=True)
-    return None
+    except (msgspec.ValidationError, UnicodeError, OverflowError, RecursionError):
+        return None
 
 
 def redacted(value: Any, redact: Callable[[str], str]) -> Any:

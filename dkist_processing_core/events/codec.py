@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dkist_processing_core.errors import DecodeError, EventError, UnknownEventError
-from dkist_processing_core.events._checks import form_of, read, with_values
+from dkist_processing_core.events._checks import emptied, filled, form_of, read
 from dkist_processing_core.events._kinds import Reporter
 from dkist_processing_core.events.event import ENVELOPE_FIELDS, MAX_ENCODED_BYTES, TYPE_PREFIX, Event
 from dkist_processing_core.events.facts import EVENT_CLASSES
@@ -68,7 +68,7 @@ class WireForm:
         message = msgspec.defstruct("Message", [("data", data)], bases=(_Envelope,), kw_only=True, gc=False)
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(message).decode
         self._event_class = event_class
-        self._checked: Event | None = None
+        self._empty: Event | None = None
 
     def event_of(self, message: Any, *, is_clean: bool) -> Event:
         """
@@ -85,12 +85,12 @@ class WireForm:
             if (moment := facts[name]) is not None:
                 facts[name] = moment = datetime.fromisoformat(moment)
                 is_clean = is_clean and moment.tzinfo is UTC
-        if self._checked is not None and is_clean and False not in (facts["truncated"], facts.get("withdrawn")):
-            return with_values(self._checked, facts)
+        if self._empty is not None and is_clean and False not in (facts["truncated"], facts.get("withdrawn")):
+            return filled(self._empty, facts)
         event = self._event_class(**facts)
-        if self._checked is None:
+        if self._empty is None:
             # Of no event in particular, and without its texts.
-            self._checked = with_values(event, dict.fromkeys(facts))
+            self._empty = emptied(event, facts)
         return event
 
 
@@ -221,13 +221,18 @@ def check_size(size: int) -> None:
 
 def attribute_headers(content_type: str | None, headers: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return those headers of a message that hold attributes of an event, in binary mode; in structured mode, none."""
-    if not headers or (content_type or "").strip().lower().startswith("application/cloudevents"):
+    # The first comparison is the content type that our publishers write.
+    if not headers or content_type == CONTENT_TYPE or _is_structured(content_type or ""):
         return {}
     return {
         name: value
         for name, value in headers.items()
         if isinstance(name, str) and name.lower().startswith(_LOWER_PREFIXES)
     }
+
+
+def _is_structured(content_type: str) -> bool:
+    return content_type.strip().lower().startswith("application/cloudevents")
 
 
 def _binary_attributes(headers: Mapping[str, Any]) -> dict[str, Any]:

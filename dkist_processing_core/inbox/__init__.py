@@ -14,6 +14,7 @@ from dkist_processing_core.inbox.outcomes import Failed
 from dkist_processing_core.inbox.positions import Position
 from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
+from dkist_processing_core.inbox.storing import HandleEvents
 from dkist_processing_core.inbox.timers import Timers
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "DeadLetters",
     "Failed",
     "Group",
+    "HandleEvents",
     "Inbox",
     "Letter",
     "Life",

@@ -1,33 +1,20 @@
 """
 Arrivals: received messages become rows, each key once, before they are acknowledged to the bus.
 
-It is long because each database has its own insertion, and a firm report and a provisional one have each an effect on
-the other. Not here: receiving them (consumer).
+It is long because a firm report and a provisional one have each an effect on the other. Not here: receiving them
+(consumer), and inserting many rows (bulk).
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Connection,
-    Double,
-    LargeBinary,
-    RowMapping,
-    Text,
-    bindparam,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, RowMapping, bindparam, select, text, update
 
 from dkist_processing_core.events import Event, TaskEnd, TaskEvent, TaskFailed, attribute_headers
+from dkist_processing_core.inbox import bulk
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.inbox.tables import State, inbox, indexed
@@ -65,12 +52,40 @@ class Stored:
     """Arrivals whose key was known."""
     dead: int
     """Arrivals that are no events; they are among the others too."""
+    is_handled: bool = False
+    """Whether the events were handled in the same transaction."""
+
+
+class RepeatedError(Exception):
+    """An arrival that was to be handled at once is known."""
 
 
 def store(connection: Connection, rules: Rules, arrivals: Sequence[Arrival], now: float) -> Stored:
     """Store arrivals in their order."""
     rows = [row for arrival in arrivals if (row := _row(arrival, rules, now)) is not None]
     return _store(connection, rules, rows, now, _insert)
+
+
+def store_handled(connection: Connection, rules: Rules, arrivals: Sequence[Arrival], now: float) -> Stored:
+    """
+    Store arrivals whose events are handled in the same transaction, by a consumer of every report.
+
+    Raises:
+        RepeatedError: One of them is known, so that the transaction must be rolled back.
+    """
+    # Nothing but the key of a handled event is needed again.
+    handled = [
+        (rules.name, key_of(each.event, each.body, rules), each.event.name, 0, 0, 0, now, _DONE, _AT_ONCE, now)
+        for each in arrivals
+        if each.event is not None
+    ]
+    others = [row for each in arrivals if each.event is None and (row := _row(each, rules, now)) is not None]
+    new = bulk.insert(
+        connection, inbox, _OF_HANDLED, handled, unless_known=_UNIQUE, often_equal=_OFTEN_EQUAL
+    ) + _insert(connection, others)
+    if new < len(handled) + len(others):
+        raise RepeatedError
+    return Stored(new, 0, len(others), is_handled=True)
 
 
 def identify(connection: Connection, rules: Rules, row: RowMapping, event: Event, now: float) -> None:
@@ -116,11 +131,12 @@ class _New(NamedTuple):
     state: str
     due_at: float
     # From here on for rows that are not to be handled.
+    done_at: float | None = None
+    # From here on for rows that are no events.
     first_failed_at: float | None = None
     last_failed_at: float | None = None
     family: str | None = None
     reason: str | None = None
-    done_at: float | None = None
 
 
 def _store(
@@ -152,9 +168,10 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
     content_type = None if arrival.content_type is None else clean_line(arrival.content_type)
     if event is None:
         return _undecodable(arrival, rules, now, content_type)
-    is_end = isinstance(event, TaskEnd)
-    is_final = is_end and (not isinstance(event, TaskFailed) or event.final is True)
-    is_provisional = isinstance(event, TaskEnd) and event.provisional
+    is_end = is_final = is_provisional = False
+    if isinstance(event, TaskEnd):
+        is_end, is_provisional = True, event.provisional
+        is_final = not isinstance(event, TaskFailed) or event.final is True
     state, due_at = _WAITING, _AT_ONCE
     if not arrival.is_wanted:
         if is_provisional or not is_end:
@@ -228,10 +245,16 @@ def seq_of_refused(connection: Connection, rules: Rules, arrival: Arrival) -> in
 
 
 def key_of(event: Event, body: bytes, rules: Rules) -> str:
-    """Return what makes a row unique: the id of the occurrence, or one report of it."""
+    """
+    Return what makes a row unique: the id of the occurrence, or one report of it.
+
+    If events are handled on arrival, the key begins with the event's time, an attribute of the same report: the keys of
+    events that arrive together are then neighbours in the index, and a transaction writes a few of its pages.
+    """
     if not rules.every_report:
         return event.id
-    return f"{event.id} {event.reported_by} {hashlib.sha256(body).hexdigest()}"
+    key = f"{event.id} {event.reported_by} {hashlib.sha256(body).hexdigest()}"
+    return f"{event.time.isoformat()} {key}" if rules.handles_on_arrival else key
 
 
 def _to_json(headers: Mapping[str, Any] | None) -> str | None:
@@ -245,54 +268,29 @@ def _plain(value: object) -> object:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-_WAITING, _UNWANTED = State.WAITING.value, State.UNWANTED.value
+_WAITING, _UNWANTED, _DONE = State.WAITING.value, State.UNWANTED.value, State.DONE.value
 _AT_ONCE = 0.0
-_USUAL = _New._fields[: _New._fields.index("first_failed_at")]
-# The most that SQLite accepts in a statement before its release 3.32.
-_MOST_PARAMETERS = 999
-_TYPES = {Text: "text", Boolean: "integer", Double: "float8", BigInteger: "bigint", LargeBinary: "bytea"}
+_USUAL = _New._fields[: _New._fields.index("done_at")]
+_UNIQUE = ("consumer", "key")
+_OFTEN_EQUAL = frozenset(_New._fields) - {"key", "body"}
+_OF_EVENTS = _New._fields[: _New._fields.index("first_failed_at")]
+_TRUTHS = ("provisional", "is_end", "is_final")
+_OF_HANDLED = (*_UNIQUE, "name", *_TRUTHS, "received_at", "state", "due_at", "done_at")
 
 
 def _insert(connection: Connection, rows: Sequence[_New]) -> int:
     """Insert the rows whose keys are new, and return their number."""
     # A column without a value takes as long as another one.
-    columns = _USUAL if all(row.state == _WAITING for row in rows) else _New._fields
-    values: list[tuple[Any, ...]] = [row[: len(columns)] for row in rows]
-    if connection.dialect.name == "postgresql":
-        return connection.exec_driver_sql(
-            _array_insertion(columns), tuple(map(list, zip(*values, strict=True)))
-        ).rowcount
-    most = _MOST_PARAMETERS // len(columns)
-    parts = [values[first : first + most] for first in range(0, len(values), most)]
-    return sum(
-        connection.exec_driver_sql(_row_insertion(columns, len(part)), tuple(chain.from_iterable(part))).rowcount
-        for part in parts
+    states = {row.state for row in rows}
+    columns = _USUAL if states == {_WAITING} else _New._fields if State.DEAD in states else _OF_EVENTS
+    return bulk.insert(
+        connection,
+        inbox,
+        columns,
+        [row[: len(columns)] for row in rows],
+        unless_known=_UNIQUE,
+        often_equal=_OFTEN_EQUAL,
     )
-
-
-@cache
-def _array_insertion(columns: Sequence[str]) -> str:
-    """Return a statement with an array for each column: PostgreSQL answers once for a whole batch."""
-    kinds = {name: type(inbox.c[name].type) for name in columns}
-    arrays = [f"%b::{_TYPES[kind]}[]" for kind in kinds.values()]
-    values = [f"{name}::boolean" if kind is Boolean else name for name, kind in kinds.items()]
-    source = f"SELECT {', '.join(values)} FROM unnest({', '.join(arrays)}) AS arrived ({', '.join(columns)})"  # noqa: S608 - names of columns
-    return _insertion(columns, source)
-
-
-@cache
-def _row_insertion(columns: Sequence[str], count: int) -> str:
-    """
-    Return a statement for that many rows.
-
-    For each statement, the driver of SQLite gives the interpreter's lock away; if the thread that receives messages
-    takes it then, this one waits for up to 5 ms to get it back.
-    """
-    return _insertion(columns, "VALUES " + ", ".join([f"({', '.join('?' * len(columns))})"] * count))
-
-
-def _insertion(columns: Sequence[str], source: str) -> str:
-    return f"INSERT INTO dkist_core_inbox ({', '.join(columns)}) {source} ON CONFLICT (consumer, key) DO NOTHING"
 
 
 # A firm report that is wanted arrives anew if its key is that of a row without effect.
@@ -302,7 +300,6 @@ _withdrawal = text(
     """
 ).bindparams(bindparam("keys", expanding=True))
 _removal = text("DELETE FROM dkist_core_inbox WHERE consumer = :consumer AND key = :key")
-_TRUTHS = ("provisional", "is_end", "is_final")
 _IDENTIFIED = ("key", "name", "workflow", "version", "run_id", "task", "attempt", "reporter", "due_at", *_TRUTHS)
 _repetition = text(
     "UPDATE dkist_core_inbox SET state = 'done', body = NULL, headers = NULL, done_at = :now WHERE seq = :seq"

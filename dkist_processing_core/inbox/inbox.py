@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, replace
 
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError
@@ -20,7 +19,6 @@ from dkist_processing_core.errors import (
     ClaimLostError,
     DecodeError,
     InboxError,
-    InboxLostError,
     InboxUnavailableError,
 )
 from dkist_processing_core.events import Event
@@ -36,13 +34,13 @@ from dkist_processing_core.inbox.outcomes import Failed
 from dkist_processing_core.inbox.positions import Position, position_of, store_position
 from dkist_processing_core.inbox.rows import Row
 from dkist_processing_core.inbox.rules import Rules
+from dkist_processing_core.inbox.storing import HandleEvents, Storing, log_dead
 from dkist_processing_core.text import counted, redact
 
 # How often it looks for rows of claimers that have ended, and for delayed ones, while others can be claimed.
 _LOOK_SECONDS = 1.0
 # A clock that loses more than this in comparison was set back.
 _CLOCK_SECONDS = 1.0
-_DEAD = "consumer %r: %s is the dead letter i%s: %s; `dkist-core dead-letters show` shows it"
 _KILLER = "its consumer ended {starts} times while it handled this event"
 logger = logging.getLogger("dkist_processing_core.inbox")
 
@@ -68,6 +66,7 @@ class Inbox:
             self._intake: Lock = AdvisoryLock(database, lambda: number_of(f"intake {rules.name}"))
         else:
             self._claimer = self._intake = LockedFile(database, rules.name)
+        self._storing = Storing(database, rules, self._intake, clock)
         self._claiming = threading.Lock()
         self._number = 0
         # Held while claims move from the number of a lost session to that of a new one.
@@ -93,44 +92,13 @@ class Inbox:
         with self._claiming:
             return self._acquire()
 
-    def store(self, arrived: Sequence[Arrival]) -> Stored:
+    def store(self, arrived: Sequence[Arrival], handle: HandleEvents | None = None) -> Stored:
         """
         Store arrivals in one transaction; after it they may be acknowledged.
 
-        The intake stores on the session of its lock, so that no two processes store at a time.
-
-        If the database refuses one of them, they are stored one by one, and that one becomes a dead letter.
-
-        Raises:
-            InboxUnavailableError: Not all are known to be stored; a retry may succeed.
+        See `Storing.store`.
         """
-        try:
-            return self._store(arrived)
-        except (InboxUnavailableError, InboxLostError):
-            raise
-        except InboxError as error:
-            if len(arrived) > 1:
-                each = [self.store([arrival]) for arrival in arrived]
-                return Stored(*map(sum, zip(*map(astuple, each), strict=True)))
-            reason = redact(str(error), also=self._database.secrets)
-            stored = self._store([arrived[0].refused(reason)])
-            with self._database.reading() as connection:
-                seq = arrivals.seq_of_refused(connection, self.rules, arrived[0])
-            self._log_dead("a message", seq, reason)
-            return replace(stored, dead=0)
-
-    def _store(self, arrived: Sequence[Arrival]) -> Stored:
-        with self._storing() as connection:
-            return arrivals.store(connection, self.rules, arrived, self._clock())
-
-    def _log_dead(self, what: str, seq: int | None, reason: str) -> None:
-        logger.error(_DEAD, self.rules.name, what, seq, reason)
-
-    @contextmanager
-    def _storing(self) -> Iterator[Connection]:
-        transaction = self._database.transaction if self._intake.number is None else self._intake.transaction
-        with explained(self._database.where), transaction() as connection:
-            yield connection
+        return self._storing.store(arrived, handle)
 
     def position(self) -> Position:
         """Return the place of the consumer in the archive, its bindings, and until when its keys are deleted."""
@@ -146,7 +114,7 @@ class Inbox:
         Raises:
             InboxUnavailableError: Nothing was stored; a retry may succeed.
         """
-        with self._storing() as connection:
+        with self._storing.transaction() as connection:
             store_position(connection, self.rules.name, verified=verified, bus=bus, bound=bound)
 
     def claim(self, limit: int) -> list[Row]:
@@ -237,7 +205,7 @@ class Inbox:
         reason = redact(reason, also=self._database.secrets)
         outcomes.mark_dead(connection, row["seq"], reason=reason, family=family, now=self._clock())
         what = "a message" if row["name"] is None else f"{row['name']} of the run {row['run_id']}"
-        self._log_dead(what, row["seq"], reason)
+        log_dead(self.rules, what, row["seq"], reason)
 
     def _identify(self, connection: Connection, row: RowMapping) -> None:
         """Give a row the place of its event, or give it up if it still is no event, or is refused by the database."""

@@ -78,7 +78,7 @@ class AdvisoryLock:
                     with session.begin():
                         is_held = session.scalar(text("SELECT pg_try_advisory_lock(:number)"), {"number": number})
                         if is_held:
-                            # A session without the lock is used by handlers next, whose plans are not ours.
+                            # A session without the lock is used by workers next, whose handlers have other plans.
                             session.execute(_PLAIN_PLANS)
                 except BaseException:
                     session.invalidate()

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 
 from dkist_processing_core.errors import InboxMissingError, InboxVersionError
 
-HEAD = "0011"
+HEAD = "0013"
 """The newest revision of this release."""
 VERSION_TABLE = "dkist_core_version"
 _SCRIPTS = Path(__file__).with_name("migrations")

@@ -23,6 +23,8 @@ class Rules:
     """Whether the rows of a run are handled in their order of arrival."""
     every_report: bool = False
     """Whether each reporter's report of an occurrence is a row of its own."""
+    handles_on_arrival: bool = False
+    """Whether events are handled in the transaction in which they arrive, by a consumer of every report."""
     provisional_after: float | None = 60.0
     """How long a provisional report waits for a firm one; None takes it at once."""
     max_tries: int = 10

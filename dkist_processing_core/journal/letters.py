@@ -6,9 +6,9 @@ A named value of the file, the note of a letter, holds what an operator has deci
 """
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -77,20 +77,93 @@ def to_note(value: object) -> Note:
         return Note()
 
 
-def letters(journal: Journal) -> list[StoredLetter]:
-    """Return the dead letters of all subscriptions, the oldest first; not those that wait for their retry."""
+class Head(NamedTuple):
+    """A dead letter without its message, of which a journal may have very many."""
+
+    subscription: str
+    seq: int
+    dead: float
+    reason: str
+    decision: str
+    """A `Decision`."""
+    has_message: bool
+    """False if the journal no longer has it, so that it cannot be retried."""
+
+
+class Alike(NamedTuple):
+    """The dead letters of a subscription with the same reason, counted by the file."""
+
+    subscription: str
+    reason: str
+    letters: int
+    """How many they are."""
+    last: float
+    newest: int
+    """The number of the letter that died last."""
+    first: float
+
+
+# A note that cannot be read is none, as by `to_note`.
+_HEADS = """
+    WITH note AS (SELECT name, CAST(value AS TEXT) AS value FROM fact WHERE name GLOB 'letter *'),
+    head AS (
+        SELECT d.subscription, d.seq, d.dead, d.reason,
+            EXISTS (SELECT 1 FROM message m WHERE m.seq = d.seq) AS has_message,
+            coalesce(CASE WHEN json_valid(n.value) THEN json_extract(n.value, '$.decision') END, 'none') AS decision
+        FROM dead_letter d LEFT JOIN note n ON n.name = 'letter ' || d.seq || ' ' || d.subscription
+    )
+"""
+
+
+def heads(journal: Journal) -> list[Head]:
+    """Return the dead letters of all subscriptions, the newest first; not those that wait for their retry."""
     rows = journal.rows(
-        "SELECT d.subscription, d.seq, d.dead, d.reason, d.message_id, d.body, f.value, m.properties FROM dead_letter d"
-        " LEFT JOIN fact f ON f.name = 'letter ' || d.seq || ' ' || d.subscription"
-        " LEFT JOIN message m ON m.seq = d.seq ORDER BY d.dead, d.seq"
+        f"{_HEADS} SELECT subscription, seq, dead, reason, decision, has_message FROM head WHERE decision <> ?"  # noqa: S608 - constants
+        " ORDER BY dead DESC, seq DESC",
+        Decision.RETRIED,
     )
-    found = (
-        StoredLetter(
-            name, seq, dead, reason, message_id, body, to_note(note), None if stored is None else readable(stored)
+    return [
+        Head(subscription, seq, dead, reason, decision, bool(has_message))
+        for subscription, seq, dead, reason, decision, has_message in rows
+    ]
+
+
+def alike(journal: Journal, decision: Decision) -> list[Alike]:
+    """Return the numbers of the dead letters with this decision, by their subscription and their reason."""
+    # Of one maximum alone, SQLite returns the other values of its row.
+    rows = journal.rows(
+        f"{_HEADS} SELECT subscription, reason, count(*), max(dead), seq FROM head WHERE decision = ? GROUP BY 1, 2",  # noqa: S608 - constants
+        decision,
+    )
+    first = journal.rows(
+        f"{_HEADS} SELECT subscription, reason, min(dead) FROM head WHERE decision = ? GROUP BY 1, 2",  # noqa: S608
+        decision,
+    )
+    at = {(subscription, reason): dead for subscription, reason, dead in first}
+    # Another process may have retried a letter between the two queries.
+    return [
+        Alike(subscription, reason, letters, last, newest, at.get((subscription, reason), last))
+        for subscription, reason, letters, last, newest in rows
+    ]
+
+
+def stored(journal: Journal, keys: Iterable[Key]) -> list[StoredLetter]:
+    """Return the letters of these keys, in their order; those that exist no longer are left out."""
+    found = [
+        journal.rows(
+            "SELECT d.subscription, d.seq, d.dead, d.reason, d.message_id, d.body, f.value, m.properties"
+            " FROM dead_letter d LEFT JOIN fact f ON f.name = ? LEFT JOIN message m ON m.seq = d.seq"
+            " WHERE d.subscription = ? AND d.seq = ?",
+            note_name(*key),
+            *key,
         )
-        for name, seq, dead, reason, message_id, body, note, stored in rows
-    )
-    return [letter for letter in found if letter.note.decision is not Decision.RETRIED]
+        for key in keys
+    ]
+    return [
+        StoredLetter(name, seq, dead, reason, message_id, body, to_note(note), None if kept is None else readable(kept))
+        for rows in found
+        for name, seq, dead, reason, message_id, body, note, kept in rows
+    ]
 
 
 def decide(journal: Journal, keys: Collection[Key], decision: Decision) -> None:

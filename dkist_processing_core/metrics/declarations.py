@@ -3,7 +3,7 @@ The metrics that long-running processes serve, each declared once: the reference
 
 The names are those of OpenTelemetry's conventions where they have one (cicd: release candidate; messaging:
 development), and ours below `dkist.core.` otherwise. No attribute identifies a run. It is long, since it is one table.
-Not here: their values (collect, consumer, outbox, reconcile, watch).
+Not here: their values (collect, consumer, dashboard, outbox, reconcile, watch).
 """
 
 from dkist_processing_core import semconv
@@ -17,8 +17,8 @@ _SECONDS_OF_PREPARATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300
 _SECONDS_IN_QUEUE = (0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 14400, 43200)
 # 64 MiB to 256 GiB.
 _BYTES = tuple(float(1 << power) for power in range(26, 39, 2))
-# The bounds that the conventions advise for messaging.
-_SECONDS_OF_MESSAGING = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+# The bounds that the conventions advise for messaging, and for HTTP.
+_SECONDS_OF_EXCHANGE = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 ATTEMPT_ENDED = Metric(
     "dkist.core.attempt.ended",
@@ -124,7 +124,7 @@ PROCESS_DURATION = Metric(
     "s",
     "The durations of calls of handlers; with `error.type` those that failed. A call may have many events.",
     (*_OF_CONSUMER, *_OF_OPERATION, semconv.HANDLER, semconv.ERROR_TYPE),
-    _SECONDS_OF_MESSAGING,
+    _SECONDS_OF_EXCHANGE,
 )
 INBOX_MESSAGES = Metric(
     "dkist.core.inbox.messages",
@@ -214,7 +214,7 @@ OPERATION_DURATION = Metric(
     "s",
     "The times from sending a message until the broker's answer; with `error.type` those of refusals.",
     _OF_SENDING,
-    _SECONDS_OF_MESSAGING,
+    _SECONDS_OF_EXCHANGE,
 )
 TELEMETRY_PENDING = Metric(
     "dkist.core.telemetry.pending",
@@ -340,3 +340,33 @@ OF_WATCH = (
     LISTENING_TIME,
 )
 """What only `watch` serves."""
+
+_VIEWER = "{viewer}"
+REQUEST_DURATION = Metric(
+    "http.server.request.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "The times from a request to the end of its answer, without the streams of live pages.",
+    (
+        semconv.HTTP_REQUEST_METHOD,
+        semconv.HTTP_ROUTE,
+        semconv.HTTP_STATUS,
+        semconv.URL_SCHEME,
+        semconv.ERROR_TYPE,
+    ),
+    _SECONDS_OF_EXCHANGE,
+)
+VIEWER_ACTIVE = Metric(
+    "dkist.core.viewer.active",
+    Kind.UP_DOWN_COUNTER,
+    _VIEWER,
+    "Viewers that follow a live page now.",
+)
+VIEWER_DROPPED = Metric(
+    "dkist.core.viewer.dropped",
+    Kind.COUNTER,
+    _VIEWER,
+    "Viewers whose connection was closed, since they did not read for some seconds what was sent to them.",
+)
+OF_DASHBOARD = (REQUEST_DURATION, VIEWER_ACTIVE, VIEWER_DROPPED)
+"""What only `dashboard` serves."""

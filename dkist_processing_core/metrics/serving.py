@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from dkist_processing_core.metrics.snapshot import Snapshot
 
 METRICS_PATH = "/metrics"
-Health = Callable[[], tuple[bool, Mapping[str, object]]]
+HealthReport = Callable[[], tuple[bool, Mapping[str, object]]]
+"""Returns whether all can be used, and the body of the answer."""
 _LOOPBACK = "127.0.0.1"
 _LARGEST_PORT = 65535
 # How long a client may be silent, and how long a request waits for an earlier one.
@@ -51,7 +52,7 @@ def address_of(text: str, what: str = "health") -> tuple[str, int]:
 
 
 @contextmanager
-def served(address: tuple[str, int], health: Health, snapshot: "Snapshot | None" = None) -> Iterator[str]:
+def served(address: tuple[str, int], health: HealthReport, snapshot: "Snapshot | None" = None) -> Iterator[str]:
     """
     Answer each request with the health as JSON, with status 200 if it is good and otherwise with 503.
 

@@ -5,8 +5,10 @@ The variables are those of https://opentelemetry.io/docs/specs/otel/protocol/exp
 when the settings were read. None of them is ever stored. Not here: address and protocol (destination).
 """
 
+import gzip
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,12 @@ CONNECT_SECONDS = 2.0
 _DEFAULT_SECONDS = 10.0
 # The specification counts milliseconds, and OpenTelemetry's SDK for Python seconds. Both are in use.
 _FIRST_IN_MILLISECONDS = 1000.0
-_COMPRESSIONS = ("gzip", "deflate", "none")
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda body: gzip.compress(body, compresslevel=6),
+    "deflate": zlib.compress,
+    "none": lambda body: body,
+}
+"""What compresses a body, by its name in the variables; the first one is the default."""
 _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
@@ -38,7 +45,7 @@ class Options:
     timeout: float
     """The limit for one request, in seconds."""
     compression: str
-    """One of gzip, deflate and none."""
+    """One of `COMPRESSIONS`."""
     certificate: Path | None
     """The file of the trusted certificate authorities; None for the usual ones."""
     client_certificate: Path | None
@@ -166,9 +173,9 @@ def _timeout(variable: str, value: str) -> float:
 
 
 def _compression(variable: str, value: str) -> str:
-    found = value.lower() or _COMPRESSIONS[0]
-    if found not in _COMPRESSIONS:
-        msg = f"{variable}: found {value}, expected one of {', '.join(_COMPRESSIONS)}"
+    found = value.lower() or next(iter(COMPRESSIONS))
+    if found not in COMPRESSIONS:
+        msg = f"{variable}: found {value}, expected one of {', '.join(COMPRESSIONS)}"
         raise ConfigurationError(msg)
     return found
 

@@ -5,18 +5,15 @@ It is imported when the collector has accepted a connection: the imports take 30
 (grpc_connection), and which requests are repeated (otlp.delivery).
 """
 
-import gzip
 import ssl
-import zlib
 from base64 import b64decode
-from collections.abc import Callable
 from importlib.metadata import version
 from urllib.parse import unquote
 
 from dkist_processing_core.otlp.answers import accepted, one_line, retry_delay
 from dkist_processing_core.otlp.destination import Signal, address_of, shown_endpoint
 from dkist_processing_core.otlp.grpc_connection import Answer, ConnectionLostError, GrpcConnection
-from dkist_processing_core.otlp.options import CONNECT_SECONDS, Options, options_of
+from dkist_processing_core.otlp.options import COMPRESSIONS, CONNECT_SECONDS, Options, options_of
 from dkist_processing_core.otlp.outcome import Outcome, Unavailable, outcome_of_code
 from dkist_processing_core.process.uninstrumented import silence
 from dkist_processing_core.settings.interface import Settings
@@ -57,11 +54,6 @@ _CODES_OF_HTTP = {
     "503": "UNAVAILABLE",
     "504": "UNAVAILABLE",
 }
-_COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": lambda body: gzip.compress(body, compresslevel=6),
-    "deflate": zlib.compress,
-    "none": lambda body: body,
-}
 
 
 class GrpcExporter:
@@ -82,7 +74,7 @@ class GrpcExporter:
         self._timeout = options.timeout
         self._tls = _tls_of(options) if options.is_secure else None
         self._is_compressed = options.compression != "none"
-        self._compress = _COMPRESS[options.compression]
+        self._compress = COMPRESSIONS[options.compression]
         host, port = self._address
         self._headers = [
             (":method", "POST"),

@@ -6,11 +6,8 @@ requests are repeated (otlp.delivery).
 """
 
 import time
-import zlib
-from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from gzip import compress
 from http import HTTPStatus
 from importlib.metadata import version
 
@@ -19,7 +16,14 @@ import requests
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.otlp.answers import PROTOBUF, accepted_by, message_of, one_line
 from dkist_processing_core.otlp.destination import Signal, shown_endpoint
-from dkist_processing_core.otlp.options import CONNECT_SECONDS, Options, options_of, provided_session, url_of
+from dkist_processing_core.otlp.options import (
+    COMPRESSIONS,
+    CONNECT_SECONDS,
+    Options,
+    options_of,
+    provided_session,
+    url_of,
+)
 from dkist_processing_core.otlp.outcome import (
     DENYING_STATUSES,
     RETRYABLE_STATUSES,
@@ -34,11 +38,6 @@ from dkist_processing_core.settings.interface import Settings
 _TOO_LARGE = "too large"
 # An answer has a few bytes. The rest of a longer one is not read.
 _LONGEST_ANSWER = 65536
-_COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": lambda body: compress(body, compresslevel=6),
-    "deflate": zlib.compress,
-    "none": lambda body: body,
-}
 
 
 class HttpExporter:
@@ -61,7 +60,7 @@ class HttpExporter:
         self._url = url_of(settings, signal)
         self._where = shown_endpoint(settings, signal)
         self._session = session or requests.Session()
-        self._compress = _COMPRESS[options.compression]
+        self._compress = COMPRESSIONS[options.compression]
         self._timeout = min(CONNECT_SECONDS, options.timeout), options.timeout
         # These are given to each request: the environment would have priority over the session's own values.
         self._verify = True if options.certificate is None else str(options.certificate)

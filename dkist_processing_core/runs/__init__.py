@@ -4,7 +4,7 @@ The state of runs, tasks and attempts, derived from the reports of several obser
 Not here: receiving events (consumer), drawing a state (cli).
 """
 
-from dkist_processing_core.runs._alarms import Alarm, latest_alarms, standing
+from dkist_processing_core.runs._alarms import ALARMS, Alarm, latest_alarms, standing
 from dkist_processing_core.runs._derivation import run_view
 from dkist_processing_core.runs._plausibility import Window, plausible_time, stated_times
 from dkist_processing_core.runs._state import RunState
@@ -12,6 +12,7 @@ from dkist_processing_core.runs._stored_reports import kept_reports
 from dkist_processing_core.runs._views import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
 
 __all__ = [
+    "ALARMS",
     "STATES_OF_ENGINE",
     "Alarm",
     "AttemptView",

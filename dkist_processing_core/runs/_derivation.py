@@ -6,10 +6,13 @@ storing the reports (_stored_reports), and the plausibility of their times (_pla
 rules for attempts, tasks and runs refer to each other.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import Any
 
 from dkist_processing_core.events import (
     Cause,
@@ -32,7 +35,7 @@ from dkist_processing_core.events import (
     encode,
 )
 from dkist_processing_core.identity import Run
-from dkist_processing_core.runs._alarms import Alarm, alarm_of_run, with_alarms
+from dkist_processing_core.runs._alarms import ALARMS, alarm_of_run, with_alarms
 from dkist_processing_core.runs._plausibility import Window, stated_times
 from dkist_processing_core.runs._views import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
 
@@ -75,6 +78,11 @@ class _Derivation:
     def _is_plausible(self, moment: datetime) -> bool:
         return self._window is None or moment in self._window
 
+    def _is_wholly_plausible(self, event: Event) -> bool:
+        if isinstance(event, WorkflowEvent):
+            return all(map(self._is_plausible, stated_times(event)))
+        return self._is_plausible(event.time)
+
     def _time(self, event: Event) -> datetime | None:
         """Return the time of a report, or None if it is not plausible."""
         return event.time if self._is_plausible(event.time) else None
@@ -91,20 +99,22 @@ class _Derivation:
     def view(self, unordered: Iterable[Event]) -> RunView:
         """Return the view of the run."""
         received_reports = list(unordered)
-        alarms = [event for event in received_reports if isinstance(event, Alarm)]
-        reports = list(self._in_order(event for event in received_reports if not isinstance(event, Alarm)))
+        alarms = [event for event in received_reports if isinstance(event, ALARMS)]
+        others = [event for event in received_reports if not isinstance(event, ALARMS)] if alarms else received_reports
+        reports = list(self._in_order(others))
         if not reports:
             return _known_by_alarms(list(self._in_order(alarms)))
-        starts = [event for event in reports if isinstance(event, WorkflowStarted)]
-        ends = [event for event in reports if isinstance(event, WorkflowEnd)]
+        of_tasks = [event for event in reports if isinstance(event, TaskEvent)]
+        of_run = [event for event in reports if isinstance(event, WorkflowEvent)]
+        starts = [event for event in of_run if isinstance(event, WorkflowStarted)]
+        ends = [event for event in of_run if isinstance(event, WorkflowEnd)]
         end = max(ends, key=lambda each: _known_first(self._moment(each)), default=None)
         graph = next((event.graph for event in reversed(starts) if event.graph is not None), None)
-        names = [*(graph.nodes if graph else ()), *(e.task_name for e in reports if isinstance(e, TaskEvent))]
+        names = [*(graph.nodes if graph else ()), *(event.task_name for event in of_tasks)]
         names += end.tasks if end else ()
         received: dict[str, list[TaskEvent]] = {name: [] for name in names}
-        for event in reports:
-            if isinstance(event, TaskEvent):
-                received[event.task_name].append(event)
+        for event in of_tasks:
+            received[event.task_name].append(event)
         by_task = {name: self._attempts(of_task, end) for name, of_task in received.items()}
         if end is not None and self._was_restarted(by_task, starts, ends, end):
             # The run was cleared, and began again: the engine's report of its earlier end no longer holds.
@@ -124,17 +134,15 @@ class _Derivation:
             verdict=None if end is None else State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED,
             reason=end.reason if isinstance(end, WorkflowFailed) else None,
             overdue=alarm_of_run(state, alarms),
-            implausible=tuple(event for event in reports if not all(map(self._is_plausible, stated_times(event)))),
+            implausible=tuple(event for event in reports if not self._is_wholly_plausible(event)),
         )
 
     def _in_order(self, reports: Iterable[Event]) -> Iterator[Event]:
         """Yield the reports in the order of their times; reports of the same time, or without one, by their ids."""
-
-        def place(event: Event) -> datetime:
-            return self._time(event) or _LAST
-
-        for _, simultaneous in groupby(sorted(reports, key=place), key=place):
-            events = list(simultaneous)
+        place = itemgetter(0)
+        placed = sorted(((self._time(event) or _LAST, event) for event in reports), key=place)
+        for _, simultaneous in groupby(placed, key=place):
+            events = [event for _, event in simultaneous]
             # Computing an id costs more than everything else here.
             yield from events if len(events) == 1 else sorted(events, key=lambda each: (each.id, each.reported_by))
 
@@ -206,10 +214,14 @@ class _Derivation:
         return mine is not None and others is not None and mine > others
 
     def _attempt_view(self, number: int | None, reports: list[TaskEvent]) -> AttemptView:
-        ends = [event for event in reports if isinstance(event, TaskEnd)]
-        started = [event for event in reports if isinstance(event, TaskStarted)]
-        progress = [event for event in reports if isinstance(event, TaskProgressed)]
-        samples = [event for event in reports if isinstance(event, TaskSampled)]
+        # One pass, since a check of a class takes long.
+        by_class: dict[type[TaskEvent], list[Any]] = defaultdict(list)
+        for event in reports:
+            by_class[TaskEnd if isinstance(event, TaskEnd) else type(event)].append(event)
+        ends: list[TaskEnd] = by_class[TaskEnd]
+        started: list[TaskStarted] = by_class[TaskStarted]
+        progress: list[TaskProgressed] = by_class[TaskProgressed]
+        samples: list[TaskSampled] = by_class[TaskSampled]
         outcome = max(ends, key=_weight, default=None)
         agreeing = [event for event in ends if outcome is not None and type(event) is type(outcome)]
         merged = self._merged(agreeing) if agreeing else None
@@ -217,9 +229,7 @@ class _Derivation:
         return AttemptView(
             number=number,
             state=_ENDS[type(merged)] if merged else running,
-            dispatched_at=min(
-                self._moments(event for event in reports if isinstance(event, TaskDispatched)), default=None
-            ),
+            dispatched_at=min(self._moments(by_class[TaskDispatched]), default=None),
             started_at=min(self._moments(started), default=None),
             preparation_seconds=_longest(event.environment_seconds for event in started),
             ended_at=self._time(merged) if merged else None,
@@ -267,9 +277,9 @@ def _named_run(reports: list[Event]) -> Run:
     return next((event.run for event in reports if event.recipe_run_id is not None), reports[0].run)
 
 
-def _known_by_alarms(alarms: list[Event]) -> RunView:
+def _known_by_alarms(alarms: list[Any]) -> RunView:
     """Return the view of a run of which only watchers have reported."""
-    overdue = alarm_of_run(State.RUNNING, [event for event in alarms if isinstance(event, Alarm)])
+    overdue = alarm_of_run(State.RUNNING, alarms)
     return RunView(_named_run(alarms), State.RUNNING, (), is_start_known=False, overdue=overdue)
 
 

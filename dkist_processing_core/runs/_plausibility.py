@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Self
 
-from dkist_processing_core.events import Event, WorkflowFailed, WorkflowFinished, WorkflowStarted
+from dkist_processing_core.events import Event, WorkflowEnd, WorkflowStarted
 
 # A report may wait in an outbox, and a store of runs may keep it for this long.
 _OLDEST = timedelta(days=400)
@@ -47,6 +47,6 @@ def stated_times(event: Event) -> tuple[datetime, ...]:
     engines = None
     if isinstance(event, WorkflowStarted):
         engines = event.started_at
-    elif isinstance(event, WorkflowFinished | WorkflowFailed):
+    elif isinstance(event, WorkflowEnd):
         engines = event.ended_at
     return (event.time,) if engines is None else (engines, event.time)

@@ -1,7 +1,8 @@
 """
 The events of a run, as its reporters would report them: a test states what happens, and gets the reports.
 
-Not here: runs that are ready to use (sample_runs).
+It is long, since it has a method for each thing that can happen to a task. Not here: runs that are ready to use
+(sample_runs).
 """
 
 from collections.abc import Iterable
@@ -171,9 +172,14 @@ class SampleRun:
             graph = Graph(nodes=self.tasks, edges=self.edges)
             self.report(WorkflowStarted, started_at=self._started_at, graph=graph)
 
+    def next_attempt(self, task_name: str) -> int:
+        """Let further reports on a task be about its next attempt, and return the number of this attempt."""
+        self._attempts[task_name] = number = self._attempts.get(task_name, 0) + 1
+        return number
+
     def begin(self, task_name: str) -> None:
         """The next attempt of a task reaches a worker and starts."""
-        self._attempts[task_name] = self._attempts.get(task_name, 0) + 1
+        self.next_attempt(task_name)
         launcher = Reporter.TASK if self.is_by_hand else Reporter.LAUNCHER
         if not self.is_by_hand:
             self.report(

@@ -19,7 +19,7 @@ from tests.services.rabbitmq import RabbitMQNode
 
 _HERE = Path(__file__).parent
 # The first test that needs an Airflow waits for the database, the broker and all of its processes.
-_TIMEOUT_SECONDS = 600
+_TIMEOUT_SECONDS = 1800
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark

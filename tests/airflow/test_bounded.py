@@ -34,7 +34,6 @@ def ways(broker: Broker, otlp: OtlpReceiver) -> Iterator[tuple[Proxy, Proxy]]:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
 def test_a_dead_broker_and_collector_cost_an_attempt_two_seconds_at_most(
     ways: tuple[Proxy, Proxy],
     broker: Broker,

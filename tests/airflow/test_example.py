@@ -6,8 +6,6 @@ Not here: failures (test_faults).
 
 from pathlib import Path
 
-import pytest
-
 from dkist_processing_core.events import Event, Reporter, TaskDispatched
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.runs import State
@@ -80,7 +78,6 @@ def queues_in(events: list[Event]) -> dict[str, str | None]:
     return {event.task_name: event.queue for event in events if isinstance(event, TaskDispatched)}
 
 
-@pytest.mark.timeout(700)
 def test_the_example_runs_with_the_local_executor(ground: Ground) -> None:
     """
     The tasks run in an environment that was built from wheels, and holds no Airflow.
@@ -119,7 +116,6 @@ def is_over_http(request: Request) -> bool:
     return request.headers.get("content-type") == "application/x-protobuf"
 
 
-@pytest.mark.timeout(900)
 def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: OtlpReceiver) -> None:
     """
     Each worker takes the tasks of its queue, and the whole run is one trace with one root.

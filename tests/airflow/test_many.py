@@ -15,7 +15,6 @@ SECONDS = 420.0
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600)
 def test_forty_runs_that_fail_at_once_all_have_an_end_and_one_announcement(ground: Ground) -> None:
     """
     Airflow's time limit for callbacks loses no end, and no failure is announced twice.

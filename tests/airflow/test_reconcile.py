@@ -230,7 +230,6 @@ def assert_each_has_its_end(silent: Silent) -> None:
     assert {outcome for run_id, outcome in second.items() if run_id in silent.runs.values()} == set()
 
 
-@pytest.mark.timeout(1200)
 def test_each_run_without_a_callback_has_one_end_after_a_reconciliation(ground: Ground, tmp_path: Path) -> None:
     """
     A second one publishes nothing; a callback that comes after all reports the same occurrence.
@@ -255,7 +254,6 @@ def judged_until(watch: Watch) -> datetime | None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
 def test_a_watcher_asks_airflow_again_and_again(ground: Ground, tmp_path: Path) -> None:
     """
     A run that is marked by hand while it watches has one end; one that still works has none before its callback.

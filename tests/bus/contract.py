@@ -25,7 +25,7 @@ from dkist_processing_core.journal.message import Message, Properties, to_messag
 from tests.facts import failed, finished, progressed, started
 from tests.running import status_of_fork
 
-SECONDS = 20.0
+SECONDS = 100.0
 """Timeout for an event that must arrive."""
 QUIET_SECONDS = 0.3
 """How long to wait to show that no event arrives."""

@@ -337,11 +337,11 @@ class TestAmqpBus(SharedBusContract):
         publisher.publish(*events)
         script = (
             "from dkist_processing_core import subscribe\n"
-            "subscription = subscribe(name='scripts', timeout=20)\n"
+            "subscription = subscribe(name='scripts', timeout=300)\n"
             "for _ in range(4): next(subscription)\n"
         )
 
-        subprocess.run([sys.executable, "-c", script], env={**os.environ, **broker.env}, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", script], env={**os.environ, **broker.env}, check=True, timeout=300)
 
         subscription = listen(name="scripts")
         assert events[3:] == [next(subscription), next(subscription)]

@@ -16,6 +16,6 @@ print([name for name, each in logging.root.manager.loggerDict.items() if getattr
 
 def test_the_import_of_a_link_changes_no_logger() -> None:
     """Another user of pika in this process keeps its log lines until a link of this library is opened."""
-    shown = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60)
+    shown = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=300)
 
     assert shown.stdout == "[]\n"

@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, text
@@ -47,6 +47,8 @@ class Plan:
     workers: int = 2
     batch_size: int = 1
     ordered: bool = True
+    on_arrival: bool = False
+    """Whether it takes batches of reports in the transactions in which they arrive."""
 
     @property
     def as_argument(self) -> str:
@@ -66,11 +68,11 @@ def consumer_of(plan: Plan, on_effect: Callable[[], object] | None = None) -> Co
         workers=plan.workers,
         batch_size=plan.batch_size,
         ordered="run" if plan.ordered else None,
+        every_report=plan.on_arrival,
         first_pause=0.0,
         longest_pause=0.0,
     )
 
-    @consumer.on("task.progressed")
     def act(event: TaskProgressed, transaction: Connection) -> None:
         if event.sequence == KILLER:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -79,6 +81,14 @@ def consumer_of(plan: Plan, on_effect: Callable[[], object] | None = None) -> Co
         if on_effect is not None:
             on_effect()
 
+    def act_on_all(events: Sequence[TaskProgressed], transaction: Connection) -> None:
+        for event in events:
+            act(event, transaction)
+
+    if plan.on_arrival:
+        consumer.take_batches(act_on_all)
+    else:
+        consumer.on("task.progressed")(act)
     return consumer
 
 

@@ -113,7 +113,7 @@ def test_a_service_ends_in_good_order_by_a_signal(folder: Path, number: signal.S
         assert process.stdout.readline() == "A\n"
         process.send_signal(number)
         process.send_signal(number)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=300)
 
     assert began.startswith("INFO dkist_processing_core.consumer: the consumer 'announcer' receives from the embedded")
     assert log.endswith("the consumer 'announcer' has ended; handled: 1, failed tries: 0, dead: 0\n")
@@ -246,7 +246,7 @@ def test_a_service_waits_for_a_function_that_has_not_returned_until_another_sign
         process.send_signal(signal.SIGTERM)
         line = until(process, "ends when its functions have returned: announce for task.failed r/A/1")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
 
     assert "another signal ends it at once, and they are called again at the next start" in line
     assert process.returncode == -signal.SIGTERM

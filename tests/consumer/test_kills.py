@@ -159,6 +159,7 @@ def actor_of(
         request.getfixturevalue("postgres").drop_database(name)
 
 
+ON_ARRIVAL = {"batch_size": 500, "workers": 1, "ordered": False, "on_arrival": True}
 CASES = [
     ("embedded", "sqlite", {"processes": 2, "batch_size": 5}),
     pytest.param("classic", "postgresql", {"processes": 2}, marks=ON_ONE_BROKER),
@@ -204,6 +205,8 @@ def test_each_event_has_its_effect_once_and_in_order_however_often_a_consumer_is
         pytest.param("quorum", "sqlite", {}, marks=ON_A_BROKER),
         ("embedded", "sqlite", {"batch_size": 5, "ordered": False}),
         ("embedded", "postgresql", {}),
+        ("embedded", "sqlite", ON_ARRIVAL),
+        pytest.param("classic", "postgresql", ON_ARRIVAL, marks=ON_ONE_BROKER),
     ],
 )
 def test_an_event_that_kills_its_consumer_is_dead_and_all_others_are_handled(
@@ -213,13 +216,26 @@ def test_an_event_that_kills_its_consumer_is_dead_and_all_others_are_handled(
     The number of its starts does not depend on what a broker counts. In an order it holds back its own run alone.
     """
     actor = actor_of(bus, kind, kills=0, **plan)
-    actor.count = 5
-    actor.publish(5, killer="killer")
+    # Events are handled on arrival when none can be a repetition any more.
+    actor.count = 200 if plan is ON_ARRIVAL else 5
+    actor.publish(actor.count, killer="killer")
 
     actor.run()
 
     assert not any(promised(actor).values())
     assert actor.rows("dead") == ["its consumer ended 5 times while it handled this event"]
+
+
+@pytest.mark.parametrize(
+    ("bus", "kind"), [("embedded", "sqlite"), pytest.param("classic", "postgresql", marks=ON_ONE_BROKER)]
+)
+def test_reports_that_are_handled_on_arrival_have_their_effects_once(
+    actor_of: Callable[..., Actor], print_line: Callable[[str], None], bus: str, kind: str
+) -> None:
+    """
+    The processes live long enough that most reports are no repetitions.
+    """
+    check(actor_of(bus, kind, kills=6, most_effects=4000, **ON_ARRIVAL), 600, print_line)
 
 
 @pytest.mark.soak

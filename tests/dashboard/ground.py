@@ -64,7 +64,8 @@ class Served:
         try:
             with urllib.request.urlopen(self.at("/health/ready"), timeout=SECONDS) as answer:
                 return bool(answer.status == HTTPStatus.OK)
-        except urllib.error.HTTPError:
+        except urllib.error.URLError:
+            # It is not, or has ended.
             return False
 
     def publish(self, *events: Event) -> None:
@@ -123,8 +124,9 @@ def dashboard(*, is_awaited: bool = True, **options: Any) -> Iterator[Served]:
         if addresses:
             found = Served(addresses[0])
             if is_awaited:
-                wait_until(found.is_ready)
-            yield found
+                wait_until(lambda: bool(errors) or found.is_ready())
+            if not errors:
+                yield found
     finally:
         served.stop()
         thread.join(SECONDS)

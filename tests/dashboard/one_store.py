@@ -10,20 +10,20 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.tables import METADATA
-from dkist_processing_core.dashboard.access import Role, Rules
 from dkist_processing_core.dashboard.app import PAGES
 from dkist_processing_core.dashboard.asked import Asked, Page
 from dkist_processing_core.dashboard.backend import Backend, Freshness
-from dkist_processing_core.dashboard.bus_status import BusStatus
-from dkist_processing_core.dashboard.letters import Letters
+from dkist_processing_core.dashboard.bus.letters import Letters
+from dkist_processing_core.dashboard.bus.status import BusStatus
+from dkist_processing_core.dashboard.html.viewing import Viewing
+from dkist_processing_core.dashboard.http.access import Role, Rules
 from dkist_processing_core.dashboard.site import Site
-from dkist_processing_core.dashboard.viewing import Viewing
 from dkist_processing_core.events import Event
 from dkist_processing_core.settings.reading import read_settings
 from tests.facts import NOON
@@ -73,6 +73,20 @@ class OneStore:
         query = dict(parse_qsl(parts.query))
         at = datetime.fromisoformat(query["at"]) if "at" in query else None
         return PAGES[parts.path](Asked(parts.path, query, self.questions, now, at, site(**options)))
+
+    def statements(self, address: str) -> list[str]:
+        """
+        Return the statements with which the page at an address reads the store.
+        """
+        found: list[str] = []
+
+        def listen(*values: Any) -> None:
+            found.append(values[2])
+
+        event.listen(self._connection, "before_cursor_execute", listen)
+        self.page(address)
+        event.remove(self._connection, "before_cursor_execute", listen)
+        return found
 
     def html(self, address: str) -> str:
         """

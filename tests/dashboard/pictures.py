@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page
 
-from dkist_processing_core.dashboard.links import run_address
+from dkist_processing_core.dashboard.addresses.links import run_address
 from dkist_processing_core.events import Event
 from dkist_processing_core.testing import FixedClock, SampleRun
 from tests.dashboard.ground import Visit, chromium, dashboard

@@ -2,6 +2,7 @@
 Who may use the dashboard: tokens, sessions, a proxy's header, and the refusal to start without any of them.
 """
 
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import pytest
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.dashboard.access import COOKIE, Role, Rules
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
 from dkist_processing_core.dashboard.app import PAGES
+from dkist_processing_core.dashboard.http.access import COOKIE, Role, Rules
 from dkist_processing_core.dashboard.options import options
 from dkist_processing_core.errors import ConfigurationError
 from tests.dashboard.ground import dashboard
@@ -255,3 +256,21 @@ def test_programs_get_hostile_names_as_they_are(name: str) -> None:
 
     assert [each["dagRunId"] for each in listed] == [name]
     assert (run.status, run.json["dagRunId"]) == (200, name)
+
+
+def test_the_headers_of_the_documented_proxy_are_those_of_a_user_who_may_change_something() -> None:
+    """
+    At another port as well, which a browser names in the origin of a form.
+    """
+    page = (Path(__file__).parents[2] / "docs/how-to/dashboard.md").read_text()
+    set_by_proxy = re.findall(r"proxy_set_header (\S+) (\S+);", page)
+    values = {"$user": "ana", "$scheme": "https", "$host": "127.0.0.1", "$http_host": "127.0.0.1:8443"}
+    headers = {name: values[variable] for name, variable in set_by_proxy}
+    origin = {"Origin": "https://127.0.0.1:8443", "Content-Type": "application/x-www-form-urlencoded"}
+    with running(user_header="X-Remote-User", trusted_proxies=["127.0.0.1"]) as site:
+        without, looked = site.get("/runs"), site.get("/runs", headers)
+        changed = site.request("POST", "/bus/letters", "action=retry&name=i1", headers | origin)
+
+    assert (without.status, looked.status) == (401, 200)
+    # The origin is that of the host, and the role that of an operator: only the token of the form is missing.
+    assert "the form is not one of this dashboard" in changed.text

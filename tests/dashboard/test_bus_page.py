@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.link import AmqpLink
-from dkist_processing_core.dashboard.bus_facts import KeptLetters, OfBus, of_broker
-from dkist_processing_core.dashboard.bus_status import BusStatus, Rates
+from dkist_processing_core.dashboard.bus.facts import KeptLetters, OfBus, of_broker
+from dkist_processing_core.dashboard.bus.status import BusStatus, Rates
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings
 from tests.dashboard.ground import Served, Visit, grave_violations

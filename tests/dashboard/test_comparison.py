@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.dashboard.comparison import Comparison, Difference, Side, compare
+from dkist_processing_core.dashboard.analysis.comparison import Comparison, Difference, Side, compare
 from dkist_processing_core.dashboard.drawing.change_bars import WIDTH, change_bars
 from dkist_processing_core.events import Event, Graph
 from dkist_processing_core.identity import Run

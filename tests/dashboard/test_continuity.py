@@ -3,6 +3,7 @@ The state that a dashboard serves is the fold of all events, however often it wa
 """
 
 import random
+import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -197,3 +198,33 @@ def test_the_metrics_are_those_of_collect() -> None:
     assert found.status == 200
     assert found.headers["Content-Type"].startswith("text/plain") or "openmetrics" in found.headers["Content-Type"]
     assert "dkist-core.collect" in found.text
+
+
+def test_answers_are_timed_by_path_and_status() -> None:
+    """Neither streams nor paths and methods of strangers are: there are few series."""
+    with running() as site:
+        for path in ("/", "/runs?q=x", "/runs?state=lost", "/api/v1/runs", "/none", "/elsewhere", "/static/style.css"):
+            site.get(path)
+        site.request("PROPFIND", "/runs")
+        with site.viewer("/") as viewer:
+            viewer.parts()
+        found = site.get("/metrics").text.splitlines()
+
+    counts = {}
+    for line in found:
+        if line.startswith("http_server_request_duration_seconds_count{"):
+            names = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            key = names["http_request_method"], names.get("http_route"), names["http_response_status_code"]
+            counts[key] = float(line.rpartition(" ")[2])
+    # How often it was asked until it was ready depends on the machine.
+    for status in ("200", "503"):
+        counts.pop(("GET", "/health/ready", status), None)
+    assert counts == {
+        ("GET", "/", "200"): 1,
+        ("GET", "/runs", "200"): 1,
+        ("GET", "/runs", "400"): 1,
+        ("GET", "/api/v1/runs", "200"): 1,
+        ("GET", None, "404"): 2,
+        ("GET", "/static", "200"): 1,
+        ("_OTHER", "/runs", "405"): 1,
+    }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkist_processing_core.collect.overview import EarlierAttempt
-from dkist_processing_core.dashboard.expected import (
+from dkist_processing_core.dashboard.analysis.expected import (
     LEAST_ATTEMPTS,
     Expected,
     NotExpected,

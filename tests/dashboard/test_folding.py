@@ -2,29 +2,37 @@
 Folds of the store beside other transactions, and those of runs whose reports cannot be read.
 """
 
+import gc
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import Connection, Engine, delete, event, func, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from dkist_processing_core.collect import changes, folding, totals
+from dkist_processing_core.collect import collector as collector_module
 from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.counting import Increment
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
+from dkist_processing_core.collect.folded import Before, FoldedRun, folded_run
+from dkist_processing_core.collect.folding import KEPT_SECONDS, Derived, Store
+from dkist_processing_core.collect.keys import digest_of
 from dkist_processing_core.collect.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
-from dkist_processing_core.collect.tables import PACKS, TOTALS
-from dkist_processing_core.collect.whole_runs import whole_run
+from dkist_processing_core.collect.reports import Merging, digests_on
+from dkist_processing_core.collect.rows import rows_of
+from dkist_processing_core.collect.tables import PACKS, REPORTS, RUNS, TOTALS
+from dkist_processing_core.collect.whole_runs import Reports, read_reports, whole_run
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.metrics.declarations import LAST_EVENT
-from dkist_processing_core.runs import State
+from dkist_processing_core.runs import State, run_view
 from dkist_processing_core.settings.reading import read_settings
-from tests.facts import NOON, finished, started
+from tests.facts import NOON, failed, finished, progressed, started
 from tests.stored import ended_run
 from tests.test_store import empty, fill
 from tests.waiting import SECONDS, wait_until
@@ -154,6 +162,117 @@ def test_runs_are_folded_in_the_order_in_which_their_reports_have_arrived() -> N
     assert states == [[State.RUNNING, State.FINISHED], [State.FINISHED, State.FINISHED]]
 
 
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_a_fold_leaves_the_collection_of_cycles_as_it_was(*, is_enabled: bool) -> None:
+    """
+    It has none meanwhile, also if it fails.
+    """
+    store = Store(clock=NOON.timestamp)
+    meanwhile: list[bool] = []
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        with empty() as engine, engine.begin() as connection:
+
+            @event.listens_for(connection, "before_cursor_execute")
+            def note(_: object, __: object, statement: str, *___: object) -> None:
+                if statement.startswith("INSERT INTO dkist_core_attempt "):
+                    meanwhile.append(gc.isenabled())
+
+            store.add(connection, started("A"))
+            store.fold(connection, 10)
+            after_success = gc.isenabled()
+            store.add(connection, finished("A"))
+            connection.exec_driver_sql("ALTER TABLE dkist_core_attempt RENAME TO away")
+            with pytest.raises(OperationalError):
+                store.fold(connection, 10)
+            after_failure = gc.isenabled()
+    finally:
+        gc.enable()
+
+    assert meanwhile == [False]
+    assert (after_success, after_failure) == (is_enabled, is_enabled)
+
+
+def test_all_rows_of_a_table_have_their_columns_in_one_order() -> None:
+    """
+    They are inserted by the order of the first one.
+    """
+    reports = [started("A"), finished("A"), started("B"), failed("B"), started("C")]
+
+    rows = rows_of(run_view(reports), reports, NOON)
+
+    assert {attempt["state"] for attempt in rows.attempts} == {"finished", "failed", "running"}
+    assert len({tuple(attempt) for attempt in rows.attempts}) == 1
+    assert len({tuple(task) for task in rows.tasks}) == 1
+
+
+def _backlog() -> Iterator[tuple[float, list[Event]]]:
+    """
+    Yield the batches of a backlog, one a second: twelve runs, of which each arrives within about four seconds.
+    """
+    reports = [
+        (number + place / 4, report)
+        for number in range(12)
+        for place, report in enumerate(ended_run(f"run-{number}", begin=NOON - timedelta(hours=1)))
+    ]
+    for second in range(30):
+        yield NOON.timestamp() + second, [report for at, report in reports if second <= at < second + 1]
+
+
+def _dumped(connection: Connection) -> str:
+    return "".join(line for line in dump(connection) if "revision" not in line)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_run_of_a_backlog_is_derived_once(processes: int) -> None:
+    """
+    It is the same with two processes in turn, and the store has what it has if each report is folded at once.
+    """
+    now, revisions = NOON.timestamp(), []
+    stores = [Store(clock=lambda: now) for _ in range(processes)]
+    with empty() as one, one.begin() as connection, empty() as other, other.begin() as at_once:
+        for number, (now, batch) in enumerate(_backlog()):  # noqa: B007 - the clock of the stores returns it
+            for each in (connection, at_once):
+                stores[number % processes].add(each, *batch)
+            stores[number % processes].fold(connection, 100, shortest_wait=10.0)
+            stores[number % processes].fold(at_once, 100)
+            revisions.append(changes.revision(connection))
+        left = stores[0].fold(connection, 100)
+        derivations, often = changes.revision(connection), changes.revision(at_once)
+        are_equal = _dumped(connection) == _dumped(at_once)
+
+    assert revisions[9] == 0
+    assert (derivations, left) == (12, 0)
+    assert often > 24
+    assert are_equal
+
+
+def test_what_waits_is_derived_after_a_restart_or_when_the_bus_has_no_more() -> None:
+    """
+    Reports have no further wait after their time, in any process.
+    """
+    now = NOON.timestamp()
+    store = Store(clock=lambda: now)
+    with empty() as engine, engine.begin() as connection:
+        store.add(connection, started("A", run_id="first"))
+        now += 6.0
+        store.add(connection, started("A", run_id="second"))
+        folds = [store.fold(connection, 10, shortest_wait=10.0)]
+        now += 4.0
+        folds.append(Store(clock=lambda: now).fold(connection, 10, shortest_wait=10.0))
+        folds += [
+            store.fold(connection, 10, shortest_wait=10.0),
+            store.fold(connection, 10),
+            store.fold(connection, 10),
+        ]
+        # The clock is set back: what seems to be of a later time has waited.
+        store.add(connection, started("A", run_id="third"))
+        now -= 3600.0
+        folds.append(store.fold(connection, 10, shortest_wait=10.0))
+
+    assert folds == [0, 1, 0, 1, 0, 1]
+
+
 def test_a_run_that_cannot_be_read_is_left_out_and_its_reports_are_kept(caplog: pytest.LogCaptureFixture) -> None:
     """
     The others are derived; the next process, perhaps of a newer release, takes it again.
@@ -183,18 +302,150 @@ def test_a_fold_in_parts_has_the_same_result(monkeypatch: pytest.MonkeyPatch) ->
     """
     Each run alone, or all of them together.
     """
-    dumps = []
+    dumps: list[tuple[int, str]] = []
+    parts: list[list[int]] = []
     for most in (1, 2**20):
         monkeypatch.setattr(folding, "_MOST_BYTES", most)
         store = Store(clock=NOON.timestamp)
         with empty() as engine, engine.begin() as connection:
             for number in range(3):
                 store.add(connection, *ended_run(f"run-{number}", begin=NOON - timedelta(hours=number + 1)))
-            count = store.fold(connection, 10)
-            dumps.append((count, changes.revision(connection), "".join(dump(connection))))
+            counts = []
+            while not (derived := store.derive(connection, 10)).is_all:
+                counts.append(len(derived.runs))
+                store.write(connection, derived)
+            counts.append(store.fold(connection, 10))
+            dumps.append((changes.revision(connection), "".join(dump(connection))))
+            parts.append(counts)
 
     assert dumps[0] == dumps[1]
-    assert dumps[0][:2] == (3, 3)
+    assert dumps[0][0] == 3
+    assert parts == [[1, 1, 1], [3]]
+
+
+def test_a_fold_in_parts_begins_with_what_has_arrived_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A run with reports all the time does not keep the others waiting.
+    """
+    monkeypatch.setattr(folding, "_MOST_BYTES", 1)
+    store, found = Store(clock=NOON.timestamp), []
+    with empty() as engine, engine.begin() as connection:
+        for name in ("first", "second"):
+            store.add(connection, started("A", run_id=name))
+        for sequence in (1, 2):
+            derived = store.derive(connection, 10)
+            found += [each.row.run_id for each in derived.runs]
+            store.write(connection, derived)
+            store.add(connection, progressed("A", sequence, run_id="first"))
+
+    assert found == ["first", "second"]
+
+
+def test_a_fold_takes_as_many_rounds_as_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What another process has written meanwhile is derived again, but not for ever.
+    """
+    monkeypatch.setattr(collector_module, "_RUNS_AT_ONCE", 2)
+    rounds: list[int] = []
+    write = Store.write
+
+    def counted(store: Store, connection: Connection, derived: Derived) -> int:
+        rounds.append(len(derived.runs))
+        return 0 if rounds[1:] and len(rounds) <= most else write(store, connection, derived)
+
+    monkeypatch.setattr(Store, "write", counted)
+    with Collector(read_settings()) as collector:
+        for most in (3, 100):
+            rounds.clear()
+            with collector._database.transaction() as transaction:
+                collector._store.add(transaction, *(started("A", run_id=f"{most} {place}") for place in range(3)))
+            collector.fold()
+            if most == 3:
+                assert rounds == [2, 1, 1, 1]
+        assert rounds == [2, 1, 1, 1]
+        with collector.questions() as questions:
+            known = [each.run.run_id for each in questions.runs(Choice()) if each.state is State.RUNNING]
+
+    assert sorted(known) == ["100 0", "100 1", "3 0", "3 1", "3 2"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=[pytest.mark.processes])])
+def test_a_run_that_has_changed_since_it_was_derived_is_left_to_the_next_fold(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """
+    Another process has derived it meanwhile, or deleted it. The other runs are written.
+    """
+    names, store = ("first", "second", "third"), Store(clock=NOON.timestamp)
+    with ExitStack() as stack:
+        engine = stack.enter_context(empty()) if kind == "sqlite" else request.getfixturevalue("server")
+        connection = stack.enter_context(engine.begin())
+        for name in names:
+            store.add(connection, started("A", run_id=name))
+        derived = store.derive(connection, 10)
+        store.add(connection, finished("A", run_id="first"))
+        Store(clock=NOON.timestamp).fold(connection, 1)
+        for table in (REPORTS, RUNS):
+            column = table.c.run if table is REPORTS else table.c.number
+            connection.execute(delete(table).where(column == 3))
+        store.write(connection, derived)
+        states = [each.state for number in (1, 2) for each in Questions(connection).attempts(number)]
+        left = connection.scalar(select(func.count()).select_from(PACKS).where(PACKS.c.run == 3))
+        counts = Questions(connection).states(Choice())
+
+    assert [each.row.run_id for each in derived.runs] == list(names)
+    assert states == [State.FINISHED, State.RUNNING]
+    assert (left, counts) == (0, {State.RUNNING: 2})
+
+
+def test_reports_that_only_a_newer_release_can_read_are_not_lost_between_two_folds() -> None:
+    """
+    No row follows from them. Another process has packed them since, with further ones.
+    """
+    store, other = Store(clock=NOON.timestamp), Store(clock=NOON.timestamp)
+
+    def add(connection: Connection, body: bytes) -> None:
+        values = {"run": 1, "digest": digest_of(body), "body": body, "received_at": NOON.timestamp()}
+        connection.execute(REPORTS.insert().values(values))
+
+    with empty() as engine, engine.begin() as connection:
+        store.add(connection, started("A"))
+        connection.execute(delete(REPORTS))
+        for body in (b"1", b"2"):
+            add(connection, body)
+            derived = store.derive(connection, 10)
+            other.fold(connection, 10)
+        add(connection, b"3")
+        other.fold(connection, 10)
+        store.write(connection, derived)
+        known = digests_on(connection, 1)
+
+    assert known == [digest_of(body) for body in (b"1", b"2", b"3")]
+
+
+def test_a_writer_does_not_wait_while_runs_are_derived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    On SQLite, too, where one transaction writes at a time: reports arrive meanwhile, and belong to the next fold.
+    """
+    with Collector(read_settings()) as collector:
+        with collector._database.transaction() as transaction:
+            collector._store.add(transaction, started("A"))
+
+        def derived(merging: Merging, before: Before, now: float) -> FoldedRun:
+            monkeypatch.undo()
+            with collector._database.transaction() as transaction:
+                collector._store.add(transaction, finished("A"))
+            return folded_run(merging, before, now)
+
+        monkeypatch.setattr(folding, "folded_run", derived)
+        collector.fold()
+        with collector.questions() as questions:
+            states = [questions.attempts(1)[0].state]
+        collector.fold()
+        with collector.questions() as questions:
+            states.append(questions.attempts(1)[0].state)
+
+    assert states == [State.RUNNING, State.FINISHED]
 
 
 def test_a_run_that_several_viewers_want_is_read_once() -> None:
@@ -212,11 +463,11 @@ def test_a_run_that_several_viewers_want_is_read_once() -> None:
         def view() -> None:
             with snapshot(database) as connection:
 
-                def read(number: int) -> list[Event]:
+                def read(connection: Connection, number: int, known: Reports) -> Reports:
                     reads.append(number)
                     is_reading.set()
                     may_read.wait(SECONDS)
-                    return Questions(connection).reports(number)
+                    return read_reports(connection, number, known)
 
                 found.append(whole_run(connection, stored.run, read))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from dkist_processing_core.dashboard import live
+from dkist_processing_core.dashboard.html import live
 from tests.dashboard.ground import Served, Visit, dashboard
 from tests.stored import running_run
 

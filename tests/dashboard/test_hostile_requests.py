@@ -13,9 +13,10 @@ from typing import NoReturn
 import pytest
 import uvicorn
 
-from dkist_processing_core.dashboard import app, connection, server
+from dkist_processing_core.dashboard import app
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
 from dkist_processing_core.dashboard.asked import Asked, PageError
+from dkist_processing_core.dashboard.http import connection, server
 from dkist_processing_core.dashboard.service import Dashboard
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.settings.reading import read_settings
@@ -274,7 +275,7 @@ def test_a_client_that_reads_slowly_is_given_up_only_without_progress() -> None:
     async def watch() -> None:
         transport = Watched()
         transport.ended = asyncio.get_running_loop().create_future()
-        connection.Limit(0.01, transport, lambda: next(left)).begin()
+        connection.Limit(0.01, transport.abort, lambda: next(left)).begin()
         await asyncio.wait_for(transport.ended, SECONDS)
 
     asyncio.run(watch())

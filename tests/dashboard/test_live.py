@@ -6,10 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from dkist_processing_core.dashboard import live
+from dkist_processing_core.dashboard.addresses.links import address
 from dkist_processing_core.dashboard.app import PAGES
 from dkist_processing_core.dashboard.asked import Asked, Page
-from dkist_processing_core.dashboard.links import address
+from dkist_processing_core.dashboard.html import live
 from dkist_processing_core.errors import InboxLostError
 from tests.dashboard.serving import running
 from tests.stored import RUNNING, running_run

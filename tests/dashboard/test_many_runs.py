@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dkist_processing_core.dashboard.links import address
+from dkist_processing_core.dashboard.addresses.links import address
 from dkist_processing_core.dashboard.pages import compare, now
 from dkist_processing_core.events import Event
 from dkist_processing_core.testing import FixedClock, SampleRun
@@ -75,9 +75,9 @@ def test_what_an_address_names_must_exist() -> None:
         site.publish(*ended_run("r1", version="1"))
         wrong = {
             "/workflow": (400, "names no workflow"),
-            "/workflow?name=other": (404, "has no run of the workflow other"),
+            "/workflow?name=other": (404, "has no run of the workflow &#39;other&#39;"),
             "/compare": (400, "names no workflow"),
-            "/compare?workflow=other": (404, "has no run of the workflow other"),
+            "/compare?workflow=other": (404, "has no run of the workflow &#39;other&#39;"),
             f"/compare?workflow={WORKFLOW}&a=none": (404, "has no run none of the workflow"),
             f"/compare?workflow={WORKFLOW}&b=r1&b_version=2": (404, "has no run r1 of version 2"),
         }

@@ -12,7 +12,7 @@ from dkist_processing_core.dashboard.asked import PageError
 from dkist_processing_core.events import Event, WorkflowFailed, WorkflowOverdue, WorkflowStarted
 from dkist_processing_core.runs import State
 from tests.dashboard.one_store import NOW, one_store
-from tests.facts import NOON, finished, make, started
+from tests.facts import NOON, failed, finished, make, started
 
 
 def _begun(run_id: str, **facts: Any) -> Event:
@@ -52,6 +52,69 @@ def test_a_cut_list_of_late_runs_has_the_number_of_the_others() -> None:
     assert (len(values["late"]), values["late_count"]) == (60, 62)  # type: ignore[arg-type]
     assert "and 2 more" in html["live_late"]
     assert "<strong>62</strong>" in html["live_numbers"]
+
+
+@pytest.mark.parametrize(("address", "name"), [("/", "families"), ("/failures", "rows")])
+def test_a_page_asks_as_much_of_many_families_of_failures_as_of_one(address: str, name: str) -> None:
+    """Of a store with millions of attempts, the statements are most of the time of a page."""
+    failures = [failed("A", run_id=f"run-{number}", fingerprint=f"{number:016x}") for number in range(9)]
+
+    with one_store(failures[:1]) as one, one_store(failures) as many:
+        of_one, of_many = one.statements(address), many.statements(address)
+        listed = many.page(address).values[name]
+
+    assert len(of_one) == len(of_many)
+    assert len(listed) == len(failures)  # type: ignore[arg-type]
+
+
+def test_the_list_of_runs_asks_as_much_of_many_workflows_as_of_one() -> None:
+    """Their names are in the chart of the last hours."""
+    runs = [_lost("r", workflow_name=f"workflow {number}") for number in range(9)]
+
+    with one_store(runs[:1]) as one, one_store(runs) as many:
+        of_one, of_many = one.statements("/runs"), many.statements("/runs")
+        listed = many.page("/runs").values["workflows"]
+
+    assert len(of_one) == len(of_many)
+    assert [each.name for each in listed] == [run.workflow_name for run in runs]  # type: ignore[attr-defined]
+
+
+def test_a_past_with_many_runs_is_read_with_the_statements_for_one() -> None:
+    """The reports on all of them are read at once."""
+    runs, address = [_begun(f"run-{number}") for number in range(9)], f"/?at={NOON:%Y-%m-%dT%H:%M:%SZ}"
+
+    with one_store(runs[:1]) as one, one_store(runs) as many:
+        of_one, of_many = one.statements(address), many.statements(address)
+        listed = many.page(address).values["runs"]
+
+    assert len(of_one) == len(of_many)
+    assert len(listed) == len(runs)  # type: ignore[arg-type]
+
+
+def test_the_families_of_the_last_hours_have_what_failed_in_them_alone() -> None:
+    """Of each: the number, the last failure, which may have others at the same time, and whether it was final."""
+    then, facts = NOON - timedelta(hours=30), {"fingerprint": "a" * 16}
+    events = [
+        failed("before", run_id="1", time=then, **facts),
+        failed("A", run_id="2", time=NOON - timedelta(minutes=2), **facts),
+        failed("B", run_id="3", time=NOON, final=False, max_attempts=2, **facts),
+        failed("B", run_id="3", time=NOON - timedelta(minutes=1), fingerprint="b" * 16, attempt=2),
+        failed("C", run_id="4", time=NOON, **facts),
+    ]
+
+    with one_store(events) as store:
+        found = store.page("/").values["families"]
+        whole = {each.family: each for each in store.questions.families(Choice(since=NOON - timedelta(days=1)))}
+
+    assert [(each.family[0], each.count, each.final, each.tasks) for each in found] == [  # type: ignore[attr-defined]
+        ("a", 3, 2, ["A", "B", "C"]),
+        ("b", 1, 1, ["B"]),
+    ]
+    assert [each.last.run.run_id for each in found] == ["4", "3"]  # type: ignore[attr-defined]
+    for each in found:  # type: ignore[attr-defined]
+        same = whole[each.family]
+        assert (same.count, same.final, same.tasks, same.last) == (each.count, each.final, each.tasks, each.last)
+    assert (whole["a" * 16].total, whole["a" * 16].first_at) == (4, then)
 
 
 def test_a_run_whose_end_was_not_reported_ended_with_its_last_report() -> None:

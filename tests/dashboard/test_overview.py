@@ -3,8 +3,10 @@ Questions about many runs: each answer is that of a plain count over all runs, i
 """
 
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +28,8 @@ from tests.test_store import empty
 
 _RUNS = 60
 _WORKFLOWS = ("visp", "vbi", "cryo")
+_OF_TEXT = Choice(text="abcdefgh", text_since=NOON)
+_OF_CAUSE = Choice(cause="exception", failed_since=NOON)
 
 
 def history(seed: int = 1) -> list[Event]:
@@ -308,17 +312,118 @@ def test_the_runs_of_a_time_are_those_that_had_begun_and_not_ended(questions: Qu
         assert part == sorted(part, key=lambda run: (run.began_at, run.number), reverse=True)
 
 
-def test_the_runs_of_a_time_are_found_by_indexes() -> None:
-    """Not by their beginning alone, by which all earlier runs would be looked at."""
+def test_the_runs_of_a_time_include_those_of_days_and_those_without_a_start_or_an_end() -> None:
+    """The usual ones are found by their end, which is within a day."""
+    at, day = NOON, timedelta(days=1)
+    reports = [
+        *_whole("long", at - 3 * day, at + 3 * day),
+        *_whole("short", at - timedelta(hours=1), at + timedelta(hours=1)),
+        *_whole("before", at - 3 * day, at - 2 * day),
+        *_whole("after", at + timedelta(hours=1), at + 3 * day),
+        make(WorkflowStarted, None, run_id="goes on", reported_by="engine", time=at - 3 * day),
+        started("A", run_id="no start", time=at - 2 * day),
+        _whole("no start", at, at + 4 * day)[1],
+        started("A", run_id="no end", time=at - 2 * day),
+        make(WorkflowFailed, None, run_id="no end", reported_by="engine", reason=WorkflowFailed.lost, time=at + day),
+        started("A", run_id="no end before", time=at - 3 * day),
+        make(
+            WorkflowFailed,
+            None,
+            run_id="no end before",
+            reported_by="engine",
+            reason=WorkflowFailed.lost,
+            time=at - 2 * day,
+        ),
+    ]
+    with empty() as engine, engine.begin() as connection:
+        store = Store(clock=(at + 5 * day).timestamp)
+        for report in reports:
+            store.add(connection, report)
+        store.fold(connection, 100)
+        found = Questions(connection).runs_between(at - timedelta(hours=1), at)
+
+    assert {run.run.run_id for run in found} == {"long", "short", "goes on", "no start", "no end"}
+
+
+def _whole(run_id: str, begin: datetime, end: datetime) -> list[Event]:
+    """Return the start and the end of a run."""
+    facts: dict[str, Any] = {"run_id": run_id, "reported_by": "engine"}
+    return [make(WorkflowStarted, None, time=begin, **facts), make(WorkflowFinished, None, time=end, **facts)]
+
+
+@pytest.mark.parametrize(
+    ("ask", "index"),
+    [
+        # Of a time long ago, not all that have ended since.
+        (
+            lambda of: of.runs_between(NOON - timedelta(hours=2), NOON, 10),
+            "dkist_core_run_ended (ended_at>? AND ended_at<?)",
+        ),
+        (lambda of: of.run_page(Choice(), order=Order.BEGAN), "dkist_core_run_begin_order"),
+        (lambda of: of.run_page(Choice(states=(State.FAILED,)), order=Order.BEGAN), "dkist_core_run_state_begin"),
+        (lambda of: of.run_page(Choice(states=(State.FAILED,)), order=Order.DURATION), "dkist_core_run_state_duration"),
+        (lambda of: of.run_page(Choice(workflow="a"), order=Order.BEGAN), "dkist_core_run_workflow_begin"),
+        (
+            lambda of: of.run_page(Choice(workflow="a", states=(State.FAILED,)), order=Order.BEGAN),
+            "dkist_core_run_workflow_state",
+        ),
+        (lambda of: of.run_before(1), "dkist_core_run_workflow_state"),
+        (lambda of: of.states(Choice(recipe_run_id=1)), "dkist_core_run_recipe"),
+        (lambda of: of.activity(Choice(workflow="a"), NOON), "dkist_core_run_ended"),
+        (lambda of: of.families(Choice(workflow="a", since=NOON)), "dkist_core_attempt_failed"),
+        (lambda of: of.families(Choice(family="a", since=NOON)), "dkist_core_attempt_family"),
+        (lambda of: of.families(Choice(cause="a", since=NOON)), "dkist_core_attempt_cause (cause=? AND failed_at>?)"),
+        (lambda of: of.families(Choice(cause="a", since=NOON)), "failed_at=?"),
+        (lambda of: of.families_named("a" * 16), "COVERING INDEX dkist_core_attempt_family (family=?)"),
+        (lambda of: of.open_attempts(Choice(workflow="a")), "dkist_core_attempt_open"),
+        (lambda of: of.latest_failures(Choice()), "COVERING INDEX dkist_core_attempt_failed"),
+        (lambda of: of.latest_failures(Choice(cause="a")), "COVERING INDEX dkist_core_attempt_cause (cause=? AND"),
+        (lambda of: of.latest_failures(Choice(family="a")), "COVERING INDEX dkist_core_attempt_family (family=? AND"),
+        (lambda of: of.latest_runs(Choice(text="a")), "COVERING INDEX dkist_core_run_last_sign_at"),
+        (lambda of: of.run_page(_OF_CAUSE), "COVERING INDEX dkist_core_attempt_cause (cause=? AND failed_at>?)"),
+        (lambda of: of.run_page(_OF_TEXT), "dkist_core_run_last_sign_at (last_sign_at>?)"),
+        (lambda of: of.run_page(_OF_TEXT), "dkist_core_run_ending (ending=?)"),
+    ],
+)
+def test_many_runs_are_found_by_indexes(ask: Callable[[Questions], object], index: str) -> None:
+    """Not by an index of all earlier runs or of all runs of a workflow, and none are sorted to show a part of them."""
+    plans = _plans(ask)
+
+    assert any(index in plan for plan in plans)
+    assert not any(re.search("SCAN dkist_core_(run|attempt)'", plan) for plan in plans)
+
+
+def _plans(ask: Callable[[Questions], object]) -> list[str]:
+    """
+    Return how SQLite finds the answers to a question.
+    """
     statements: list[Any] = []
     with empty() as engine, engine.connect() as connection:
+        store = Store(clock=NOON.timestamp)
+        store.add(connection, started("A", workflow_name="a"))
+        store.fold(connection, 1)
         event.listen(engine, "before_cursor_execute", lambda *values: statements.append(values[2:4]))
-        Questions(connection).runs_between(NOON - timedelta(hours=2), NOON, 10)
-        text, values = statements[0]
-        plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all())
+        ask(Questions(connection))
+        return [
+            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all())
+            for text, values in list(statements)
+            if "WHERE" in text
+        ]
 
-    assert "dkist_core_run_ended" in plan
-    assert "dkist_core_run_begin_order" not in plan
+
+@pytest.mark.parametrize("choice", [_OF_TEXT, _OF_CAUSE, replace(_OF_CAUSE, cause=None, family="a")])
+@pytest.mark.parametrize("order", list(Order))
+def test_few_runs_are_not_looked_for_among_all_runs_of_a_state_or_a_workflow(choice: Choice, order: Order) -> None:
+    """They are found by what is special about them, whatever else they are to be."""
+    of_all = re.compile("dkist_core_run_(state|workflow)|SCAN dkist_core_(run|attempt)'")
+    plans = [
+        plan
+        for given in (choice, replace(choice, states=(State.FAILED,)), replace(choice, workflow="a"))
+        for plan in _plans(lambda of, given=given: of.run_page(given, order=order))  # type: ignore[misc]
+    ]
+
+    assert plans
+    assert not any(of_all.search(plan) for plan in plans)
 
 
 @pytest.mark.parametrize("text", ["ÅNGSTRÖM", "ngstr", "Gstr", "Å"])

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.dashboard import regressions
-from dkist_processing_core.dashboard.regressions import (
+from dkist_processing_core.dashboard.analysis import regressions
+from dkist_processing_core.dashboard.analysis.regressions import (
     LEAST_RUNS,
     Measure,
     PastRun,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from playwright.sync_api import expect
 
-from dkist_processing_core.dashboard.links import attempt_address, run_address
+from dkist_processing_core.dashboard.addresses.links import attempt_address, run_address
 from dkist_processing_core.identity import Run
 from dkist_processing_core.testing.fixed import FixedClock
 from dkist_processing_core.testing.sample_run import SampleRun

@@ -7,14 +7,17 @@ import re
 import time
 from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dkist_processing_core.collect import whole_runs
+from dkist_processing_core.collect.decoding import event_in
+from dkist_processing_core.dashboard.addresses.links import attempt_address, run_address
 from dkist_processing_core.dashboard.asked import PageError
-from dkist_processing_core.dashboard.links import attempt_address, run_address
-from dkist_processing_core.dashboard.one_run import steps_of
+from dkist_processing_core.dashboard.one_run.chosen import steps_of
 from dkist_processing_core.events import (
     Event,
     Graph,
@@ -231,8 +234,8 @@ def test_a_page_without_an_attempt_in_its_address_shows_the_last_one() -> None:
         ("/run", "workflow and id is missing"),
         ("/run?workflow=w&version=1", "id is missing"),
         ("/run?workflow=w&version=1&id=none", "the store has no run none of w 1"),
-        (run_address(_ENDED, attempts="x"), "attempts in the address is no place in a list"),
-        (run_address(_ENDED, events="-1"), "events in the address is no place in a list"),
+        (run_address(_ENDED, attempts="x"), "found attempts='x', expected a whole number"),
+        (run_address(_ENDED, events="-1"), "found events='-1', expected a whole number"),
         (run_address(_ENDED, at="2020-01-01T00:00:00+00:00"), "expected a later time"),
         (run_address(_ENDED).replace("/run", "/attempt"), "task is missing"),
         (attempt_address(_ENDED, "Unknown", 1), "no attempt of a task Unknown"),
@@ -534,6 +537,36 @@ def test_a_run_is_read_again_only_after_a_report() -> None:
     assert second is not None
     assert second.view.state is State.FAILED
     assert second is not first
+
+
+@pytest.mark.parametrize("is_huge", [False, True])
+def test_the_known_reports_on_a_run_that_goes_on_are_not_decoded_again(
+    monkeypatch: pytest.MonkeyPatch, *, is_huge: bool
+) -> None:
+    """
+    Its page changes with each report, and a run may have thousands of them. A large run is kept as well, and of a huge
+    one, whose decoded reports would fill the memory, the reports are decoded again.
+    """
+    monkeypatch.setattr(whole_runs, "_MOST_KEPT_BYTES", 1)
+    if is_huge:
+        monkeypatch.setattr(whole_runs, "_MOST_DECODED_BYTES", 1)
+    run = run_that_fails()
+    with one_store(run.events[:-2]) as store:
+        first = store.questions.whole_run(run.run)
+        kept = store.questions.whole_run(run.run)
+        store.add(run.events[-2])
+        decode_stored = Mock(side_effect=event_in)
+        monkeypatch.setattr(whole_runs, "event_in", decode_stored)
+        second = store.questions.whole_run(run.run)
+
+    assert first is not None
+    assert kept is first
+    decoded = [call.args[0] for call in decode_stored.call_args_list]
+    assert len(decoded) == (len(run.events) - 1 if is_huge else 1)
+    assert encode(run.events[-2]) in decoded
+    assert second is not None
+    assert second.view == run_view(run.events[:-1], received_at=second.received_at)
+    assert len(second.bodies) == len(first.bodies) + 1
 
 
 def test_a_run_of_a_workflow_without_a_version_has_a_page() -> None:

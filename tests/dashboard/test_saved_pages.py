@@ -3,13 +3,16 @@ A page that is saved as one file: it looks the same without the dashboard, and a
 """
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect
 
+from dkist_processing_core.dashboard.addresses.links import run_address
+from dkist_processing_core.identity import Run
 from tests.dashboard.ground import Served, Visit
 from tests.dashboard.serving import running
-from tests.stored import RUNNING, running_run
+from tests.stored import ENDED, RUNNING, ended_run, running_run
 
 _BACKGROUND = "getComputedStyle(document.querySelector('.card')).backgroundColor"
 
@@ -47,6 +50,34 @@ def test_a_saved_page_is_one_file(served: Served, visit: Visit, browser: Browser
     assert (requests, complaints) == ([file.as_uri()], [])
     assert same == background
     assert link.startswith(served.address)
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_saved_page_looks_like_the_page(
+    served: Served, visit: Visit, browser: Browser, theme: Literal["light", "dark"], tmp_path: Path
+) -> None:
+    """
+    Its picture is that of the page in a browser without JavaScript, pixel by pixel.
+    """
+    served.publish(*ended_run())
+    path = run_address(Run("l0_to_l1_visp", "1.2.3", ENDED, 7))
+    page = visit.open(path, theme=theme, java_script_enabled=False)
+    file = tmp_path / "page.html"
+    file.write_bytes(page.request.get(f"{page.url}&save=1").body())
+    context = browser.new_context(
+        offline=True,
+        viewport=page.viewport_size,
+        color_scheme=theme,
+        locale="en-GB",
+        java_script_enabled=False,
+    )
+    saved = context.new_page()
+    saved.goto(file.as_uri())
+    pictures = [each.locator("main").screenshot() for each in (page, saved)]
+    context.close()
+
+    assert pictures[0] == pictures[1]
 
 
 def _address(request: Request) -> str:

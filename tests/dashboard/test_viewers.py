@@ -2,28 +2,33 @@
 Many viewers of a live page: each that reads gets each change, others are dropped, and memory is bounded.
 """
 
+import os
 import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import psycopg
 import pytest
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.dashboard import connection, live
 from dkist_processing_core.dashboard.app import PAGES
 from dkist_processing_core.dashboard.asked import Asked, PageError
+from dkist_processing_core.dashboard.html import live
+from dkist_processing_core.dashboard.http import connection
 from dkist_processing_core.delivery.publisher import Publisher
 from tests.dashboard.crowd import Crowd
 from tests.dashboard.ground import Served
 from tests.dashboard.serving import Site, running
 from tests.facts import progressed, started
+from tests.pace import here
 from tests.running import command
+from tests.services.postgres import PostgresServer
 from tests.waiting import SECONDS, wait_until
 
 RUNS = 30
@@ -63,6 +68,12 @@ def flood(end: Callable[[], bool] = lambda: False) -> Iterator[None]:
         thread.join()
 
 
+def measured(site: Site, name: str) -> float:
+    """Return the value of a metric of the dashboard."""
+    lines = site.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}[ {{]", line))
+
+
 def test_readers_get_the_last_state_and_others_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of events reaches those who read; those who do not cannot hold it up, and are given up."""
     monkeypatch.setattr(connection, "READING_SECONDS", 0.2)
@@ -75,10 +86,13 @@ def test_readers_get_the_last_state_and_others_are_dropped(monkeypatch: pytest.M
                 wait_until(lambda: min(crowd.sizes) > MUCH, 100)
                 dropped = crowd.silent_were_dropped()
                 page = site.get("/")
+            wait_until(lambda: measured(site, "dkist_core_viewer_dropped_total") == 5)
+            viewers = measured(site, "dkist_core_viewer_active")
             wait_until(lambda: all(LAST.encode() in line for line in crowd.last))
             received, ended = list(crowd.received), crowd.ended
 
     assert dropped
+    assert viewers == 25
     assert page.status == 200
     assert min(received) > 1
     assert ended == 0
@@ -167,10 +181,58 @@ def test_a_signal_ends_it_in_good_order_while_pages_are_followed(number: signal.
     assert (tmp_path / "store.db").stat().st_size > 0
 
 
+@contextmanager
+def locked(postgres: PostgresServer, database: str) -> Iterator[Callable[[], bool]]:
+    """Have another session hold all tables during the block; yield whether a query waits for one."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with psycopg.connect(postgres.url(database).replace("+psycopg2", "")) as session:
+        tables = session.execute("SELECT string_agg(tablename, ', ') FROM pg_tables WHERE schemaname = 'public'")
+        session.execute(f"LOCK TABLE {tables.fetchone()[0]} IN ACCESS EXCLUSIVE MODE")  # type: ignore[index]
+        yield lambda: postgres.execute(waiting, database=database) != "0"
+
+
+@contextmanager
+def stopped(postgres: PostgresServer, database: str) -> Iterator[Callable[[], bool]]:
+    """Stop the processes of a server during the block, as in a machine that hangs: it accepts and does not answer."""
+    sessions = f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+    pids = [postgres.pid, *map(int, postgres.execute(sessions).split())]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield lambda: True
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("obstacle", [locked, stopped])
+def test_a_signal_ends_it_in_limited_time_while_the_store_does_not_answer(
+    obstacle: Callable[[PostgresServer, str], AbstractContextManager[Callable[[], bool]]], postgres: PostgresServer
+) -> None:
+    """One line has the reason; consumer and pages wait for the database meanwhile."""
+    name = f"hanging_{obstacle.__name__}"
+    postgres.create_database(name)
+    with dashboard_process("--store", postgres.url(name, driver="psycopg")) as (site, process):
+        assert process.stderr is not None
+        with obstacle(postgres, name) as does_wait:
+            publish(0, "begun")
+            with site.viewer("/"):
+                assert site.get("/health/ready").status == 503
+                wait_until(does_wait)
+                process.send_signal(signal.SIGINT)
+                code = process.wait(here(40.0))
+        lines = process.stderr.read().splitlines()
+
+    assert code == 1
+    (line,) = [line for line in lines if "has not answered" in line]
+    assert "the store of runs has not answered" in line
+
+
 @pytest.mark.soak
 @pytest.mark.quiet
 @pytest.mark.processes
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_two_hundred_viewers_cost_little(print_line: Callable[[str], None]) -> None:
     """With 20 of them that never read, no page takes a second, and the memory does not grow."""
     publish(0, "begun")

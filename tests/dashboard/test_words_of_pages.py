@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.dashboard.links import attempt_address, run_address, workflow_address
-from dkist_processing_core.dashboard.words import age, duration
+from dkist_processing_core.dashboard.addresses.links import attempt_address, run_address, workflow_address
+from dkist_processing_core.dashboard.html.words import age, duration
 from dkist_processing_core.events import TaskDispatched
 from dkist_processing_core.identity import Run
 from tests.dashboard.one_store import one_store

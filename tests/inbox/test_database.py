@@ -328,7 +328,7 @@ Database.open(sys.argv[1] or None, read_settings()).close()
         assert each.stdout is not None
         assert each.stdout.readline() == b"ready\n"
     for each in starts:
-        each.communicate(b"\n", timeout=60)
+        each.communicate(b"\n", timeout=300)
 
     assert [each.returncode for each in starts] == [0, 0, 0]
 

@@ -77,6 +77,12 @@ def _arrives(world: World) -> Iterator[int]:
     world.inbox.store(failures(1))
 
 
+def _arrives_for_the_store(world: World) -> Iterator[int]:
+    world.restart(every_report=True)
+    yield FIRST
+    world.inbox.store(failures(1), lambda _, __: None)
+
+
 def _arrives_as_no_event(world: World) -> Iterator[int]:
     yield FIRST
     world.inbox.store([Arrival(None, b"\xff", reason="the body is not JSON")])
@@ -187,6 +193,7 @@ def _is_old(world: World) -> Iterator[int]:
 
 MOVES: dict[str, Move] = {
     "an event arrives": _arrives,
+    "a report arrives for the store of runs": _arrives_for_the_store,
     "a message arrives that is no event": _arrives_as_no_event,
     "an end arrives that no function wants": _arrives_unwanted,
     "the row is claimed": _is_claimed,

@@ -101,7 +101,7 @@ def test_counts_stay_exact_and_no_notice_is_lost_when_the_process_is_killed(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("database")
 def test_a_storm_in_real_time_has_few_notices_and_none_is_lost(receiver: HttpReceiver, tmp_path: Path) -> None:
     """

@@ -15,7 +15,7 @@ from tests.services.redis import MissingRedisError, RedisServer
 
 _HERE = Path(__file__).parent
 # A test waits for all the imports of a pipeline, up to three times, while the rest of the suite runs.
-_TIMEOUT_SECONDS = 600
+_TIMEOUT_SECONDS = 1800
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark

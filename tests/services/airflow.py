@@ -49,10 +49,10 @@ _ENDS = {
     "run": frozenset({"success", "failed"}),
     "task": frozenset({"success", "failed", "skipped", "upstream_failed"}),
 }
-_START_SECONDS = 120.0
-_SECONDS = 120.0
+_START_SECONDS = 300.0
+_SECONDS = 300.0
 _POLL_SECONDS = 0.1
-_CALL_SECONDS = 60.0
+_CALL_SECONDS = 300.0
 _LOG_TAIL = 3000
 
 # Settings that are seconds and minutes in a deployment, shortened so that a test need not wait.
@@ -648,6 +648,8 @@ def migrate(postgres: PostgresServer, folder: Path, virtualenv: Path = ENVIRONME
     if postgres.execute(f"SELECT 1 FROM pg_database WHERE datname = '{template}'"):
         return template
     draft = f"{template}_draft"
+    # An earlier try may have failed.
+    postgres.execute(f'DROP DATABASE IF EXISTS "{draft}"')
     settings = read_settings(CONFIG / "common.env") | {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.create_database(draft),
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
@@ -660,7 +662,7 @@ def migrate(postgres: PostgresServer, folder: Path, virtualenv: Path = ENVIRONME
     return template
 
 
-def end(pids: Iterable[int], timeout: float = 10.0) -> None:
+def end(pids: Iterable[int], timeout: float = 100.0) -> None:
     """
     End these processes at once (SIGKILL), and return when they have ended.
     """

@@ -303,7 +303,7 @@ class OtlpReceiver:
         with self._changed:
             return list(self._logs)
 
-    def wait_for(self, predicate: Callable[["OtlpReceiver"], T], timeout: float = 10.0) -> T:
+    def wait_for(self, predicate: Callable[["OtlpReceiver"], T], timeout: float = 100.0) -> T:
         """
         Wait until the predicate, asked after every arrival, gives a true value, and return that value.
 

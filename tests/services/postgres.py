@@ -102,7 +102,7 @@ class PostgresServer(Server):
     def _logs(self) -> list[Path]:
         return [self.folder / "output.log"]
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 200.0) -> None:
         """
         Start the server, or start it again with its data, and return when it takes connections.
 
@@ -138,13 +138,13 @@ class PostgresServer(Server):
                 raise PostgresError(f"the server {'ended' if ended else 'did not answer in time'}{tail}")
         self._assert_loopback_only()
 
-    def stop(self, timeout: float = 20.0) -> None:
+    def stop(self, timeout: float = 100.0) -> None:
         """
         Shut the server down in good order, without waiting for its clients; the data stays.
         """
         self._end(signal.SIGINT, timeout)
 
-    def kill(self, timeout: float = 20.0) -> None:
+    def kill(self, timeout: float = 100.0) -> None:
         """
         End the server at once, as a power cut would; committed data stays and is recovered at the next start.
         """

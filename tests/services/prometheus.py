@@ -82,7 +82,7 @@ class PrometheusServer(Server):
     def _logs(self) -> list[Path]:
         return [self.folder / "output.log"]
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = 200.0) -> None:
         """
         Start the server unless it runs, and return when it answers.
 
@@ -148,7 +148,7 @@ class PrometheusServer(Server):
         """
         return {each["labels"]["alertname"] for each in self._ask("alerts")["alerts"] if each["state"] == "firing"}
 
-    def wait_for(self, predicate: Callable[["PrometheusServer"], T], timeout: float = 20.0) -> T:
+    def wait_for(self, predicate: Callable[["PrometheusServer"], T], timeout: float = 100.0) -> T:
         """
         Wait until the predicate gives a true value, and return that value.
 

@@ -139,7 +139,7 @@ class RabbitMQNode(Server):
         _allow(self.pid, processors)
         self._assert_loopback_only()
 
-    def stop(self, timeout: float = 20.0) -> None:
+    def stop(self, timeout: float = 100.0) -> None:
         """
         Shut the node down in good order; its data stays.
         """
@@ -266,7 +266,7 @@ class RabbitMQNode(Server):
         """
         self._order(f'rabbit_auth_backend_internal:delete_user({_binary(name)}, <<"tests">>)')
 
-    def memory_alarm(self, on: bool, timeout: float = 10.0) -> None:  # noqa: FBT001 - reads as a switch
+    def memory_alarm(self, on: bool, timeout: float = 100.0) -> None:  # noqa: FBT001 - reads as a switch
         """
         Raise the real memory alarm, in which the node blocks every publisher, or clear it.
         """

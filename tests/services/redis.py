@@ -77,7 +77,7 @@ class RedisServer(Server):
         """
         return {"MESH_CONFIG": json.dumps({_SERVICE: {"mesh_address": self.host, "mesh_port": self.port}})}
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = 200.0) -> None:
         """
         Start the server unless it runs, and return when it answers.
 

@@ -90,7 +90,7 @@ class BlackHole:
         """
         self.close()
 
-    def wait_for_connection(self, timeout: float = 10.0) -> None:
+    def wait_for_connection(self, timeout: float = 100.0) -> None:
         """
         Return when one more client has connected.
 

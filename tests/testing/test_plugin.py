@@ -61,7 +61,7 @@ def run_project(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_project.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\n")
     return subprocess.run(
-        [sys.executable, "-c", PROBE, str(folder)], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", PROBE, str(folder)], cwd=folder, capture_output=True, text=True, check=False, timeout=300
     )
 
 

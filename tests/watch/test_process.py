@@ -280,6 +280,7 @@ def test_a_missed_start_is_published_once_by_two_watchers(
     with ExitStack() as stack:
         missed = stack.enter_context(subscribe("workflow.overdue", timeout=30))
         watches = [stack.enter_context(watching(tmp_path, *arguments)) for _ in range(2)]
+        wait_until(lambda: all(watch.health() for watch in watches), every=0.1)
         first = next(missed)
         wait_until(lambda: any(watch.value("dkist_core_start_missing") == 1 for watch in watches), every=0.1)
         now = datetime.now(UTC)

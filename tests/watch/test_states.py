@@ -211,7 +211,7 @@ class Actions(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    "examples", [25, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])], ids=["some", "many"]
+    "examples", [25, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])], ids=["some", "many"]
 )
 def test_no_choice_of_actions_leads_to_a_false_or_a_missed_report(examples: int) -> None:
     """Beginnings, ends, deaths, pauses, repetitions, outages, and watchers that are disturbed in any way."""

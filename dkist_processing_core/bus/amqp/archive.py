@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
 ARCHIVE_PREFETCH = 100
-# For a consumer that stores messages in batches. The broker works longer on each if it delivers more of them ahead.
-ARCHIVE_BATCH_PREFETCH = 500
 # How long a replay that has not reached its end waits for a broker that is silent or unreachable.
 _SILENCE_SECONDS = 30.0
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.bus.interface import ArchiveEnd, Batches, Offset
+from dkist_processing_core.bus.interface import MOST_AHEAD, ArchiveEnd, Batches, Offset
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, publisher_topology
 from dkist_processing_core.errors import BusError, JournalError
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
@@ -166,12 +166,12 @@ class AmqpBus:
     ) -> "AmqpReceiver":
         """Return a receiver: of the queue that all receivers of `name` share, or without a name of the archive."""
         # Imported here, because a task publishes only and does not need them.
-        from dkist_processing_core.bus.amqp.archive import ARCHIVE_BATCH_PREFETCH, ARCHIVE_PREFETCH, Archive  # noqa: PLC0415
+        from dkist_processing_core.bus.amqp.archive import ARCHIVE_PREFETCH, Archive  # noqa: PLC0415
         from dkist_processing_core.bus.amqp.named_queue import CountedQueue, NamedQueue  # noqa: PLC0415
         from dkist_processing_core.bus.amqp.receiver import AmqpReceiver  # noqa: PLC0415
 
         if name is None:
-            prefetch = ARCHIVE_BATCH_PREFETCH if in_batches else ARCHIVE_PREFETCH
+            prefetch = MOST_AHEAD if in_batches else ARCHIVE_PREFETCH
             archive = Archive(self, patterns, replay=replay, prefetch=prefetch)
             return AmqpReceiver(self, archive, in_batches=in_batches, only_watches=only_watches)
         queue = NamedQueue(self, name, patterns, former=former) if in_batches else CountedQueue(self, name, patterns)

@@ -60,10 +60,9 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
         self._check()
 
     def stop(self) -> None:
-        # Private to pika: whether the loop is about to stop already. pika would write to the interrupting socket again,
-        # for each of many confirms that arrive together.
-        if not self._stopping:
-            super().stop()
+        # Overrides pika, which would also write to the interrupting socket, and read that in the next iteration. The
+        # loop does not wait now: it is stopped in its own thread alone. Private to pika: whether it is about to stop.
+        self._stopping = True
 
     def wake_threadsafe(self) -> None:
         # pika would send to the number, whatever it is by now; the thread that resolves a name may come that late.
@@ -114,6 +113,12 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
         _move_up(sock)
         self.socket, self.connecting = OwnSockets([sock.fileno()]), sock
         return super().connect_socket(sock, resolved_addr, on_done)
+
+    def create_streaming_connection(self, *values: Any, **named: Any) -> Any:
+        # pika would close the number, whatever it is by now, if it is no connected socket.
+        if not self.socket.are_ours:
+            raise OSError(errno.EBADF, CLOSED_HERE)
+        return super().create_streaming_connection(*values, **named)
 
 
 class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types

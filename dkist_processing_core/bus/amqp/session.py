@@ -306,3 +306,8 @@ class Session:
                 yield
         except (*PIKA_ERRORS, OSError) as error:
             raise explain(error, self._settings) from error
+        except Exception as error:
+            # pika takes a file of the author in the place of its socket for a mistake of its caller.
+            if self._connection is None or self._connection.is_ours:
+                raise
+            raise explain(OSError(errno.EBADF, CLOSED_HERE), self._settings) from error

@@ -8,6 +8,7 @@ import gc
 from typing import Any
 
 from dkist_processing_core.cli import output
+from dkist_processing_core.cli.dashboard.ending import end_in_time
 from dkist_processing_core.errors import ExtraMissingError
 from dkist_processing_core.settings.origin import Origin
 from dkist_processing_core.settings.reading import read_settings
@@ -44,5 +45,6 @@ def serve_until_ended(store: str | None, **options: Any) -> None:
     output.do_without_output()
     # The modules stay until the process ends: a collection that visits them takes as long as rendering a page.
     gc.freeze()
+    end_in_time(dashboard.ending())
     with interrupt_ends():
         dashboard.run(lambda address: print_remark(f"the dashboard is at {address}; press Ctrl-C to end"))

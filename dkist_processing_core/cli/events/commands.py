@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dkist_processing_core.cli.run_ids import complete_run_id, complete_task_name, complete_workflow_name
+from dkist_processing_core.cli.run_ids import BY_RUN_ID, complete_run_id, complete_task_name, complete_workflow_name
 from dkist_processing_core.cli.since import since_option
 
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -58,8 +58,7 @@ OfRun = Annotated[
     typer.Option(
         "--run",
         metavar="RUN_ID",
-        help="Show only events of this run, named by its short id, or by 4 or more characters of the beginning of "
-        "that or of the end of its id, in any case.",
+        help=f"Show only events of this run, named {BY_RUN_ID}.",
         autocompletion=complete_run_id,
     ),
 ]

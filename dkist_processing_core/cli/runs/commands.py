@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dkist_processing_core.cli.run_ids import complete_run_id, complete_task_name, complete_workflow_name
+from dkist_processing_core.cli.run_ids import BY_RUN_ID, complete_run_id, complete_task_name, complete_workflow_name
 
 
 def _recipe_run_id(text: str) -> int:
@@ -73,8 +73,7 @@ def timeline(
         str | None,
         typer.Argument(
             metavar="RUN_ID",
-            help="The run, by its short id, or by 4 or more characters of the beginning of that or of the end of its "
-            "id, in any case; by default the latest run.",
+            help=f"The run, {BY_RUN_ID}; by default the latest run.",
             show_default=False,
             autocompletion=complete_run_id,
         ),
@@ -109,8 +108,7 @@ def stack(
         str,
         typer.Argument(
             metavar="RUN_ID",
-            help="The run, by its short id, or by 4 or more characters of the beginning of that or of the end of its "
-            "id, in any case.",
+            help=f"The run, {BY_RUN_ID}.",
             show_default=False,
             autocompletion=complete_run_id,
         ),

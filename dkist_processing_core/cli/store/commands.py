@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dkist_processing_core.cli.run_ids import (
+    BY_RUN_ID,
     complete_family,
     complete_stored_run_id,
     complete_task_name,
@@ -148,8 +149,7 @@ def runs_show(
         str,
         typer.Argument(
             metavar="RUN_ID",
-            help="The run, by its short id, or by 4 or more characters of the beginning of that or of the end of its "
-            "id, in any case.",
+            help=f"The run, {BY_RUN_ID}.",
             show_default=False,
             autocompletion=complete_stored_run_id,
         ),

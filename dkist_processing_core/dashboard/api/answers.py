@@ -169,6 +169,8 @@ class Family(Answer):
 class Failures(Answer):
     """The families of failures; if one is named, with its attempts."""
 
+    since: datetime | None
+    """Since when failures are counted: the latest 10,000 of them, and none before a time that was given."""
     families: list[Family]
     attempts: list[AttemptOfRun]
     stack: str | None
@@ -197,4 +199,8 @@ class Runs(Answer):
     first: int
     """The place of the first of them in the whole list, from 0."""
     total: int
+    text_since: datetime | None
+    """A text was looked for in the runs with a report since this time, and in the ends of the ids of all; or in all."""
+    failed_since: datetime | None
+    """A cause was looked for in the failures since this time; or in all."""
     runs: list[ListedRun]

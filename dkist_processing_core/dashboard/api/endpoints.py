@@ -11,13 +11,14 @@ from typing import Any
 
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.as_json import attempt_json, family_json, listed_run_json
-from dkist_processing_core.dashboard import regressions
+from dkist_processing_core.collect.overview import Order
+from dkist_processing_core.dashboard.analysis import regressions
+from dkist_processing_core.dashboard.analysis.versions import in_order, past_runs
 from dkist_processing_core.dashboard.api import answers, more_answers, of_bus, of_runs
 from dkist_processing_core.dashboard.api.endpoint import Endpoint, Parameter, Request
 from dkist_processing_core.dashboard.api.parameters import number_of, text_of
-from dkist_processing_core.dashboard.asked import PageError
+from dkist_processing_core.dashboard.asked import PageError, no_runs_of
 from dkist_processing_core.dashboard.pages.runs import choice_of
-from dkist_processing_core.dashboard.versions import in_order, past_runs
 from dkist_processing_core.runs import State
 
 _NOT_FOUND = 404
@@ -44,8 +45,15 @@ def _runs(request: Request) -> dict[str, Any]:
     asked = request.asked
     first = number_of(asked, "first", 0, default=0)
     size = number_of(asked, "limit", 1, default=_PART, most=_LARGEST_PART)
-    found = asked.questions.run_page(choice_of(asked), first=first, size=size)
-    return {"first": found.first, "total": found.total, "runs": [listed_run_json(run) for run in found.runs]}
+    choice = asked.questions.latest_runs(choice_of(asked))
+    found = asked.questions.run_page(choice, order=Order.BEGAN, first=first, size=size)
+    return {
+        "first": found.first,
+        "total": found.total,
+        "textSince": choice.text_since,
+        "failedSince": choice.failed_since,
+        "runs": [listed_run_json(run) for run in found.runs],
+    }
 
 
 def _workflow(request: Request) -> dict[str, Any]:
@@ -53,8 +61,7 @@ def _workflow(request: Request) -> dict[str, Any]:
     name = text_of(asked, "name")
     versions = asked.questions.version_figures(name, _MOST_RUNS)
     if not versions:
-        msg = f"the store has no run of the workflow {name!r}, expected the name of a workflow with runs"
-        raise PageError(msg, _NOT_FOUND)
+        raise no_runs_of(name)
     return {
         "name": name,
         "versions": versions,
@@ -65,16 +72,17 @@ def _workflow(request: Request) -> dict[str, Any]:
 
 def _failures(request: Request) -> dict[str, Any]:
     asked = request.asked
-    choice = replace(choice_of(asked), family=asked.text("family"))
+    choice = asked.questions.latest_failures(replace(choice_of(asked), family=asked.text("family")))
     limit = number_of(asked, "limit", 1, default=_PART, most=_LARGEST_PART)
     if choice.family is None:
         found = [family_json(each) for each in asked.questions.families(choice, limit)]
-        return {"families": found, "attempts": [], "stack": None, "finishedSince": None}
+        return {"since": choice.since, "families": found, "attempts": [], "stack": None, "finishedSince": None}
     family = asked.questions.family(choice, limit)
     if family is None:
         msg = f"the store has no failure of the family {choice.family!r}, expected one of those of all failures"
         raise PageError(msg, _NOT_FOUND)
     return {
+        "since": choice.since,
         "families": [family_json(family.family)],
         "attempts": [attempt_json(each, with_run=True) for each in family.failures],
         "stack": family.stack,
@@ -105,7 +113,7 @@ ENDPOINTS = (
     Endpoint("now", "The runs and attempts that go on, and the failures of the last day.", answers.Now, _now),
     Endpoint(
         "runs",
-        "A part of the list of runs, the one with the latest report first.",
+        "A part of the list of runs, the one that began last first.",
         answers.Runs,
         _runs,
         (

@@ -6,8 +6,8 @@ Not here: answers about runs and failures (answers).
 
 from datetime import datetime
 
+from dkist_processing_core.dashboard.analysis.regressions import Measure
 from dkist_processing_core.dashboard.api.answers import Answer, Identity
-from dkist_processing_core.dashboard.regressions import Measure
 from dkist_processing_core.runs import State
 
 
@@ -92,7 +92,7 @@ class Inbox(Answer):
 
 
 class DeadLetters(Answer):
-    """A group of dead letters with the same failure."""
+    """A group of dead letters with the same failure; of a queue of the broker, only the oldest 10,000 are counted."""
 
     id: str
     consumer: str

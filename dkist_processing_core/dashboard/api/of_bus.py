@@ -1,7 +1,7 @@
 """
 The answer about the bus, and the change of dead letters.
 
-Not here: reading the bus (bus_status), and the dead letters (letters).
+Not here: reading the bus (bus.status), and the dead letters (bus.letters).
 """
 
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from typing import Any
 
 from dkist_processing_core.dashboard.api.endpoint import Request
 from dkist_processing_core.dashboard.api.more_answers import Changed
-from dkist_processing_core.dashboard.bus_facts import Inbox, Queue
+from dkist_processing_core.dashboard.bus.facts import Inbox, Queue
 from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.dead_letters import Action, Group
 from dkist_processing_core.text.redaction import redact

@@ -6,11 +6,11 @@ Not here: lists of runs (endpoints).
 
 from typing import Any
 
+from dkist_processing_core.dashboard.analysis.comparison import compare
 from dkist_processing_core.dashboard.api.endpoint import Request
 from dkist_processing_core.dashboard.api.parameters import number_of, text_of
 from dkist_processing_core.dashboard.asked import PageError
-from dkist_processing_core.dashboard.comparison import compare
-from dkist_processing_core.dashboard.one_run import one_run
+from dkist_processing_core.dashboard.one_run.chosen import one_run
 from dkist_processing_core.dashboard.pages.compare import side
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs.as_json import identity_json, report_json, run_json, task_json

@@ -11,8 +11,8 @@ import msgspec
 from dkist_processing_core.dashboard.api.endpoint import ROOT, Endpoint, Parameter
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
 from dkist_processing_core.dashboard.api.more_answers import Changed, Chosen
-from dkist_processing_core.dashboard.letters import ACTIONS
-from dkist_processing_core.dashboard.problems import Problem
+from dkist_processing_core.dashboard.bus.letters import ACTIONS
+from dkist_processing_core.dashboard.http.problems import Problem
 
 _SCHEMAS = "#/components/schemas/{name}"
 _CONTENT_OF_PROBLEM = {"application/problem+json": {"schema": {"$ref": _SCHEMAS.format(name=Problem.__name__)}}}

@@ -2,7 +2,7 @@
 The parameters of requests to the API, read from the query.
 
 Each function raises a PageError for a text that is not of its kind. Not here: their declarations (endpoints), and a run
-or a choice of runs, which are read as the pages do (dashboard.one_run, dashboard.pages.runs).
+or a choice of runs, which are read as the pages do (one_run.chosen, dashboard.pages.runs).
 """
 
 from dkist_processing_core.dashboard.asked import Asked, PageError

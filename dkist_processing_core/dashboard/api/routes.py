@@ -1,7 +1,7 @@
 """
 The API over HTTP: requests to the endpoints, the change of dead letters, and the document.
 
-Not here: the endpoints (endpoints), and the errors as JSON (problems).
+Not here: the endpoints (endpoints), and the errors as JSON (http.problems).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,33 +14,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dkist_processing_core.dashboard.access import Role, role_of
 from dkist_processing_core.dashboard.api import of_bus
 from dkist_processing_core.dashboard.api.endpoint import ROOT, Endpoint
-from dkist_processing_core.dashboard.api.endpoint import Request as Asking
+from dkist_processing_core.dashboard.api.endpoint import Request as EndpointRequest
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
 from dkist_processing_core.dashboard.api.more_answers import Chosen
 from dkist_processing_core.dashboard.api.openapi import document
 from dkist_processing_core.dashboard.asked import Asked, PageError
 from dkist_processing_core.dashboard.backend import Backend, Freshness
-from dkist_processing_core.dashboard.letters import ACTIONS
-from dkist_processing_core.dashboard.problems import ProblemResponse
+from dkist_processing_core.dashboard.bus.letters import ACTIONS
+from dkist_processing_core.dashboard.http.access import Role, role_of
+from dkist_processing_core.dashboard.http.problems import ProblemResponse
 from dkist_processing_core.dead_letters import Action
 from dkist_processing_core.errors import DKISTProcessingCoreError
 
 _BAD_REQUEST, _FORBIDDEN, _UNAVAILABLE = 400, 403, 503
 _JSON = "application/json"
 _SOON = {"Retry-After": "5"}
-Ask = Callable[[str, Mapping[str, str], Callable[[Asked, Freshness], Any]], Any]
+AnswerOf = Callable[[str, Mapping[str, str], Callable[[Asked, Freshness], Any]], Any]
 """Calls a function with the request for a path with a query, and returns its result."""
 
 
 class Api:
     """The routes of the API."""
 
-    def __init__(self, ask: Ask, backend: Backend) -> None:
-        """Store what asks the store, and the bus."""
-        self._ask = ask
+    def __init__(self, answer_of: AnswerOf, backend: Backend) -> None:
+        """Store the function that answers requests from the store, and the bus."""
+        self._answer_of = answer_of
         self._backend = backend
         self.routes = [Route(each.path, partial(self._read, each), methods=["GET"]) for each in ENDPOINTS]
         self.routes += [
@@ -53,7 +53,7 @@ class Api:
         query = dict(request.query_params)
         try:
             _check_names(query, endpoint)
-            found = self._ask(endpoint.path, query, lambda asked, freshness: self._answer(endpoint, asked, freshness))
+            found = self._answer_of(endpoint.path, query, partial(self._answer, endpoint))
         except PageError as error:
             return ProblemResponse(error.status, str(error), _SOON if error.status == _UNAVAILABLE else None)
         except DKISTProcessingCoreError as error:
@@ -61,7 +61,7 @@ class Api:
         return Response(found, media_type=_JSON)
 
     def _answer(self, endpoint: Endpoint, asked: Asked, freshness: Freshness) -> bytes:
-        found = endpoint.call(Asking(asked, freshness))
+        found = endpoint.call(EndpointRequest(asked, freshness))
         return msgspec.json.encode(msgspec.convert(found, endpoint.answer, from_attributes=True))
 
     async def _change(self, action: Action, request: Request) -> Response:

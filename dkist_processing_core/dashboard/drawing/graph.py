@@ -2,7 +2,7 @@
 The layout of a workflow's graph from left to right: where its nodes are, and the curves of its edges.
 
 It depends on the graph alone, so that no node moves while a run goes on. Sugiyama's method of igraph orders the nodes
-of a column so that few edges cross. Not here: the states of the tasks (run_graph), and the drawing
+of a column so that few edges cross. Not here: the states of the tasks (one_run.graph), and the drawing
 itself, which is a template.
 """
 

@@ -1,8 +1,8 @@
 """
 The geometry of a timeline: the bar of each attempt on a common axis of time, and a band of its memory below it.
 
-All places and widths along the axis are percentages of its length. Not here: the facts beside the bars (run_rows), and
-the drawing itself, which is a template.
+All places and widths along the axis are percentages of its length. Not here: the facts beside the bars
+(one_run.rows), and the drawing itself, which is a template.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

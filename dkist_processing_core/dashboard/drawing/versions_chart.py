@@ -1,13 +1,13 @@
 """
 The chart of a workflow's versions: the duration of each run, the median of each version, and the share that failed.
 
-Not here: the texts and colours, which are in the template, and the values (dashboard.versions).
+Not here: the texts and colours, which are in the template, and the values (analysis.versions).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dkist_processing_core.dashboard.versions import Version
+from dkist_processing_core.dashboard.analysis.versions import Version
 
 SLOT = 64.0
 """The width of a version."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt
+from dkist_processing_core.dashboard.addresses.links import attempt_address, run_address
+from dkist_processing_core.dashboard.addresses.outside_links import followable, log_link, trace_id_of, trace_link
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
 from dkist_processing_core.dashboard.drawing import plot
-from dkist_processing_core.dashboard.links import attempt_address, run_address
-from dkist_processing_core.dashboard.one_run import OneRun, one_run
-from dkist_processing_core.dashboard.outside_links import followable, log_link, trace_id_of, trace_link
-from dkist_processing_core.dashboard.run_rows import disputes_of, text_of
+from dkist_processing_core.dashboard.one_run.chosen import OneRun, one_run
+from dkist_processing_core.dashboard.one_run.rows import disputes_of, text_of
 from dkist_processing_core.events import Event, TaskDispatched, TaskFailed, TaskStarted
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.runs import AttemptView, TaskView
@@ -156,4 +156,5 @@ def _alike(asked: Asked, failure: TaskFailed | None) -> tuple[Family | None, Seq
     if asked.at is not None:
         until = asked.at + timedelta(microseconds=1)
         return None, asked.questions.failures(replace(choice, until=until), _MOST_EARLIER)
-    return next(iter(asked.questions.families(choice, 1)), None), asked.questions.failures(choice, _MOST_EARLIER)
+    known = asked.questions.families(asked.questions.latest_failures(choice), 1)
+    return next(iter(known), None), asked.questions.failures(choice, _MOST_EARLIER)

@@ -1,15 +1,15 @@
 """
 The page about the bus: rates, what waits, what was set aside, consumers and their lag, the archive, dead letters.
 
-Not here: reading the bus (bus_status), and retrying or discarding a dead letter (letters).
+Not here: reading the bus (bus.status), and retrying or discarding a dead letter (bus.letters).
 """
 
 from collections import Counter
 
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
-from dkist_processing_core.dashboard.bus_status import Status
+from dkist_processing_core.dashboard.bus.letters import ACTIONS
+from dkist_processing_core.dashboard.bus.status import Status
 from dkist_processing_core.dashboard.drawing.columns import Columns, columns
-from dkist_processing_core.dashboard.letters import ACTIONS
 from dkist_processing_core.dead_letters import Action, DeadLetter
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskEvent
@@ -64,7 +64,7 @@ def _consumers(status: Status) -> list[str]:
 
 def _dead(status: Status) -> Counter[str]:
     """Return the number of dead letters of each consumer."""
-    found: Counter[str] = Counter()
+    found: Counter[str] = Counter(status.left_out)
     for group in status.groups:
         found[group.consumer] += group.count
     return found

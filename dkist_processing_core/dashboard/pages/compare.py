@@ -1,17 +1,17 @@
 """
 The page that compares two runs of a workflow, and what explains the difference of their durations.
 
-Not here: the comparison (dashboard.comparison).
+Not here: the comparison (analysis.comparison).
 """
 
 from collections.abc import Sequence
 
 from dkist_processing_core.collect.answers import Choice, StoredRun
 from dkist_processing_core.collect.overview import RunDuration
-from dkist_processing_core.dashboard.asked import Asked, Page, PageError
-from dkist_processing_core.dashboard.comparison import Side, compare
+from dkist_processing_core.dashboard.analysis.comparison import Side, compare
+from dkist_processing_core.dashboard.analysis.versions import in_order
+from dkist_processing_core.dashboard.asked import Asked, Page, PageError, no_runs_of
 from dkist_processing_core.dashboard.drawing.change_bars import change_bars
-from dkist_processing_core.dashboard.versions import in_order
 from dkist_processing_core.identity import Run
 
 MOST_OFFERED = 100
@@ -36,7 +36,7 @@ def page(asked: Asked) -> Page:
         raise PageError("the address names no workflow; expected /compare?workflow=NAME with the runs a and b")
     latest = in_order(asked.questions.run_durations(name, MOST_OFFERED))[::-1]
     if not latest:
-        raise PageError(f"the store has no run of the workflow {name}; expected the name of a workflow with runs", 404)
+        raise no_runs_of(name)
     b = _named(asked, name, "b") or asked.questions.run(latest[0].run)
     assert b is not None  # the store is read in one state, and has the latest run
     a = _named(asked, name, "a") or asked.questions.run_before(b.number)

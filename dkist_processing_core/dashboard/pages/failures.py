@@ -4,15 +4,16 @@ The page with the families of failures, and that of one family with its occurren
 Not here: the grouping (collect.rows), and one failed attempt (pages.attempt).
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dkist_processing_core.collect.answers import Choice, Family
+from dkist_processing_core.dashboard.addresses.links import address
+from dkist_processing_core.dashboard.addresses.times import moment_in
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
 from dkist_processing_core.dashboard.drawing.columns import Columns, columns
-from dkist_processing_core.dashboard.links import address
-from dkist_processing_core.dashboard.times import moment_in
 from dkist_processing_core.events import Cause
 from dkist_processing_core.text import counted
 
@@ -45,11 +46,13 @@ def _families(asked: Asked) -> Page:
     choice = Choice(
         since=since, workflow=asked.text("workflow"), version=asked.text("version"), cause=asked.text("cause")
     )
-    found = asked.questions.families(choice, _MOST_FAMILIES)
+    looked_at = asked.questions.latest_failures(choice)
+    found = asked.questions.families(looked_at, _MOST_FAMILIES)
     given = {name: asked.text(name) for name in ("since", "workflow", "version", "cause")}
     values = {
         "now": asked.now,
-        "rows": _rows(asked, choice, found),
+        "rows": _rows(asked, looked_at, found),
+        "cut_at": None if looked_at == choice else looked_at.since,
         "given": given,
         "times": _TIMES,
         "time": given["since"] or _USUAL,
@@ -69,7 +72,9 @@ def _family(asked: Asked) -> Page:
         found = f"several families, {', '.join(known[:10])}" if known else "no family of failures"
         msg = f"found {found} by the name {named[:80]!r}, expected the id of one"
         raise PageError(msg, _NOT_FOUND)
-    whole = asked.questions.family(Choice(family=named if named in known else known[0]), _MOST_OCCURRENCES)
+    choice = Choice(family=named if named in known else known[0])
+    looked_at = asked.questions.latest_failures(choice)
+    whole = asked.questions.family(looked_at, _MOST_OCCURRENCES)
     if whole is None:
         msg = f"the family {named[:80]!r} has no failure any more"
         raise PageError(msg, _NOT_FOUND)
@@ -78,6 +83,7 @@ def _family(asked: Asked) -> Page:
         "now": asked.now,
         "whole": whole,
         "row": _rows(asked, Choice(), [family])[0],
+        "cut_at": None if looked_at == choice else looked_at.since,
         "affected": _affected(family),
         "short_id": asked.questions.short_ids(each.run.run_id for each in whole.failures).of,
     }
@@ -89,13 +95,19 @@ def _since(asked: Asked) -> datetime | None:
     return None if text == _EVER else moment_in("since", text, asked.now)
 
 
-def _rows(asked: Asked, choice: Choice, found: Iterable[Family]) -> list[FamilyRow]:
+def _rows(asked: Asked, choice: Choice, found: Sequence[Family]) -> list[FamilyRow]:
     """Return families with their trends; without a beginning, the trend of each begins with its first failure."""
     rows = []
-    for family in found:
+    of_beginning: dict[datetime, list[str]] = defaultdict(list)
+    begins = {each.family: choice.since or min(each.first_at, asked.now - timedelta(hours=1)) for each in found}
+    for name, begin in begins.items():
+        of_beginning[begin].append(name)
+    trends: dict[str, tuple[int, ...]] = {}
+    for begin, names in of_beginning.items():
         # A failure at the end of the last part belongs to it.
-        begin = choice.since or min(family.first_at, asked.now - timedelta(hours=1))
-        (counts,) = asked.questions.family_trends(choice, [family.family], begin, asked.now, _PARTS).values()
+        trends |= asked.questions.family_trends(choice, names, begin, asked.now, _PARTS)
+    for family in found:
+        begin, counts = begins[family.family], trends[family.family]
         step = (asked.now - begin) / _PARTS
         titles = [f"{begin + number * step:%Y-%m-%d %H:%M} UTC: {count}" for number, count in enumerate(counts)]
         trend = columns([{"failed": count} for count in counts], titles=titles)

@@ -73,11 +73,11 @@ def page(asked: Asked) -> Page:
 
 
 def _values(questions: Questions, moment: datetime) -> dict[str, object]:
-    """Return what is to be seen at a time."""
+    """Return the values that the page shows for a time."""
     recent = Choice(since=moment - timedelta(hours=HOURS))
     attempts = questions.open_attempts(Choice(), limit=MOST_OPEN)
     runs = questions.runs(Choice(states=(State.RUNNING,)), _MOST_RUNS)
-    families = questions.families(recent, _MOST_FAMILIES + 1)
+    families = questions.recent_families(recent, _MOST_FAMILIES + 1)
     overdue = questions.overdue_runs(_MOST_LATE)
     late = _late(overdue.runs, attempts, moment)
     shown = [each.run for each in runs] + [each.run for each in attempts] + [each.run for each in late]

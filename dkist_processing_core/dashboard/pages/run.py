@@ -1,23 +1,27 @@
 """
 The page about a run: its state, its graph, its timeline, when it is expected to end, and the reports on it.
 
-Not here: the parts of the page (run_graph, run_rows, run_events, expected), and one attempt (pages.attempt).
+Not here: the parts of the page (one_run, analysis.expected), and one attempt (pages.attempt).
 """
 
 from collections import Counter
 from collections.abc import Mapping
 
+from dkist_processing_core.dashboard.addresses.links import (
+    attempt_addresses,
+    compare_with_previous_address,
+    run_address,
+)
+from dkist_processing_core.dashboard.addresses.outside_links import trace_id_of, trace_link
+from dkist_processing_core.dashboard.addresses.paging import part_of
+from dkist_processing_core.dashboard.analysis.expected import Expected, expected_end, remaining_tasks
 from dkist_processing_core.dashboard.asked import Asked, Page
 from dkist_processing_core.dashboard.drawing.graph import NODE_HEIGHT, NODE_WIDTH
 from dkist_processing_core.dashboard.drawing.timeline import Timeline, most_memory_of
-from dkist_processing_core.dashboard.expected import Expected, expected_end, remaining_tasks
-from dkist_processing_core.dashboard.links import attempt_addresses, compare_with_previous_address, run_address
-from dkist_processing_core.dashboard.one_run import OneRun, one_run, steps_of
-from dkist_processing_core.dashboard.outside_links import trace_id_of, trace_link
-from dkist_processing_core.dashboard.paging import part_of
-from dkist_processing_core.dashboard.run_events import event_rows
-from dkist_processing_core.dashboard.run_graph import run_graph
-from dkist_processing_core.dashboard.run_rows import drawn, rows_of, tasks_of
+from dkist_processing_core.dashboard.one_run.chosen import OneRun, one_run, steps_of
+from dkist_processing_core.dashboard.one_run.events import event_rows
+from dkist_processing_core.dashboard.one_run.graph import run_graph
+from dkist_processing_core.dashboard.one_run.rows import drawn, rows_of, tasks_of
 from dkist_processing_core.events import decode
 from dkist_processing_core.runs import RunView, State
 from dkist_processing_core.runs.critical_path import critical_path

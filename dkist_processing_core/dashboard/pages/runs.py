@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 
 from dkist_processing_core.collect.answers import Choice, StoredRun
 from dkist_processing_core.collect.overview import Activity, Hour, Order
+from dkist_processing_core.dashboard.addresses.links import address
+from dkist_processing_core.dashboard.addresses.times import moment_in
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
 from dkist_processing_core.dashboard.drawing.columns import Columns, bar_of_tasks, columns
-from dkist_processing_core.dashboard.links import address
-from dkist_processing_core.dashboard.times import moment_in
 from dkist_processing_core.events import Cause
 from dkist_processing_core.runs import State
 
@@ -25,6 +25,8 @@ _STATES = (State.RUNNING, State.FAILED, State.FINISHED)
 # In a column the most important is at the bottom, where its size is compared best.
 _ENDS = (State.FAILED, State.FINISHED)
 _ORDERS = {"last": Order.LAST_REPORT, "began": Order.BEGAN, "duration": Order.DURATION, "workflow": Order.WORKFLOW}
+# In this order, a new report does not move a run.
+_USUAL_ORDER = "began"
 _FILTERS = ("q", "workflow", "version", "state", "cause", "recipe", "since", "until")
 _LARGEST_ID = 2**63 - 1
 
@@ -53,7 +55,8 @@ class WorkflowRow:
 
 def page(asked: Asked) -> Page:
     """Return the page."""
-    choice, questions = choice_of(asked), asked.questions
+    questions = asked.questions
+    choice = questions.latest_runs(choice_of(asked))
     order, is_descending = _order(asked)
     first = _number(asked, "first", 0, 10**9) or 0
     found = questions.run_page(choice, order=order, is_descending=is_descending, first=first, size=SIZE)
@@ -71,6 +74,8 @@ def page(asked: Asked) -> Page:
         "sorting": sorting,
         "is_filtered": any(given.values()),
         "is_empty": not any(questions.states(Choice()).values()) if not found.total else False,
+        "text_since": choice.text_since,
+        "failed_since": choice.failed_since,
         "counts": questions.states(replace(choice, states=())),
         "states": _STATES,
         "causes": list(Cause),
@@ -78,7 +83,7 @@ def page(asked: Asked) -> Page:
         "first": found.first,
         "size": SIZE,
         "total": found.total,
-        "sort": asked.text("sort") or "last",
+        "sort": asked.text("sort") or _USUAL_ORDER,
         "is_descending": is_descending,
         "chart": _chart(activity.hours, height=60.0),
         "ended": sum(sum(hour.ended.values()) for hour in activity.hours),
@@ -126,7 +131,7 @@ def _number(asked: Asked, name: str, least: int, most: int) -> int | None:
 
 
 def _order(asked: Asked) -> tuple[Order, bool]:
-    name, direction = asked.text("sort") or "last", asked.text("direction")
+    name, direction = asked.text("sort") or _USUAL_ORDER, asked.text("direction")
     if name not in _ORDERS:
         msg = f"found sort={name!r}, expected one of {', '.join(_ORDERS)}"
         raise PageError(msg)

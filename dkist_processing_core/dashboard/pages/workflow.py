@@ -1,7 +1,7 @@
 """
 The page of a workflow: durations and failures over its versions, its slowest and most failing tasks, its latest runs.
 
-Not here: which versions changed something (dashboard.regressions).
+Not here: which versions changed something (analysis.regressions).
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from datetime import timedelta
 
 from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.overview import RunDuration, Spread
-from dkist_processing_core.dashboard import regressions
-from dkist_processing_core.dashboard.asked import Asked, Page, PageError
+from dkist_processing_core.dashboard.analysis import regressions
+from dkist_processing_core.dashboard.analysis.versions import in_order, past_runs, tasks_of, versions_of
+from dkist_processing_core.dashboard.asked import Asked, Page, PageError, no_runs_of
 from dkist_processing_core.dashboard.drawing.versions_chart import versions_chart
-from dkist_processing_core.dashboard.versions import in_order, past_runs, tasks_of, versions_of
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import State
 
@@ -36,7 +36,7 @@ def page(asked: Asked) -> Page:
         raise PageError("the address names no workflow; expected /workflow?name=NAME")
     latest = asked.questions.run_durations(name, MOST_RUNS)
     if not latest:
-        raise PageError(f"the store has no run of the workflow {name}; expected the name of a workflow with runs", 404)
+        raise no_runs_of(name)
     runs = in_order(latest)
     versions = versions_of(runs)
     past = past_runs(runs)
@@ -44,7 +44,9 @@ def page(asked: Asked) -> Page:
     tasks = tasks_of(asked.questions.task_figures(name, MOST_RUNS_OF_TASKS), [version.name for version in versions])
     timed = [task for task in tasks if task.latest.durations is not None]
     failing = [task for task in tasks if task.failed]
-    families = asked.questions.families(Choice(workflow=name, since=asked.now - _RECENT), _MOST_FAMILIES)
+    recent = Choice(workflow=name, since=asked.now - _RECENT)
+    looked_at = asked.questions.latest_failures(recent)
+    families = asked.questions.families(looked_at, _MOST_FAMILIES)
     return Page(
         f"Workflow {name}",
         "workflow.html",
@@ -65,6 +67,7 @@ def page(asked: Asked) -> Page:
             "runs_of_tasks": min(len(latest), MOST_RUNS_OF_TASKS),
             "families": families,
             "recent_days": _RECENT.days,
+            "cut_at": None if looked_at == recent else looked_at.since,
             "latest": runs[: -_MOST_LATEST - 1 : -1],
             "short_ids": asked.questions.short_ids([run.run.run_id for run in runs[-_MOST_LATEST:]]),
         },

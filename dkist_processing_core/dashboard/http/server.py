@@ -1,19 +1,25 @@
 """
 The HTTP server of the dashboard, in a thread of its process.
 
-Not here: what it serves (app), and the limits of one connection (connection).
+Not here: what it serves (dashboard.app), and the limits of one connection (connection).
 """
 
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from dkist_processing_core.dashboard.connection import Connection
+from dkist_processing_core.dashboard.http.connection import Connection
+from dkist_processing_core.dashboard.http.measures import Measures
 from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCoreError
+
+if TYPE_CHECKING:
+    import asyncio
 
 # Names of events may have thousands of characters, and are in addresses.
 _HEADER_BYTES = 64 * 1024
@@ -25,7 +31,13 @@ _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - they are recognized
 
 @contextmanager
 def served(
-    app: ASGIApp, host: str, port: int, *, before_end: Callable[[], None], failed: Callable[[], None]
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    measures: Measures,
+    before_end: Callable[[], None],
+    failed: Callable[[], None],
 ) -> Iterator[str]:
     """
     Serve an application during the block.
@@ -34,6 +46,7 @@ def served(
         app: The application.
         host: The address to listen on.
         port: The port; 0 for a free one.
+        measures: Times the answers, and counts who does not read them.
         before_end: Ends the answers that would not end; it is called in the thread of the server.
         failed: Ends the block, since the server has ended by an error; it is called in the same thread.
 
@@ -51,8 +64,9 @@ def served(
         msg = f"nothing can be served at {shown}:{port}: {error.strerror or error}; expected a free port of this host"
         raise ConfigurationError(msg) from error
     config = uvicorn.Config(
-        app,
-        http=Connection,
+        measures.timed(app),
+        # Uvicorn calls it with the arguments of a protocol.
+        http=cast("type[asyncio.Protocol]", partial(Connection, dropped=measures.drop)),
         ws="none",
         lifespan="off",
         # The application logs its errors.

@@ -13,6 +13,7 @@ import struct
 import termios
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -30,10 +31,15 @@ _INT = struct.Struct("i")
 class Connection(H11Protocol):
     """A connection with limits of time."""
 
+    def __init__(self, *given: Any, dropped: Callable[[], object], **options: Any) -> None:
+        """Store what is called when the client is given up since it does not read; the rest is uvicorn's."""
+        super().__init__(*given, **options)
+        self._dropped = dropped
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
-        self._request = Limit(REQUEST_SECONDS, transport, lambda: 0)
-        self._reading = Limit(READING_SECONDS, transport, partial(unread_bytes, transport))
+        self._request = Limit(REQUEST_SECONDS, transport.abort, lambda: 0)
+        self._reading = Limit(READING_SECONDS, self._drop, partial(unread_bytes, transport))
         # Linux would keep up to some megabytes for a client that does not read.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         super().connection_made(transport)
@@ -60,6 +66,10 @@ class Connection(H11Protocol):
         super().resume_writing()
         self._reading.end()
 
+    def _drop(self) -> None:
+        self._dropped()
+        self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
@@ -68,19 +78,19 @@ class Connection(H11Protocol):
 
 
 class Limit:
-    """Aborts a connection some seconds after a beginning that is not followed by an end, or by progress."""
+    """Ends a connection some seconds after a beginning that is not followed by an end, or by progress."""
 
-    def __init__(self, seconds: float, transport: asyncio.Transport, left: Callable[[], int]) -> None:
+    def __init__(self, seconds: float, abort: Callable[[], None], left: Callable[[], int]) -> None:
         """
         Store the limit. It does not run yet.
 
         Args:
             seconds: The longest time without progress.
-            transport: The connection.
+            abort: Ends the connection.
             left: Returns what is left to do, which progress makes smaller.
         """
         self._seconds = seconds
-        self._transport = transport
+        self._abort = abort
         self._left = left
         self._timer: asyncio.TimerHandle | None = None
 
@@ -103,7 +113,7 @@ class Limit:
         if left < before:
             self._wait(left)
         else:
-            self._transport.abort()
+            self._abort()
 
 
 def unread_bytes(transport: asyncio.Transport) -> int:

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from dkist_processing_core.dashboard.access import COOKIE, SESSION_SECONDS, Role, Rules, role_if_any
-from dkist_processing_core.dashboard.links import address
+from dkist_processing_core.dashboard.addresses.links import address
+from dkist_processing_core.dashboard.http.access import COOKIE, SESSION_SECONDS, Role, Rules, role_if_any
 
 PATH = "/login"
 _SEE_OTHER, _BAD_REQUEST, _UNAUTHORIZED = 303, 400, 401

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
+from dkist_processing_core.dashboard.analysis.nodes import tasks_by_node
 from dkist_processing_core.dashboard.drawing.timeline import Lane, Timeline
-from dkist_processing_core.dashboard.nodes import tasks_by_node
 from dkist_processing_core.events import TaskFailed, TaskSkipped
 from dkist_processing_core.identity import class_name_of
 from dkist_processing_core.runs import AttemptView, RunView, State, TaskView
@@ -59,7 +59,7 @@ class DrawnRow:
     """The largest memory in bytes that is known, or that of now."""
     host: str | None
     text: str
-    """Why it failed, was skipped, or has not run; "" if there is nothing to say."""
+    """Why it failed, was skipped, or has not run; "" if there is no reason."""
     alarm: StandingAlarm | None
     disputes: Sequence[str]
     """What other reporters state against its outcome."""

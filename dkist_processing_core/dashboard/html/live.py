@@ -6,7 +6,7 @@ each part that has changed by its id, at first of all parts. The data of `away` 
 rendered now, for example since the store that is built again has no such run yet; the next `parts`, which may be empty,
 ends that. The data of `gone` is a sentence: why the page cannot be
 shown any more; it is the last event. A stream ends after some minutes by `again`, and the viewer requests another one.
-Not here: the rendering (viewing), and viewers that do not read (connection).
+Not here: the rendering (viewing), and viewers that do not read (http.connection).
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from dkist_processing_core.dashboard.access import Role, role_of
 from dkist_processing_core.dashboard.asked import PageError
-from dkist_processing_core.dashboard.problems import ProblemResponse
+from dkist_processing_core.dashboard.http.access import Role, role_of
+from dkist_processing_core.dashboard.http.problems import ProblemResponse
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
@@ -46,7 +46,7 @@ _MAY_PASS = (_NOT_FOUND, _UNAVAILABLE)
 
 
 class Live:
-    """The ASGI application of live pages. All methods belong to the thread of its event loop."""
+    """The ASGI application of live pages. Its methods belong to the thread of its event loop."""
 
     def __init__(self, render: Render, revision: Callable[[], object]) -> None:
         """
@@ -65,8 +65,8 @@ class Live:
 
     @property
     def viewers(self) -> int:
-        """The number of viewers."""
-        return sum(channel.viewers for channel in self._channels.values())
+        """The number of viewers. Any thread may ask for it."""
+        return sum(channel.viewers for channel in list(self._channels.values()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the parts of a page as long as the viewer reads them."""

@@ -1,7 +1,7 @@
 """
 The state of the bus, read again every few seconds in a thread, so that no page waits for a broker.
 
-Not here: what is read (bus_facts), and the page about it (pages.bus).
+Not here: what is read (bus.facts), and the page about it (pages.bus).
 """
 
 import logging
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.link import AmqpLink
-from dkist_processing_core.dashboard.bus_facts import OfBus, OfHost, of_broker, of_host, of_journal
+from dkist_processing_core.dashboard.bus.facts import OfBus, OfHost, of_broker, of_host, of_journal
 from dkist_processing_core.dead_letters import Group
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.outbox import OutboxState
@@ -68,7 +68,13 @@ class Status:
     @property
     def dead(self) -> int:
         """The number of dead letters."""
-        return sum(group.count for group in self.groups)
+        return sum(group.count for group in self.groups) + sum(self.left_out.values())
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """The numbers of dead letters that the broker keeps and that are in no group, by the names of the consumers."""
+        letters = {} if self.bus is None else self.bus.letters
+        return {name: each.left_out for name, each in letters.items() if each.left_out}
 
     def _outboxes(self) -> list[OutboxState]:
         return [] if self.host is None else [each for each in self.host.outboxes if not each.is_embedded]

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from dkist_processing_core.dashboard import rendering
-from dkist_processing_core.dashboard.access import Role, Rules
+from dkist_processing_core.dashboard.addresses.links import address
+from dkist_processing_core.dashboard.addresses.times import moment_in
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError, PageFunction
 from dkist_processing_core.dashboard.backend import Backend, Freshness
-from dkist_processing_core.dashboard.links import address
-from dkist_processing_core.dashboard.times import moment_in
+from dkist_processing_core.dashboard.html import rendering
+from dkist_processing_core.dashboard.http.access import Role, Rules
 from dkist_processing_core.errors import DKISTProcessingCoreError
 
 _T = TypeVar("_T")
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parents[1] / "static"
 """The folder of the files that pages load."""
 SAVE = "save"
 """The parameter of the address of a page that is saved as one file."""
@@ -108,7 +108,7 @@ class Viewing:
             raise PageError(msg)
         return rendering.live_parts(page, self._common(split.path, query, role, freshness))
 
-    def asked(self, path: str, query: Mapping[str, str], answer: Callable[[Asked, Freshness], _T]) -> _T:
+    def answer_of(self, path: str, query: Mapping[str, str], answer: Callable[[Asked, Freshness], _T]) -> _T:
         """
         Return the answer of a function to a request.
 
@@ -140,7 +140,7 @@ class Viewing:
         page = self._pages.get(path)
         if page is None:
             raise PageError(self._no_page(path), _NOT_FOUND)
-        return self.asked(path, query, lambda asked, freshness: (page(asked), freshness))
+        return self.answer_of(path, query, lambda asked, freshness: (page(asked), freshness))
 
     def _no_page(self, path: str) -> str:
         return f"there is no page {path!r}, expected one of {', '.join(self._pages)}"

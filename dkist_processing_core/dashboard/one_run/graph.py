@@ -7,11 +7,11 @@ Not here: the places of the nodes, which do not depend on the run (drawing.graph
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from dkist_processing_core.dashboard.addresses.links import attempt_addresses, run_address
+from dkist_processing_core.dashboard.analysis.nodes import state_of, tasks_by_node
 from dkist_processing_core.dashboard.drawing.graph import Edge, GraphLayout, Node, laid_out
 from dkist_processing_core.dashboard.drawing.labels import fitted
-from dkist_processing_core.dashboard.links import attempt_addresses, run_address
-from dkist_processing_core.dashboard.nodes import state_of, tasks_by_node
-from dkist_processing_core.dashboard.words import duration
+from dkist_processing_core.dashboard.html.words import duration
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import RunView, State, TaskView
 from dkist_processing_core.runs.moments import Moments

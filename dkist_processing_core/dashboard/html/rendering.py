@@ -6,24 +6,27 @@ and SVG is in the templates, which escape every value. Not here: the values (pag
 """
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dkist_processing_core.dashboard import links, words
+from dkist_processing_core.dashboard.addresses import links
 from dkist_processing_core.dashboard.asked import Page
+from dkist_processing_core.dashboard.html import words
 
 _LIVE = "live_"
 # Each page extends it.
 _FRAME = "base.html"
+# The elements that a page has in each row, most of them alike, and how many different ones are kept.
+_REPEATED, _MOST_REPEATED = ("state", "tasks", "workflow_link"), 500
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
         # A page that is saved contains its style sheets.
-        loader=FileSystemLoader([Path(__file__).parent / name for name in ("templates", "static")]),
+        loader=FileSystemLoader([Path(__file__).parents[1] / name for name in ("templates", "static")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -43,7 +46,10 @@ def _environment() -> Environment:
         )
     }
     # A block that is rendered alone does not see what its template has imported.
-    environment.globals["ui"] = environment.get_template("ui.html").module
+    ui = environment.get_template("ui.html").module
+    for name in _REPEATED:
+        setattr(ui, name, lru_cache(maxsize=_MOST_REPEATED)(getattr(ui, name)))
+    environment.globals["ui"] = ui
     return environment
 
 

@@ -1,5 +1,5 @@
 """
-The health and the metrics of the dashboard's process, for those who watch over it.
+The health and the metrics of the dashboard's process, for programs that monitor it.
 
 `/health/live` answers as long as the process serves. `/health/ready` also uses bus and store: the status is 503 while
 one of them cannot be used, and the body names it. Not here: what is measured (consumer, collect).
@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from dkist_processing_core.dashboard.backend import Backend
-from dkist_processing_core.dashboard.problems import ProblemResponse
+from dkist_processing_core.dashboard.http.problems import ProblemResponse
 from dkist_processing_core.errors import DKISTProcessingCoreError
 
 _UNAVAILABLE = 503
@@ -38,7 +38,7 @@ class Readiness(msgspec.Struct, frozen=True):
         return self.bus == self.store == "ok"
 
 
-class Health:
+class HealthRoutes:
     """The routes about health and metrics. The health needs no thread of the pages, which may all wait for a store."""
 
     def __init__(self, backend: Backend) -> None:

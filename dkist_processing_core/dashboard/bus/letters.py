@@ -11,6 +11,8 @@ from dkist_processing_core.dead_letters import Action, Changed, DeadLetter, open
 from dkist_processing_core.settings.interface import Settings
 
 MOST_SHOWN = 50
+MOST_OF_QUEUE = 10_000
+"""How many dead letters of a queue of the broker are looked at, the oldest ones: it sends them all as a whole."""
 ACTIONS = (Action.RETRY, Action.DISCARD)
 """What the pages offer."""
 
@@ -24,12 +26,12 @@ class Letters:
 
     def of_group(self, group: str) -> list[DeadLetter]:
         """
-        Return the newest letters of a group, at most `MOST_SHOWN`.
+        Return the newest letters of a group, at most `MOST_SHOWN`, of a queue those of the `MOST_OF_QUEUE` oldest ones.
 
         Raises:
             DKISTProcessingCoreError: A place exists and cannot be used.
         """
-        with open_places(self._settings, (), None) as opened:
+        with open_places(self._settings, (), None, most=MOST_OF_QUEUE) as opened:
             for place in opened.places:
                 if found := place.letters(group, archived=False, limit=MOST_SHOWN):
                     return found

@@ -1,7 +1,7 @@
 """
 The form that retries or discards dead letters.
 
-Not here: the dead letters (letters), and the pages with the form (pages.bus).
+Not here: the dead letters (bus.letters), and the pages with the form (pages.bus).
 """
 
 from starlette.concurrency import run_in_threadpool
@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from dkist_processing_core.dashboard.access import Role, Rules, role_of
-from dkist_processing_core.dashboard.bus_status import BusStatus
-from dkist_processing_core.dashboard.letters import ACTIONS, Letters
-from dkist_processing_core.dashboard.links import address
-from dkist_processing_core.dashboard.login import form_of
+from dkist_processing_core.dashboard.addresses.links import address
+from dkist_processing_core.dashboard.bus.letters import ACTIONS, Letters
+from dkist_processing_core.dashboard.bus.status import BusStatus
+from dkist_processing_core.dashboard.http.access import Role, Rules, role_of
+from dkist_processing_core.dashboard.http.login import form_of
 from dkist_processing_core.dead_letters import Action
 from dkist_processing_core.errors import DKISTProcessingCoreError
 
@@ -25,7 +25,7 @@ class LettersForm:
     """The route of the form."""
 
     def __init__(self, letters: Letters, status: BusStatus, rules: Rules) -> None:
-        """Store the dead letters, what is to be read again after a change, and who may change them."""
+        """Store the dead letters, the state of the bus, which is read again after a change, and who may change them."""
         self._letters = letters
         self._status = status
         self._rules = rules

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from dkist_processing_core.dashboard.addresses.links import address
 from dkist_processing_core.dashboard.asked import Asked, PageError
-from dkist_processing_core.dashboard.links import address
 
 _ItemT = TypeVar("_ItemT")
 _MOST_DIGITS = 15
@@ -53,5 +53,5 @@ def part_of(items: Sequence[_ItemT], asked: Asked, parameter: str, *, size: int,
     elif text.isascii() and text.isdecimal():
         first = min(int(text[:_MOST_DIGITS]), len(items))
     else:
-        raise PageError(f"{parameter} in the address is no place in a list; expected a whole number from 0")
+        raise PageError(f"found {parameter}={text[:40]!r}, expected a whole number from 0")
     return Part(items[first : first + size], first, size, len(items), asked, parameter, parameter)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles as Files
 from starlette.types import Scope
 
-from dkist_processing_core.dashboard.viewing import STATIC, digest_of
+from dkist_processing_core.dashboard.html.viewing import STATIC, digest_of
 
 
 class StaticFiles(Files):

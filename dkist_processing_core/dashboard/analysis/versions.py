@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dkist_processing_core.collect.overview import RunDuration, TaskFigures
-from dkist_processing_core.dashboard.regressions import PastRun
+from dkist_processing_core.dashboard.analysis.regressions import PastRun
 from dkist_processing_core.runs import State
 
 

@@ -1,7 +1,7 @@
 """
-What there is to know about the bus at one moment: its archive, consumers and their lag, outboxes, dead letters.
+The facts about the bus at one moment: its archive, consumers and their lag, outboxes, dead letters.
 
-Not here: reading it again and again (bus_status), and changing dead letters (letters).
+Not here: reading it again and again (bus.status), and changing dead letters (letters).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from dkist_processing_core.bus.amqp.errors import is_about_permissions
 from dkist_processing_core.bus.amqp.link import AmqpLink
 from dkist_processing_core.bus.archived import Archived, archived_by_broker, archived_in_journal
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
+from dkist_processing_core.dashboard.bus.letters import MOST_OF_QUEUE
 from dkist_processing_core.dead_letters import Group, open_places
 from dkist_processing_core.dead_letters.in_queue import QueueLetters
 from dkist_processing_core.errors import BusError, BusRefusedError, InboxMissingError
@@ -54,12 +55,17 @@ class KeptLetters:
     problem: str | None = None
     """Why they could not be read since."""
 
+    @property
+    def left_out(self) -> int:
+        """The number of letters that are in no group, since they were not read."""
+        return max(0, self.count - sum(group.count for group in self.groups))
+
     def are_recent(self, count: int, now: datetime) -> bool:
         """Return True if they need not be read again while there are so many."""
         if self.problem is None and self.count == count:
             return True
-        # A queue is read as a whole, which takes the longer the more it holds.
-        return (now - self.at).total_seconds() < count / _READ_AGAIN_PER_SECOND
+        # Reading takes the longer the more a queue holds.
+        return (now - self.at).total_seconds() < min(count, MOST_OF_QUEUE) / _READ_AGAIN_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class OfHost:
-    """What this host has, also while the broker is away."""
+    """The outboxes, inboxes and dead letters of this host, which are known also while the broker is away."""
 
     at: datetime
     outboxes: list[OutboxState]
@@ -108,7 +114,7 @@ class OfHost:
 
 def of_host(settings: Settings, now: datetime) -> OfHost:
     """
-    Return what this host has.
+    Return the outboxes, inboxes and dead letters of this host.
 
     Raises:
         DKISTProcessingCoreError: A journal or the inbox exists and cannot be read.
@@ -140,7 +146,7 @@ def of_broker(
     is_changed: bool,
 ) -> OfBus:
     """
-    Return what a broker has.
+    Return the archive, queues and dead letters of a broker.
 
     Args:
         settings: The settings of this process.
@@ -180,13 +186,13 @@ def of_broker(
 def _letters(settings: Settings, name: str, count: int, before: KeptLetters, now: datetime) -> KeptLetters:
     """Read the dead letters of a consumer; those before remain if another process holds the queue."""
     try:
-        return KeptLetters(now, count, QueueLetters(settings, name).groups(archived=False))
+        return KeptLetters(now, count, QueueLetters(settings, name, most=MOST_OF_QUEUE).groups(archived=False))
     except BusError as error:
         return replace(before, problem=str(error))
 
 
 def of_journal(bus: Bus, journal: Journal, now: datetime) -> OfBus:
-    """Return what an embedded journal has."""
+    """Return the archive and the subscriptions of an embedded journal."""
     last = journal.last()
     rows = journal.rows("SELECT name, position, used FROM subscription ORDER BY name")
     queues = {name: Queue(max(0, last - position), used_at=used) for name, position, used in rows}
