@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Column, Connection, Table, func, select, update
 
 from benchmarks.generated import Generated, stream
-from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.keys import run_identity
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import ATTEMPTS, DETAILS, PACKS, RUNS, TALLIES, TASKS
 from dkist_processing_core.events import Event
 from dkist_processing_core.identity import Run

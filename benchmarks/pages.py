@@ -19,7 +19,7 @@ from benchmarks.figures import Findings, percentile
 from benchmarks.ground import ROOT, Ground
 from benchmarks.many_attempts import fill
 from benchmarks.plan import Plan
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.questions import Questions
 from dkist_processing_core.collect.tables import ATTEMPTS, DETAILS, METADATA
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.dashboard.addresses.links import address as address_of

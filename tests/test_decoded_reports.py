@@ -4,9 +4,9 @@ The decoded reports that a store keeps in memory between their arrival and their
 
 from contextlib import closing
 
-from dkist_processing_core.collect.decoding import DecodedReports
-from dkist_processing_core.collect.folding import Store
-from dkist_processing_core.collect.packing import unpacked_reports
+from dkist_processing_core.collect.reports.decoding import DecodedReports
+from dkist_processing_core.collect.reports.packing import unpacked_reports
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import PACKS
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import encode

@@ -20,7 +20,6 @@ from sqlalchemy import Connection, select
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect import collector as collector_module
 from dkist_processing_core.collect.collector import NAME, Collector
-from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.listening import (
     LONGEST_GAP_SECONDS,
     SETTLING_SECONDS,
@@ -28,6 +27,7 @@ from dkist_processing_core.collect.listening import (
     complete_until,
     spans,
 )
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import ATTEMPTS
 from dkist_processing_core.consumer.caught_up import CaughtUp, Moment, OnCaughtUp
 from dkist_processing_core.consumer.completeness import archive_of

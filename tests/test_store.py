@@ -20,13 +20,13 @@ from sqlalchemy import column as sa_column
 from sqlalchemy import table as sa_table
 from sqlalchemy.pool import StaticPool
 
-from dkist_processing_core.collect.answers import Choice, FirstFailure
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.families import first_failure
-from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
 from dkist_processing_core.collect.measurements import measurements_of
-from dkist_processing_core.collect.questions import Questions
-from dkist_processing_core.collect.reports import held, reports_on
+from dkist_processing_core.collect.questions.answers import Choice, FirstFailure
+from dkist_processing_core.collect.questions.families import first_failure
+from dkist_processing_core.collect.questions.questions import Questions
+from dkist_processing_core.collect.reports.stored import held, reports_on
+from dkist_processing_core.collect.store import KEPT_SECONDS, Store
 from dkist_processing_core.collect.tables import ATTEMPTS, DETAILS, METADATA, PACKS, REPORTS, RUNS, TASKS
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Event, WorkflowOverdue

@@ -27,7 +27,7 @@ from dkist_processing_core.cli import app
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.run_ids import complete_family, complete_stored_run_id
 from dkist_processing_core.collect.collector import Collector
-from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, WorkflowOverdue, format_time, identity_of

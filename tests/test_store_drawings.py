@@ -26,8 +26,8 @@ from dkist_processing_core.cli.draw.task_sheet import draw_task
 from dkist_processing_core.cli.draw.timeline import draw_timeline
 from dkist_processing_core.cli.draw.usage_table import draw_usage
 from dkist_processing_core.cli.store.next_steps import next_steps
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.questions import Questions
 from dkist_processing_core.events import Event, TaskOverdue, WorkflowOverdue
 from dkist_processing_core.recorder.reading import Recording
 from dkist_processing_core.runs import State, kept_reports, run_view

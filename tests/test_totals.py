@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Engine, create_engine, select, update
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core import semconv
-from dkist_processing_core.collect import totals
-from dkist_processing_core.collect.counting import SETTLED_SECONDS, Increment
-from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
+from dkist_processing_core.collect.folding import totals
+from dkist_processing_core.collect.folding.counting import SETTLED_SECONDS, Increment
 from dkist_processing_core.collect.measurements import measurements_of
+from dkist_processing_core.collect.store import KEPT_SECONDS, Store
 from dkist_processing_core.collect.tables import COUNTED, METADATA, RUNS, TOTALS
 from dkist_processing_core.events import (
     Event,

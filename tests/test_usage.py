@@ -14,9 +14,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.cli.draw.usage_table import draw_usage
-from dkist_processing_core.collect.answers import Choice, Usage
-from dkist_processing_core.collect.folding import Store
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.answers import Choice, Usage
+from dkist_processing_core.collect.questions.questions import Questions
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.events import Event, Resources, TaskDispatched
 from dkist_processing_core.inbox.migrating import upgrade
 from dkist_processing_core.testing import run_that_succeeds, run_with_killed_attempt

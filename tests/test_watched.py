@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, func, select
 
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.families import first_failure
-from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
 from dkist_processing_core.collect.listening import Listening, complete_until, spans
-from dkist_processing_core.collect.tables import ATTEMPTS, IS_OPEN
-from dkist_processing_core.collect.watched import (
+from dkist_processing_core.collect.questions.families import first_failure
+from dkist_processing_core.collect.questions.watched import (
     WatchedAttempt,
     WatchedRun,
     durations,
@@ -27,6 +25,8 @@ from dkist_processing_core.collect.watched import (
     watched_attempts,
     watched_runs,
 )
+from dkist_processing_core.collect.store import KEPT_SECONDS, Store
+from dkist_processing_core.collect.tables import ATTEMPTS, IS_OPEN
 from dkist_processing_core.consumer.caught_up import Moment
 from dkist_processing_core.events import (
     Event,

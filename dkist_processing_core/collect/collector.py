@@ -16,17 +16,17 @@ from typing import Self
 from sqlalchemy import Connection, delete, func, select
 
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.collect.answers import Choice, Family
-from dkist_processing_core.collect.decoding import event_in
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.keys import digest_of
 from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening, spans
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.prompt import PromptFolding
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.answers import Choice, Family
+from dkist_processing_core.collect.questions.questions import Questions
 from dkist_processing_core.collect.reading import snapshot
-from dkist_processing_core.collect.reports import digests_on
+from dkist_processing_core.collect.reports.decoding import event_in
+from dkist_processing_core.collect.reports.stored import digests_on
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
 from dkist_processing_core.consumer.bell import Bell

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, select
 
-from dkist_processing_core.collect.reports import reports_on
+from dkist_processing_core.collect.questions.watched import all_missed_starts
+from dkist_processing_core.collect.reports.stored import reports_on
 from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
-from dkist_processing_core.collect.watched import all_missed_starts
 from dkist_processing_core.events import encode
 from dkist_processing_core.runs import kept_reports, run_view
 from dkist_processing_core.runs.as_json import run_json

@@ -9,8 +9,6 @@ import hashlib
 import json
 from functools import lru_cache
 
-from dkist_processing_core.collect.counting import task_without_index
-
 _DIGEST_BYTES = 16
 
 
@@ -29,6 +27,11 @@ def run_identity(workflow_name: str, workflow_version: str, run_id: str) -> byte
 def workflow_key(workflow_name: str) -> bytes:
     """Return the digest by which the store knows a workflow of any version."""
     return digest_of(workflow_name.encode())
+
+
+def task_without_index(name: str) -> str:
+    """Return the name of a task; an instance of a mapped task is named as in `Name[3]`."""
+    return name.partition("[")[0]
 
 
 @lru_cache(maxsize=512)

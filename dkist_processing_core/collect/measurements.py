@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, func, select
 
 from dkist_processing_core import semconv
-from dkist_processing_core.collect import totals
-from dkist_processing_core.collect.counting import task_without_index
+from dkist_processing_core.collect.folding import totals
+from dkist_processing_core.collect.keys import task_without_index
 from dkist_processing_core.collect.tables import ATTEMPTS, IS_OPEN, IS_RUNNING, RUNS
 from dkist_processing_core.metrics.declarations import ATTEMPT_ACTIVE, OF_ATTEMPTS, RUN_ACTIVE
 from dkist_processing_core.metrics.measurement import Measurement, Metric, Number

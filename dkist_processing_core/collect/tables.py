@@ -2,7 +2,7 @@
 The tables of the store: runs, their tasks and attempts, and the reports from which these are derived.
 
 The reports are the content of the store; every other row of a run is derived from them, and is written anew when a
-report arrives. Not here: making and migrating the tables (inbox.migrations), and the derivation of the rows (rows).
+report arrives. Not here: making and migrating the tables (inbox.migrations), and the derivation of the rows (folding).
 """
 
 from sqlalchemy import (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.questions import Questions
 from dkist_processing_core.dashboard.site import Site
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dkist_processing_core.collect.collector import Collector
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.questions import Questions
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.dashboard.site import Site
 from dkist_processing_core.errors import InboxUnavailableError

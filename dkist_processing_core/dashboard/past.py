@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
-from dkist_processing_core.collect.folding import Store
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.questions import Questions
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import METADATA
 from dkist_processing_core.events import Event, TaskSampled
 

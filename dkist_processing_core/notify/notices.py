@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from dkist_processing_core.collect.families import first_failure
+from dkist_processing_core.collect.questions.families import first_failure
 from dkist_processing_core.events import MAX_ENCODED_BYTES, Reporter, encode
 from dkist_processing_core.events.notice import NoticeGroup, NoticeIssued
 from dkist_processing_core.notify.grouping import Counted, Draft

@@ -2,7 +2,7 @@
 What the store of runs adds to what is counted: the hosts of failures, and which alarms have ended.
 
 The store may lag behind what is counted, and may have no runs at all. Then a notice has less. Not here: the first
-failure of a family (collect.families).
+failure of a family (collect.questions.families).
 """
 
 from collections.abc import Sequence

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dkist_processing_core.airflow.run_end import UnreportedFailures, unreported_in
-from dkist_processing_core.collect.answers import Choice, StoredRun
 from dkist_processing_core.collect.collector import Collector
+from dkist_processing_core.collect.questions.answers import Choice, StoredRun
 from dkist_processing_core.errors import EngineApiError, EngineUnreachableError
 from dkist_processing_core.events import Event
 from dkist_processing_core.identity import BY_HAND, LOCAL, Run

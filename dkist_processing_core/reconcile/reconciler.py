@@ -8,8 +8,8 @@ import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.collect.answers import Choice, StoredRun
 from dkist_processing_core.collect.collector import Collector
+from dkist_processing_core.collect.questions.answers import Choice, StoredRun
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import ConfigurationError, EngineApiError
 from dkist_processing_core.metrics import declarations

@@ -1,14 +1,15 @@
 """
 What the judge knows, and what it decides: values without a database or a clock.
 
-Not here: the attempts and runs in the store (collect.watched), reading the facts (reading), and the judge (judging).
+Not here: the attempts and runs in the store (collect.questions.watched), reading the facts (reading), and the judge
+(judging).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dkist_processing_core.collect.watched import WatchedAttempt, WatchedRun
+from dkist_processing_core.collect.questions.watched import WatchedAttempt, WatchedRun
 from dkist_processing_core.events import TaskOverdue, WorkflowOverdue
 from dkist_processing_core.identity import Run
 from dkist_processing_core.watch.listening import Listening

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from dkist_processing_core import semconv
-from dkist_processing_core.collect.begun import has_begun
 from dkist_processing_core.collect.collector import Collector
+from dkist_processing_core.collect.questions.begun import has_begun
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard, TypeVar
 
-from dkist_processing_core.collect.watched import WatchedAttempt
+from dkist_processing_core.collect.questions.watched import WatchedAttempt
 from dkist_processing_core.events import TaskOverdue, WorkflowOverdue
 from dkist_processing_core.watch.facts import Decision, Exceeded, Facts
 from dkist_processing_core.watch.listening import Listening

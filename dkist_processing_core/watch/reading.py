@@ -1,15 +1,15 @@
 """
 The facts by which attempts and runs are judged, read from the store.
 
-Not here: the queries (collect.watched), and the judge (judging).
+Not here: the queries (collect.questions.watched), and the judge (judging).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.collect.counting import task_without_index
+from dkist_processing_core.collect.keys import task_without_index
 from dkist_processing_core.collect.listening import complete_until, spans
-from dkist_processing_core.collect.watched import (
+from dkist_processing_core.collect.questions.watched import (
     WatchedAttempt,
     WatchedRun,
     durations,

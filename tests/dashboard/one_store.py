@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import StaticPool
 
-from dkist_processing_core.collect.folding import Store
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.questions import Questions
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import METADATA
 from dkist_processing_core.dashboard.app import PAGES
 from dkist_processing_core.dashboard.asked import Asked, Page

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.collect.overview import EarlierAttempt
+from dkist_processing_core.collect.questions.overview import EarlierAttempt
 from dkist_processing_core.dashboard.analysis.expected import (
     LEAST_ATTEMPTS,
     Expected,

@@ -12,21 +12,23 @@ import pytest
 from sqlalchemy import Connection, Engine, delete, event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from dkist_processing_core.collect import changes, folding, totals
 from dkist_processing_core.collect import collector as collector_module
-from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect import revisions
+from dkist_processing_core.collect import store as store_module
 from dkist_processing_core.collect.collector import Collector
-from dkist_processing_core.collect.counting import Increment
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.folded import Before, FoldedRun, folded_run
-from dkist_processing_core.collect.folding import KEPT_SECONDS, Derived, Store
+from dkist_processing_core.collect.folding import totals
+from dkist_processing_core.collect.folding.counting import Increment
+from dkist_processing_core.collect.folding.folded import Before, FoldedRun, folded_run
+from dkist_processing_core.collect.folding.rows import rows_of
 from dkist_processing_core.collect.keys import digest_of
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.questions import Questions
+from dkist_processing_core.collect.questions.whole_runs import Reports, read_reports, whole_run
 from dkist_processing_core.collect.reading import snapshot
-from dkist_processing_core.collect.reports import Merging, digests_on
-from dkist_processing_core.collect.rows import rows_of
+from dkist_processing_core.collect.reports.stored import Merging, digests_on
+from dkist_processing_core.collect.store import KEPT_SECONDS, Derived, Store
 from dkist_processing_core.collect.tables import PACKS, REPORTS, RUNS, TOTALS
-from dkist_processing_core.collect.whole_runs import Reports, read_reports, whole_run
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.metrics.declarations import LAST_EVENT
@@ -117,16 +119,16 @@ def test_two_processes_make_the_first_revision(server: Engine) -> None:
 
     def advance() -> None:
         with server.begin() as second:
-            found.append(changes.next_revisions(second, 2))
+            found.append(revisions.next_revisions(second, 2))
 
     thread = threading.Thread(target=advance)
     with server.begin() as first:
-        found.append(changes.next_revisions(first, 3))
+        found.append(revisions.next_revisions(first, 3))
         thread.start()
         wait_until(lambda: _waits(server))
     thread.join(SECONDS)
     with server.begin() as connection:
-        last = changes.revision(connection)
+        last = revisions.revision(connection)
 
     assert (found, last) == ([1, 4], 5)
 
@@ -228,7 +230,7 @@ def test_each_run_of_a_backlog_is_derived_once(processes: int) -> None:
     """
     It is the same with two processes in turn, and the store has what it has if each report is folded at once.
     """
-    now, revisions = NOON.timestamp(), []
+    now, found = NOON.timestamp(), list[int]()
     stores = [Store(clock=lambda: now) for _ in range(processes)]
     with empty() as one, one.begin() as connection, empty() as other, other.begin() as at_once:
         for number, (now, batch) in enumerate(_backlog()):  # noqa: B007 - the clock of the stores returns it
@@ -236,12 +238,12 @@ def test_each_run_of_a_backlog_is_derived_once(processes: int) -> None:
                 stores[number % processes].add(each, *batch)
             stores[number % processes].fold(connection, 100, shortest_wait=10.0)
             stores[number % processes].fold(at_once, 100)
-            revisions.append(changes.revision(connection))
+            found.append(revisions.revision(connection))
         left = stores[0].fold(connection, 100)
-        derivations, often = changes.revision(connection), changes.revision(at_once)
+        derivations, often = revisions.revision(connection), revisions.revision(at_once)
         are_equal = _dumped(connection) == _dumped(at_once)
 
-    assert revisions[9] == 0
+    assert found[9] == 0
     assert (derivations, left) == (12, 0)
     assert often > 24
     assert are_equal
@@ -305,7 +307,7 @@ def test_a_fold_in_parts_has_the_same_result(monkeypatch: pytest.MonkeyPatch) ->
     dumps: list[tuple[int, str]] = []
     parts: list[list[int]] = []
     for most in (1, 2**20):
-        monkeypatch.setattr(folding, "_MOST_BYTES", most)
+        monkeypatch.setattr(store_module, "_MOST_BYTES", most)
         store = Store(clock=NOON.timestamp)
         with empty() as engine, engine.begin() as connection:
             for number in range(3):
@@ -315,7 +317,7 @@ def test_a_fold_in_parts_has_the_same_result(monkeypatch: pytest.MonkeyPatch) ->
                 counts.append(len(derived.runs))
                 store.write(connection, derived)
             counts.append(store.fold(connection, 10))
-            dumps.append((changes.revision(connection), "".join(dump(connection))))
+            dumps.append((revisions.revision(connection), "".join(dump(connection))))
             parts.append(counts)
 
     assert dumps[0] == dumps[1]
@@ -327,7 +329,7 @@ def test_a_fold_in_parts_begins_with_what_has_arrived_first(monkeypatch: pytest.
     """
     A run with reports all the time does not keep the others waiting.
     """
-    monkeypatch.setattr(folding, "_MOST_BYTES", 1)
+    monkeypatch.setattr(store_module, "_MOST_BYTES", 1)
     store, found = Store(clock=NOON.timestamp), []
     with empty() as engine, engine.begin() as connection:
         for name in ("first", "second"):
@@ -437,7 +439,7 @@ def test_a_writer_does_not_wait_while_runs_are_derived(monkeypatch: pytest.Monke
                 collector._store.add(transaction, finished("A"))
             return folded_run(merging, before, now)
 
-        monkeypatch.setattr(folding, "folded_run", derived)
+        monkeypatch.setattr(store_module, "folded_run", derived)
         collector.fold()
         with collector.questions() as questions:
             states = [questions.attempts(1)[0].state]

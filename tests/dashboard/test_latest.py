@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.questions import Questions
 from dkist_processing_core.events import Event
 from tests.dashboard.one_store import OneStore, one_store
 from tests.facts import NOON, failed, finished

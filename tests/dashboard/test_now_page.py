@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.questions.answers import Choice
 from dkist_processing_core.dashboard.asked import PageError
 from dkist_processing_core.events import Event, WorkflowFailed, WorkflowOverdue, WorkflowStarted
 from dkist_processing_core.runs import State

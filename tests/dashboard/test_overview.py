@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
-from dkist_processing_core.collect.answers import Choice, StoredRun
-from dkist_processing_core.collect.folding import KEPT_SECONDS, Store
-from dkist_processing_core.collect.overview import Order
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.answers import Choice, StoredRun
+from dkist_processing_core.collect.questions.overview import Order
+from dkist_processing_core.collect.questions.questions import Questions
+from dkist_processing_core.collect.store import KEPT_SECONDS, Store
 from dkist_processing_core.collect.tables import METADATA
 from dkist_processing_core.events import Event, TaskDispatched, WorkflowFailed, WorkflowFinished, WorkflowStarted
 from dkist_processing_core.inbox import Database

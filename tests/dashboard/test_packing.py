@@ -10,13 +10,19 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from benchmarks.generated import Generated, run_events
-from dkist_processing_core.collect.dictionary import DICTIONARIES
 from dkist_processing_core.collect.dump import dump
-from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.keys import digest_of
-from dkist_processing_core.collect.packing import StoredReport, packed, packed_reports, unpacked, unpacked_reports
-from dkist_processing_core.collect.questions import Questions
-from dkist_processing_core.collect.reports import digests_on, reports_on
+from dkist_processing_core.collect.questions.questions import Questions
+from dkist_processing_core.collect.reports.dictionary import DICTIONARIES
+from dkist_processing_core.collect.reports.packing import (
+    StoredReport,
+    packed,
+    packed_reports,
+    unpacked,
+    unpacked_reports,
+)
+from dkist_processing_core.collect.reports.stored import digests_on, reports_on
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import DETAILS, PACKS
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.runs import kept_reports

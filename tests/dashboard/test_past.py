@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.folding import Store
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.questions import Questions
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import METADATA
 from dkist_processing_core.dashboard.past import as_of, reports_until
 from dkist_processing_core.events import Event, TaskSampled

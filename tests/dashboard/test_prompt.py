@@ -9,10 +9,10 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.collector import Collector
-from dkist_processing_core.collect.folding import Store
 from dkist_processing_core.collect.prompt import PromptFolding
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.consumer.bell import Bell
 from dkist_processing_core.consumer.caught_up import Moment
 from dkist_processing_core.delivery.publisher import Publisher

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.collect import whole_runs
-from dkist_processing_core.collect.decoding import event_in
+from dkist_processing_core.collect.questions import whole_runs
+from dkist_processing_core.collect.reports.decoding import event_in
 from dkist_processing_core.dashboard.addresses.links import attempt_address, run_address
 from dkist_processing_core.dashboard.asked import PageError
 from dkist_processing_core.dashboard.one_run.chosen import steps_of

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.collect.overview import RunDuration, Spread, TaskFigures
+from dkist_processing_core.collect.questions.overview import RunDuration, Spread, TaskFigures
 from dkist_processing_core.dashboard.analysis.versions import Version, in_order, past_runs, tasks_of, versions_of
 from dkist_processing_core.dashboard.drawing.versions_chart import LEFT, SLOT, TOP, versions_chart
 from dkist_processing_core.identity import Run

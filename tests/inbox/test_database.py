@@ -22,7 +22,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.errors import (
     ConfigurationError,
     InboxError,

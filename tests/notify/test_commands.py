@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dkist_processing_core.cli.program import app
-from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.notify.counting import Counting
 from dkist_processing_core.notify.routes import Route

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select, update
 
 from dkist_processing_core.cli.dead_letters.texts import message_of
-from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.errors import GiveUpError, RetryLaterError
 from dkist_processing_core.events import (
     MAX_ENCODED_BYTES,

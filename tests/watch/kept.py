@@ -16,14 +16,14 @@ from typing import Any, cast
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
-from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.collect.folding.rows import rows_of
+from dkist_processing_core.collect.folding.signs import Key, Signs, signs_of
 from dkist_processing_core.collect.listening import LONGEST_GAP_SECONDS, SETTLING_SECONDS, spans
 from dkist_processing_core.collect.listening import Listening as StoredListening
-from dkist_processing_core.collect.rows import rows_of
-from dkist_processing_core.collect.signs import Key, Signs, signs_of
+from dkist_processing_core.collect.questions.watched import _attempt as watched_attempt
+from dkist_processing_core.collect.questions.watched import _run as watched_run
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import METADATA
-from dkist_processing_core.collect.watched import _attempt as watched_attempt
-from dkist_processing_core.collect.watched import _run as watched_run
 from dkist_processing_core.consumer.caught_up import Moment
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.inbox import tables as inbox_tables
@@ -299,7 +299,7 @@ class KeptInMemory(Kept):
 
 def _facts_of(identity: Any, run: dict[str, Any], attempts: Iterable[dict[str, Any]]) -> Facts:
     """
-    Return the facts in the rows of a run, as the queries of `collect.watched` select them.
+    Return the facts in the rows of a run, as the queries of `collect.questions.watched` select them.
     """
     names = {name: getattr(identity, name) for name in ("workflow_name", "workflow_version", "run_id", "recipe_run_id")}
     rows = list(attempts)

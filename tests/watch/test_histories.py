@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dkist_processing_core.collect.watched import WatchedAttempt
+from dkist_processing_core.collect.questions.watched import WatchedAttempt
 from dkist_processing_core.events import Event, TaskOverdue, WorkflowOverdue
 from dkist_processing_core.watch import judging
 from dkist_processing_core.watch.facts import Facts

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.collect.watched import WatchedAttempt, WatchedRun
+from dkist_processing_core.collect.questions.watched import WatchedAttempt, WatchedRun
 from dkist_processing_core.events import TaskOverdue, WorkflowOverdue
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import latest_alarms

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert
 
-from dkist_processing_core.collect.folding import Store
+from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import LISTENING
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.delivery.publisher import Publisher

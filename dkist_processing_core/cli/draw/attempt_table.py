@@ -13,7 +13,7 @@ from rich.text import Text
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli.draw.overdue import alarm_of
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
-from dkist_processing_core.collect.answers import StoredAttempt, StoredRun
+from dkist_processing_core.collect.questions.answers import StoredAttempt, StoredRun
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import State
 from dkist_processing_core.text import amount, duration

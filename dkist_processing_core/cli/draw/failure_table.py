@@ -1,7 +1,7 @@
 """
 Families of failures as a table: how often each occurred, where, when first and last, and why.
 
-Not here: one family with its occurrences (draw.family_sheet), the grouping (collect.rows) and the choice
+Not here: one family with its occurrences (draw.family_sheet), the grouping (collect.folding.rows) and the choice
 (collect.questions), and the widths of the columns (draw.table).
 """
 
@@ -14,7 +14,7 @@ from dkist_processing_core.cli.draw.family_sheet import affected, family_mark, f
 from dkist_processing_core.cli.draw.glyphs import ASCII, UNICODE
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
-from dkist_processing_core.collect.answers import Family
+from dkist_processing_core.collect.questions.answers import Family
 
 _MOST_NAMES = 3
 _SHORT_FAMILY = 8

@@ -14,7 +14,7 @@ from dkist_processing_core.cli.draw.glyphs import ASCII, RETRIED_STYLE, STYLES, 
 from dkist_processing_core.cli.draw.heading import flow
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
 from dkist_processing_core.cli.draw.words import local_time
-from dkist_processing_core.collect.answers import Family, FirstFailure, StoredAttempt, WholeFamily
+from dkist_processing_core.collect.questions.answers import Family, FirstFailure, StoredAttempt, WholeFamily
 from dkist_processing_core.runs import State
 from dkist_processing_core.runs.wording.stack import authors_lines
 from dkist_processing_core.text import counted, duration

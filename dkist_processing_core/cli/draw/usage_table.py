@@ -1,7 +1,7 @@
 """
 What tasks have used as a table, and below it by how much the memory of each queue could shrink.
 
-Not here: the sums (collect.usage), and the use by one attempt (runs.wording.usage).
+Not here: the sums (collect.questions.usage), and the use by one attempt (runs.wording.usage).
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli.draw.table import Cell, Column, Line, draw_table, is_wide
-from dkist_processing_core.collect.answers import Usage
+from dkist_processing_core.collect.questions.answers import Usage
 from dkist_processing_core.runs import State
 from dkist_processing_core.text import counted, size
 from dkist_processing_core.text.console import folded

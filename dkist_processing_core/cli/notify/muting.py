@@ -83,7 +83,7 @@ def _muted(database: "Database", family: str | None, workflow: str | None) -> "t
     if family is None:
         assert workflow is not None, "the caller has checked it"
         return "workflow", workflow
-    from dkist_processing_core.collect.questions import Questions  # noqa: PLC0415 - as above
+    from dkist_processing_core.collect.questions.questions import Questions  # noqa: PLC0415 - as above
     from dkist_processing_core.notify.open_families import open_families_named  # noqa: PLC0415 - as above
 
     with database.reading() as connection:

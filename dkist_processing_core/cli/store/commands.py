@@ -136,7 +136,7 @@ def runs_list(
     for 400 days after its last report.
     """
     from dkist_processing_core.cli.store.listing import show_runs
-    from dkist_processing_core.collect.answers import Choice
+    from dkist_processing_core.collect.questions.answers import Choice
 
     chosen = tuple(_run_states()[name] for name in states)
     choice = Choice(since, workflow, workflow_version, chosen, cause, recipe_run_id)
@@ -213,7 +213,7 @@ def top(
     attempt runs, for example since a task waits for its next attempt or in a queue.
     """
     from dkist_processing_core.cli.store.top import show_top
-    from dkist_processing_core.collect.answers import Choice
+    from dkist_processing_core.collect.questions.answers import Choice
 
     choice = Choice(since, workflow, workflow_version, recipe_run_id=recipe_run_id)
     show_top(choice, silent_since=silent, once=once, as_json=as_json)
@@ -247,7 +247,7 @@ def failures(
     The first time is the first one ever, also with --since.
     """
     from dkist_processing_core.cli.store.failures import show_failures
-    from dkist_processing_core.collect.answers import Choice
+    from dkist_processing_core.collect.questions.answers import Choice
 
     choice = Choice(since, workflow, workflow_version, (), cause, recipe_run_id)
     if family is not None:
@@ -269,7 +269,7 @@ def usage(*, since: Since = None, workflow: OfWorkflow = None, as_json: AsJson =
     of them ran out of memory. An attempt that died may have needed more than was measured.
     """
     from dkist_processing_core.cli.store.usage import show_usage
-    from dkist_processing_core.collect.answers import Choice
+    from dkist_processing_core.collect.questions.answers import Choice
 
     show_usage(Choice(since, workflow), as_json=as_json)
 

@@ -1,8 +1,8 @@
 """
 `dkist-core failures`: families of failures as a table or as JSON.
 
-Not here: one family (store.family), the grouping (collect.rows) and the choice (collect.questions), and the table
-(draw.failure_table).
+Not here: one family (store.family), the grouping (collect.folding.rows) and the choice (collect.questions), and the
+table (draw.failure_table).
 """
 
 from rich.text import Text
@@ -10,8 +10,8 @@ from rich.text import Text
 from dkist_processing_core.cli.draw.failure_table import draw_failures
 from dkist_processing_core.cli.draw.words import restriction
 from dkist_processing_core.cli.store.reading import store_to_read
-from dkist_processing_core.collect.answers import Choice, Family
-from dkist_processing_core.collect.as_json import family_json
+from dkist_processing_core.collect.questions.answers import Choice, Family
+from dkist_processing_core.collect.questions.as_json import family_json
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json

@@ -12,15 +12,15 @@ from rich.text import Text
 from dkist_processing_core.cli.draw.family_sheet import draw_family
 from dkist_processing_core.cli.store.next_steps import next_steps
 from dkist_processing_core.cli.store.reading import store_to_read
-from dkist_processing_core.collect.answers import Choice, WholeFamily
-from dkist_processing_core.collect.as_json import attempt_json, family_json
+from dkist_processing_core.collect.questions.answers import Choice, WholeFamily
+from dkist_processing_core.collect.questions.as_json import attempt_json, family_json
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json
 
 if TYPE_CHECKING:
-    from dkist_processing_core.collect.questions import Questions
+    from dkist_processing_core.collect.questions.questions import Questions
 
 _LEAST_TYPED = 4
 _LISTED = 5

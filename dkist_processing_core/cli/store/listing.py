@@ -10,8 +10,8 @@ from rich.text import Text
 
 from dkist_processing_core.cli.draw.run_table import draw_runs, summary
 from dkist_processing_core.cli.store.reading import store_to_read
-from dkist_processing_core.collect.answers import Choice, StoredRun
-from dkist_processing_core.collect.as_json import listed_run_json
+from dkist_processing_core.collect.questions.answers import Choice, StoredRun
+from dkist_processing_core.collect.questions.as_json import listed_run_json
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.runs import State
 from dkist_processing_core.text.console import Terminal

@@ -6,7 +6,7 @@ Not here: the causes (events.facts), and the drawing (draw.family_sheet).
 
 from collections.abc import Iterator
 
-from dkist_processing_core.collect.answers import Family
+from dkist_processing_core.collect.questions.answers import Family
 from dkist_processing_core.events import Cause
 
 _BY_CAUSE = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dkist_processing_core.collect.collector import Collector
-    from dkist_processing_core.collect.questions import Questions
+    from dkist_processing_core.collect.questions.questions import Questions
 
 
 @contextmanager

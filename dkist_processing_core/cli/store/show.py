@@ -10,7 +10,7 @@ from typing import Any
 from dkist_processing_core.cli.draw.run_sheet import draw_run
 from dkist_processing_core.cli.draw.task_sheet import draw_task
 from dkist_processing_core.cli.store.reading import store_to_read
-from dkist_processing_core.collect.answers import Choice
+from dkist_processing_core.collect.questions.answers import Choice
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
 from dkist_processing_core.identity.short_ids import too_short

@@ -16,8 +16,8 @@ from rich.text import Text
 from dkist_processing_core.cli.draw.attempt_table import draw_attempts
 from dkist_processing_core.cli.draw.words import local_time, restriction
 from dkist_processing_core.cli.store.reading import store_to_read
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.as_json import attempt_json, listed_run_json
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.as_json import attempt_json, listed_run_json
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.text import counted
 from dkist_processing_core.text.console import Terminal, folded

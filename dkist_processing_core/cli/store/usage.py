@@ -1,7 +1,7 @@
 """
 `dkist-core usage`: what tasks and queues have used beside what was planned, as a table or as JSON.
 
-Not here: the sums (collect.usage), and the table (draw.usage_table).
+Not here: the sums (collect.questions.usage), and the table (draw.usage_table).
 """
 
 from rich.text import Text
@@ -9,8 +9,8 @@ from rich.text import Text
 from dkist_processing_core.cli.draw.usage_table import draw_usage
 from dkist_processing_core.cli.draw.words import restriction
 from dkist_processing_core.cli.store.reading import store_to_read
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.as_json import usage_json
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.as_json import usage_json
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 
-from dkist_processing_core.collect.overview import EarlierAttempt
+from dkist_processing_core.collect.questions.overview import EarlierAttempt
 from dkist_processing_core.dashboard.analysis.nodes import tasks_by_node
 from dkist_processing_core.runs import RunView, TaskView
 from dkist_processing_core.runs.moments import Moments

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dkist_processing_core.collect.overview import RunDuration, TaskFigures
+from dkist_processing_core.collect.questions.overview import RunDuration, TaskFigures
 from dkist_processing_core.dashboard.analysis.regressions import PastRun
 from dkist_processing_core.runs import State
 

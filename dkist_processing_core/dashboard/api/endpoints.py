@@ -9,9 +9,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.as_json import attempt_json, family_json, listed_run_json
-from dkist_processing_core.collect.overview import Order
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.as_json import attempt_json, family_json, listed_run_json
+from dkist_processing_core.collect.questions.overview import Order
 from dkist_processing_core.dashboard.analysis import regressions
 from dkist_processing_core.dashboard.analysis.versions import in_order, past_runs
 from dkist_processing_core.dashboard.api import answers, more_answers, of_bus, of_runs

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dkist_processing_core.collect.whole_runs import WholeRun, hosts_of
+from dkist_processing_core.collect.questions.whole_runs import WholeRun, hosts_of
 from dkist_processing_core.dashboard.asked import Asked, PageError
 from dkist_processing_core.dashboard.past import reports_until
 from dkist_processing_core.events import Event, TaskEvent

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from dkist_processing_core.collect.answers import Choice, Family, StoredAttempt
+from dkist_processing_core.collect.questions.answers import Choice, Family, StoredAttempt
 from dkist_processing_core.dashboard.addresses.links import attempt_address, run_address
 from dkist_processing_core.dashboard.addresses.outside_links import followable, log_link, trace_id_of, trace_link
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError

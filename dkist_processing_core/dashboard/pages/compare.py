@@ -6,8 +6,8 @@ Not here: the comparison (analysis.comparison).
 
 from collections.abc import Sequence
 
-from dkist_processing_core.collect.answers import Choice, StoredRun
-from dkist_processing_core.collect.overview import RunDuration
+from dkist_processing_core.collect.questions.answers import Choice, StoredRun
+from dkist_processing_core.collect.questions.overview import RunDuration
 from dkist_processing_core.dashboard.analysis.comparison import Side, compare
 from dkist_processing_core.dashboard.analysis.versions import in_order
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError, no_runs_of

@@ -1,7 +1,7 @@
 """
 The page with the families of failures, and that of one family with its occurrences and its stack.
 
-Not here: the grouping (collect.rows), and one failed attempt (pages.attempt).
+Not here: the grouping (collect.folding.rows), and one failed attempt (pages.attempt).
 """
 
 from collections import defaultdict
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dkist_processing_core.collect.answers import Choice, Family
+from dkist_processing_core.collect.questions.answers import Choice, Family
 from dkist_processing_core.dashboard.addresses.links import address
 from dkist_processing_core.dashboard.addresses.times import moment_in
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError

@@ -8,8 +8,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from dkist_processing_core.collect.answers import Choice, StoredAttempt, StoredRun
-from dkist_processing_core.collect.questions import Questions
+from dkist_processing_core.collect.questions.answers import Choice, StoredAttempt, StoredRun
+from dkist_processing_core.collect.questions.questions import Questions
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError
 from dkist_processing_core.dashboard.drawing.columns import Columns, bar_of_tasks
 from dkist_processing_core.dashboard.past import as_of

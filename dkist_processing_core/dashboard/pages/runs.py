@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from dkist_processing_core.collect.answers import Choice, StoredRun
-from dkist_processing_core.collect.overview import Activity, Hour, Order
+from dkist_processing_core.collect.questions.answers import Choice, StoredRun
+from dkist_processing_core.collect.questions.overview import Activity, Hour, Order
 from dkist_processing_core.dashboard.addresses.links import address
 from dkist_processing_core.dashboard.addresses.times import moment_in
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError

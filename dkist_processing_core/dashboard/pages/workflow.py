@@ -7,8 +7,8 @@ Not here: which versions changed something (analysis.regressions).
 from collections.abc import Sequence
 from datetime import timedelta
 
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.overview import RunDuration, Spread
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.overview import RunDuration, Spread
 from dkist_processing_core.dashboard.analysis import regressions
 from dkist_processing_core.dashboard.analysis.versions import in_order, past_runs, tasks_of, versions_of
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError, no_runs_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from dkist_processing_core.collect.answers import StoredRun
+from dkist_processing_core.collect.questions.answers import StoredRun
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import State
 

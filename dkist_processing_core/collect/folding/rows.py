@@ -2,7 +2,7 @@
 The rows of one run, derived from its reports: the run, its tasks and its attempts.
 
 A pure function: the order and the repetition of the reports do not change the rows. Not here: reading the reports and
-writing the rows (folding).
+writing the rows (collect.store).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +11,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from dkist_processing_core.collect.folding.signs import Key, Signs
+from dkist_processing_core.collect.folding.use import has_died, used_by
 from dkist_processing_core.collect.keys import task_key, workflow_key
-from dkist_processing_core.collect.signs import Key, Signs
-from dkist_processing_core.collect.use import has_died, used_by
 from dkist_processing_core.events import (
     Event,
     Reporter,

@@ -1,7 +1,7 @@
 """
 The events of stored reports, kept in memory while they are likely to be needed again.
 
-A report is decoded when it arrives, and each fold of its run needs its event. Not here: the stored reports (reports).
+A report is decoded when it arrives, and each fold of its run needs its event. Not here: the stored reports (stored).
 """
 
 from dkist_processing_core.errors import DecodeError

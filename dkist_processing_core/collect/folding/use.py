@@ -1,7 +1,7 @@
 """
 What an attempt has used, as columns: from its end, and from its latest sample, the only record if its host dies.
 
-With it is whether the attempt died. Not here: adding up the attempts of a task (usage).
+With it is whether the attempt died. Not here: adding up the attempts of a task (collect.questions.usage).
 """
 
 from typing import Any

@@ -17,11 +17,11 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import Connection, Engine, func, select
 
-from dkist_processing_core.collect.decoding import event_in
 from dkist_processing_core.collect.keys import run_identity
-from dkist_processing_core.collect.packing import StoredReport
-from dkist_processing_core.collect.reports import details_of, held, key_of
-from dkist_processing_core.collect.stored import known_moment
+from dkist_processing_core.collect.questions.of_rows import known_moment
+from dkist_processing_core.collect.reports.decoding import event_in
+from dkist_processing_core.collect.reports.packing import StoredReport
+from dkist_processing_core.collect.reports.stored import details_of, held, key_of
 from dkist_processing_core.collect.tables import REPORTS, RUNS
 from dkist_processing_core.events import Event, TaskDispatched, TaskEvent, TaskSampled, TaskStarted, decode, encode
 from dkist_processing_core.identity import Run

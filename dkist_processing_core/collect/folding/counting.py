@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from dkist_processing_core import semconv
+from dkist_processing_core.collect.keys import task_without_index
 from dkist_processing_core.events import (
     Cause,
     Event,
@@ -176,11 +177,6 @@ class _Counting:
         if started_at is None or ended_at is None:
             return None
         return max(0.0, (ended_at - started_at).total_seconds())
-
-
-def task_without_index(name: str) -> str:
-    """Return the name of a task; an instance of a mapped task is named as in `Name[3]`."""
-    return name.partition("[")[0]
 
 
 def _outcome_of(attempt: AttemptView) -> tuple[str, str | None]:

@@ -10,7 +10,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, case, exists, func, or_, select, union
 
-from dkist_processing_core.collect import (
+from dkist_processing_core.collect import revisions
+from dkist_processing_core.collect.keys import run_identity
+from dkist_processing_core.collect.listening import complete_until
+from dkist_processing_core.collect.questions import (
     activity,
     changes,
     families,
@@ -18,11 +21,11 @@ from dkist_processing_core.collect import (
     latest,
     naming,
     run_list,
-    tallies,
+    summaries,
     trends,
     watched,
 )
-from dkist_processing_core.collect.answers import (
+from dkist_processing_core.collect.questions.answers import (
     Choice,
     Family,
     RecentFamily,
@@ -31,10 +34,14 @@ from dkist_processing_core.collect.answers import (
     Usage,
     WholeFamily,
 )
-from dkist_processing_core.collect.choosing import of_failures_in_time, of_identity, of_runs
-from dkist_processing_core.collect.keys import run_identity
-from dkist_processing_core.collect.listening import complete_until
-from dkist_processing_core.collect.overview import (
+from dkist_processing_core.collect.questions.choosing import of_failures_in_time, of_identity, of_runs
+from dkist_processing_core.collect.questions.of_rows import (
+    ALL_ATTEMPTS,
+    attempt_of,
+    known_moment,
+    runs_of,
+)
+from dkist_processing_core.collect.questions.overview import (
     Activity,
     Changes,
     EarlierAttempt,
@@ -45,16 +52,10 @@ from dkist_processing_core.collect.overview import (
     VersionFigures,
     WorkflowSummary,
 )
-from dkist_processing_core.collect.reports import details_of, held, key_of, received_in, reports_on
-from dkist_processing_core.collect.stored import (
-    ALL_ATTEMPTS,
-    attempt_of,
-    known_moment,
-    runs_of,
-)
+from dkist_processing_core.collect.questions.usage import usages
+from dkist_processing_core.collect.questions.whole_runs import WholeRun, whole_run
+from dkist_processing_core.collect.reports.stored import details_of, held, key_of, received_in, reports_on
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_ALARM, HAS_FAILED, IS_OPEN, RUNS
-from dkist_processing_core.collect.usage import usages
-from dkist_processing_core.collect.whole_runs import WholeRun, whole_run
 from dkist_processing_core.events import Event, TaskFailed, WorkflowOverdue
 from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.short_ids import ShortIds
@@ -154,7 +155,7 @@ class Questions:
 
     def workflows(self) -> list[WorkflowSummary]:
         """Return all versions of all workflows with the number of their runs in each state, by name and version."""
-        return tallies.summaries(self._connection)
+        return summaries.summaries(self._connection)
 
     def activity(self, choice: Choice, until: datetime, hours: int = 24) -> Activity:
         """
@@ -238,7 +239,7 @@ class Questions:
 
     def revision(self) -> int:
         """Return the revision of the store, which grows with each change of it; it reads one row."""
-        return changes.revision(self._connection)
+        return revisions.revision(self._connection)
 
     def complete_until(self, bus: str) -> float | None:
         """

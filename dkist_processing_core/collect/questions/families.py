@@ -11,17 +11,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, case, func, literal, select, text, union_all
 
-from dkist_processing_core.collect.answers import Choice, Family, FirstFailure, RecentFamily
-from dkist_processing_core.collect.choosing import (
+from dkist_processing_core.collect.keys import workflow_key
+from dkist_processing_core.collect.parts import in_parts
+from dkist_processing_core.collect.questions.answers import Choice, Family, FirstFailure, RecentFamily
+from dkist_processing_core.collect.questions.choosing import (
     Condition,
     of_failures,
     of_failures_in_time,
     of_identity,
     without_index,
 )
-from dkist_processing_core.collect.keys import workflow_key
-from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.stored import ALL_ATTEMPTS, IS_FINAL, attempt_of, known_moment
+from dkist_processing_core.collect.questions.of_rows import ALL_ATTEMPTS, IS_FINAL, attempt_of, known_moment
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS
 from dkist_processing_core.runs import State
 

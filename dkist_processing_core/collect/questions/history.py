@@ -12,10 +12,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
-from dkist_processing_core.collect.counting import task_without_index
-from dkist_processing_core.collect.keys import task_key, workflow_key
-from dkist_processing_core.collect.overview import EarlierAttempt, RunDuration, Spread, TaskFigures, VersionFigures
-from dkist_processing_core.collect.stored import identity_of, known_moment, moment_of
+from dkist_processing_core.collect.keys import task_key, task_without_index, workflow_key
+from dkist_processing_core.collect.questions.of_rows import identity_of, known_moment, moment_of
+from dkist_processing_core.collect.questions.overview import (
+    EarlierAttempt,
+    RunDuration,
+    Spread,
+    TaskFigures,
+    VersionFigures,
+)
 from dkist_processing_core.collect.tables import ATTEMPTS, IDENTITY, RUNS, WAS_MEASURED
 from dkist_processing_core.runs import State
 

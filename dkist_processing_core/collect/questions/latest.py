@@ -9,9 +9,9 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, select
 
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.choosing import Condition
-from dkist_processing_core.collect.stored import moment_of
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.choosing import Condition
+from dkist_processing_core.collect.questions.of_rows import moment_of
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS
 
 

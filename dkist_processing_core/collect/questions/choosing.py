@@ -10,8 +10,8 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Connection, TextClause, UnaryExpression, or_, select, union
 from sqlalchemy.sql.operators import custom_op
 
-from dkist_processing_core.collect.answers import Choice
 from dkist_processing_core.collect.keys import workflow_key
+from dkist_processing_core.collect.questions.answers import Choice
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS, TALLIES
 from dkist_processing_core.consumer import matches
 from dkist_processing_core.identity.short_ids import SHORT, characters_of

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Integer, cast, func, select
 
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.choosing import of_failures, of_identity
 from dkist_processing_core.collect.parts import in_parts
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.choosing import of_failures, of_identity
 from dkist_processing_core.collect.tables import ATTEMPTS, RUNS
 
 

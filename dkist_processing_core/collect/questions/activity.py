@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Integer, cast, func, select
 
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.choosing import keys_of, of_runs, workflows_in
 from dkist_processing_core.collect.keys import workflow_key
-from dkist_processing_core.collect.overview import Activity, Hour
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.choosing import keys_of, of_runs, workflows_in
+from dkist_processing_core.collect.questions.overview import Activity, Hour
 from dkist_processing_core.collect.tables import RUNS
 from dkist_processing_core.runs import State
 

@@ -1,7 +1,7 @@
 """
 What the attempts of each task, and of each queue, have used: read from the store and added up.
 
-Not here: the answer (answers), and the use by one attempt (use).
+Not here: the answer (answers), and the use by one attempt (collect.folding.use).
 """
 
 import statistics
@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from dkist_processing_core.collect.answers import Choice, Usage
-from dkist_processing_core.collect.counting import task_without_index
+from dkist_processing_core.collect.keys import task_without_index
+from dkist_processing_core.collect.questions.answers import Choice, Usage
 from dkist_processing_core.collect.tables import ATTEMPTS, RUNS
 from dkist_processing_core.consumer import matches
 from dkist_processing_core.events import Cause

@@ -3,7 +3,7 @@ The store of runs: it takes reports in, and derives the rows of each run from th
 
 A report is stored in the transaction in which it was received. The rows of its run are derived afterwards, once for
 all reports that have arrived in between, and its ends are added to the totals in the same transaction. Not here: the
-tables (tables), the derivation (rows, counting), and reading (questions).
+tables (tables), the derivation (folding), and reading (questions).
 """
 
 import gc
@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
 
-from dkist_processing_core.collect import arriving, changes, tallies, totals
-from dkist_processing_core.collect.decoding import DecodedReports
-from dkist_processing_core.collect.folded import Before, FoldedRun, folded_run
+from dkist_processing_core.collect import revisions
+from dkist_processing_core.collect.folding import tallies, totals
+from dkist_processing_core.collect.folding.folded import Before, FoldedRun, folded_run
+from dkist_processing_core.collect.folding.signs import Key, Signs
 from dkist_processing_core.collect.parts import among
-from dkist_processing_core.collect.reports import Merging, Packing, first_runs, held, sizes_of, store
-from dkist_processing_core.collect.signs import Key, Signs
+from dkist_processing_core.collect.reports import arriving
+from dkist_processing_core.collect.reports.decoding import DecodedReports
+from dkist_processing_core.collect.reports.stored import Merging, Packing, first_runs, held, sizes_of, store
 from dkist_processing_core.collect.tables import (
     ATTEMPTS,
     BUSES,
@@ -139,7 +141,7 @@ class Store:
             self._write(connection, [(row.number, found) for row, found in folded])
             if unread := [each.row.number for each in runs if each.found is None]:
                 # The packed reports have changed, which other processes have to notice.
-                values = {"revision": changes.next_revisions(connection, 1)}
+                values = {"revision": revisions.next_revisions(connection, 1)}
                 connection.execute(update(RUNS).where(RUNS.c.number.in_(unread)).values(values))
             marks = {row.identity: found.marks for row, found in folded if found.marks}
             totals.store_marks(connection, marks, derived.at)
@@ -167,7 +169,7 @@ class Store:
             if rows:
                 columns = ("run", *rows[0][1])
                 bulk.insert(connection, table, columns, [(number, *row.values()) for number, row in rows])
-        first = changes.next_revisions(connection, len(folded))
+        first = revisions.next_revisions(connection, len(folded))
         values = [
             found.rows.run | found.derived | {"of_run": number, "revision": first + place}
             for place, (number, found) in enumerate(folded)
@@ -184,7 +186,7 @@ class Store:
         numbers = [row.number for row in runs]
         gone = Counter((row.workflow_name, row.workflow_version, row.state) for row in runs if row.state is not None)
         if numbers:
-            changes.note_deleted(connection)
+            revisions.note_deleted(connection)
         tallies.add(connection, {tally: -count for tally, count in gone.items()})
         for table in (TASKS, ATTEMPTS, REPORTS, PACKS, DETAILS):
             connection.execute(delete(table).where(table.c.run.in_(numbers)))
@@ -198,7 +200,7 @@ class Store:
         """Delete everything but the totals, and what was counted of each run: a counter does not fall."""
         for table in (TASKS, ATTEMPTS, REPORTS, PACKS, DETAILS, RUNS, TALLIES, BUSES, MISSED_STARTS, LISTENING):
             connection.execute(delete(table))
-        changes.note_deleted(connection)
+        revisions.note_deleted(connection)
 
     def note_complete(self, connection: Connection, bus: str) -> None:
         """Note that the store has all reports that a bus had a moment ago."""

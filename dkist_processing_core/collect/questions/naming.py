@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, or_, select
 
-from dkist_processing_core.collect.answers import Choice
-from dkist_processing_core.collect.choosing import of_identity
 from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.stored import identity_of
+from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.choosing import of_identity
+from dkist_processing_core.collect.questions.of_rows import identity_of
 from dkist_processing_core.collect.tables import RUNS
 from dkist_processing_core.identity.short_ids import ShortIds, characters_of, one_named_run
 

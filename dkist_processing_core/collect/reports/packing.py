@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from dkist_processing_core.collect.dictionary import DICTIONARIES
+from dkist_processing_core.collect.reports.dictionary import DICTIONARIES
 
 # A higher one takes half as long again, and a twentieth less room.
 _LEVEL = 3

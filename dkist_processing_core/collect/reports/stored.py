@@ -13,10 +13,16 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, delete, func, select
 
-from dkist_processing_core.collect.decoding import DecodedReports, event_in
 from dkist_processing_core.collect.keys import digest_of
-from dkist_processing_core.collect.packing import StoredReport, packed, packed_reports, unpacked, unpacked_reports
 from dkist_processing_core.collect.parts import among
+from dkist_processing_core.collect.reports.decoding import DecodedReports, event_in
+from dkist_processing_core.collect.reports.packing import (
+    StoredReport,
+    packed,
+    packed_reports,
+    unpacked,
+    unpacked_reports,
+)
 from dkist_processing_core.collect.tables import DETAILS, PACKS, REPORTS
 from dkist_processing_core.events import Event, TaskEnd, encode
 from dkist_processing_core.inbox import bulk

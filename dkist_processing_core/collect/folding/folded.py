@@ -1,7 +1,7 @@
 """
 One fold of a run: the rows that are derived from the reports on it, and what its ends add to the totals.
 
-A pure function. Not here: reading the reports and writing the rows (folding), and the rows themselves (rows).
+A pure function. Not here: reading the reports and writing the rows (collect.store), and the rows themselves (rows).
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dkist_processing_core import semconv
-from dkist_processing_core.collect.counting import Increment, Marks, counted
-from dkist_processing_core.collect.reports import Merging
-from dkist_processing_core.collect.rows import RowsOfRun, rows_of
-from dkist_processing_core.collect.signs import Key, Signs, signs_of
+from dkist_processing_core.collect.folding.counting import Increment, Marks, counted
+from dkist_processing_core.collect.folding.rows import RowsOfRun, rows_of
+from dkist_processing_core.collect.folding.signs import Key, Signs, signs_of
+from dkist_processing_core.collect.reports.stored import Merging
 from dkist_processing_core.metrics.declarations import LAST_EVENT
 from dkist_processing_core.runs import ALARMS, Window, run_view
 

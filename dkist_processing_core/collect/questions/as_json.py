@@ -7,7 +7,7 @@ Not here: a run with all its attempts (runs.as_json).
 from datetime import UTC, datetime
 from typing import Any
 
-from dkist_processing_core.collect.answers import Family, FirstFailure, StoredAttempt, StoredRun, Usage
+from dkist_processing_core.collect.questions.answers import Family, FirstFailure, StoredAttempt, StoredRun, Usage
 from dkist_processing_core.runs.as_json import identity_json, report_json, time_json
 
 

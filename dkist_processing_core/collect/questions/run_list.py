@@ -1,7 +1,7 @@
 """
 Parts of sorted lists of runs, for pages that show one part at a time.
 
-Not here: which runs a choice has (choosing), and the rows as answers (stored).
+Not here: which runs a choice has (choosing), and the rows as answers (of_rows).
 """
 
 from collections import Counter
@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, UnaryExpression, func, select, tuple_
 
-from dkist_processing_core.collect.answers import Choice, StoredRun
-from dkist_processing_core.collect.choosing import Condition, has_few, of_runs
 from dkist_processing_core.collect.keys import workflow_key
-from dkist_processing_core.collect.overview import Order, RunPage
-from dkist_processing_core.collect.stored import runs_of
+from dkist_processing_core.collect.questions.answers import Choice, StoredRun
+from dkist_processing_core.collect.questions.choosing import Condition, has_few, of_runs
+from dkist_processing_core.collect.questions.of_rows import runs_of
+from dkist_processing_core.collect.questions.overview import Order, RunPage
 from dkist_processing_core.collect.tables import RUNS, TALLIES
 from dkist_processing_core.consumer import matches
 from dkist_processing_core.runs import State

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, or_, select
 
-from dkist_processing_core.collect.decoding import event_in
 from dkist_processing_core.collect.keys import task_key
-from dkist_processing_core.collect.stored import alarm_in, alarms_in, identity_of
+from dkist_processing_core.collect.questions.of_rows import alarm_in, alarms_in, identity_of
+from dkist_processing_core.collect.reports.decoding import event_in
 from dkist_processing_core.collect.tables import (
     ATTEMPTS,
     HAS_ALARM,

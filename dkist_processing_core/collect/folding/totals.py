@@ -2,7 +2,8 @@
 The totals of ended attempts and runs: counters and histograms in the database, so that they never fall.
 
 A fold adds to them in its own transaction. They are no part of the store's content: they remain when old runs are
-deleted, and when the store is built again. Not here: what is counted (counting), and serving them (measurements).
+deleted, and when the store is built again. Not here: what is counted (counting), and serving them
+(collect.measurements).
 """
 
 import hashlib
@@ -11,14 +12,14 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from dkist_processing_core import semconv
-from dkist_processing_core.collect.counting import Increment, Marks
+from dkist_processing_core.collect.additions import add_new
+from dkist_processing_core.collect.folding.counting import Increment, Marks
 from dkist_processing_core.collect.parts import among
 from dkist_processing_core.collect.tables import COUNTED, RUNS, TOTALS
 from dkist_processing_core.metrics.measurement import Distribution, Exemplar, Kind, Measurement, Metric, Number
@@ -77,9 +78,7 @@ def add(connection: Connection, increments: Iterable[Increment], now: float, *, 
         names[found := _digest(*key)] = key
         added[found] += by_key[metric, attributes]
     new = sorted(digest for digest in added if digest not in known)
-    if new:
-        insert = import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(TOTALS)
-        connection.execute(insert.on_conflict_do_nothing(), [_empty_row(each, *names[each], now) for each in new])
+    add_new(connection, TOTALS, [_empty_row(each, *names[each], now) for each in new])
     # Always in the same order, so that no two transactions wait for each other.
     values = [
         _added(row, names[row.key][0], added[row.key], now) | {"of_key": row.key}

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
-from dkist_processing_core.collect.answers import StoredAttempt, StoredRun
-from dkist_processing_core.collect.decoding import event_in
 from dkist_processing_core.collect.parts import in_parts
+from dkist_processing_core.collect.questions.answers import StoredAttempt, StoredRun
+from dkist_processing_core.collect.reports.decoding import event_in
 from dkist_processing_core.collect.tables import ATTEMPTS, IDENTITY, RUNS, TASKS
 from dkist_processing_core.events import TaskOverdue, WorkflowOverdue
 from dkist_processing_core.identity import Run

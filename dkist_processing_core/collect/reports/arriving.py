@@ -1,19 +1,17 @@
 """
 New reports in the store: many at once, each once, with few statements.
 
-Not here: deriving the rows of their runs (folding).
+Not here: deriving the rows of their runs (collect.folding).
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import import_module
-from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, select
 
-from dkist_processing_core.collect.decoding import DecodedReports
+from dkist_processing_core.collect.additions import add_new
 from dkist_processing_core.collect.keys import digest_of, run_identity
 from dkist_processing_core.collect.parts import among
+from dkist_processing_core.collect.reports.decoding import DecodedReports
 from dkist_processing_core.collect.tables import MISSED_STARTS, REPORTS, RUNS
 from dkist_processing_core.events import Event, WorkflowOverdue, encode
 from dkist_processing_core.identity.short_ids import characters_of
@@ -43,7 +41,7 @@ def _numbers(connection: Connection, identities: Mapping[_Names, bytes], now: fl
     if missing:
         # In one order, so that no two transactions wait for each other.
         rows = [_row(missing[identity], identity, now) for identity in sorted(missing)]
-        connection.execute(_addition_of_runs(connection.dialect.name), rows)
+        add_new(connection, RUNS, rows)
         found |= _known(connection, list(missing))
     return found
 
@@ -70,14 +68,6 @@ def _row(run: _Names, identity: bytes, now: float) -> dict[str, object]:
     }
 
 
-@cache
-def _addition_of_runs(dialect: str) -> Any:
-    """Return an insertion that does nothing if there is such a run; making a statement takes long."""
-    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
-    names = _row(("", "", ""), b"", 0.0)
-    return insert(RUNS).values({name: bindparam(name) for name in names}).on_conflict_do_nothing()
-
-
 def add_missed_starts(connection: Connection, missed: Sequence[WorkflowOverdue], now: float) -> None:
     """Add the starts that a watcher has reported as missed."""
     rows = []
@@ -86,12 +76,4 @@ def add_missed_starts(connection: Connection, missed: Sequence[WorkflowOverdue],
             body = encode(each)
             expected_at = each.expected_at.timestamp()
             rows.append({"digest": digest_of(body), "body": body, "expected_at": expected_at, "received_at": now})
-    if rows:
-        connection.execute(_addition_of_missed_starts(connection.dialect.name), rows)
-
-
-@cache
-def _addition_of_missed_starts(dialect: str) -> Any:
-    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
-    names = ("digest", "body", "expected_at", "received_at")
-    return insert(MISSED_STARTS).values({name: bindparam(name) for name in names}).on_conflict_do_nothing()
+    add_new(connection, MISSED_STARTS, rows)
