@@ -122,7 +122,8 @@ def test_only_a_failure_that_the_task_did_not_report_has_its_last_signs(task: ty
 )
 def test_the_resources_of_an_end_are_those_of_the_work(size: int, seconds: float, slack: float) -> None:
     """
-    Within five percent, beyond those of a task that does nothing.
+    Within five percent: the processor time as the task measured it, since a busy processor takes more for the same
+    work, and the others beyond those of a task that does nothing.
     """
     idle = run_alone("Succeeds", DKIST_CORE_RUN_ID="manual__idle").resources
     with launch("UsesResources", USED_BYTES=str(size), USED_SECONDS=str(seconds)) as launcher:
@@ -135,11 +136,13 @@ def test_the_resources_of_an_end_are_those_of_the_work(size: int, seconds: float
     assert beyond("rchar") == pytest.approx(size, rel=0.05)
     assert beyond("wchar") == pytest.approx(size, rel=0.05)
     assert beyond("write_bytes") == pytest.approx(size, rel=0.05)
-    assert beyond("cpu_user_seconds") + beyond("cpu_system_seconds") == pytest.approx(
-        2 * seconds, rel=0.05, abs=here(slack)
-    )
     assert beyond("peak_rss") == pytest.approx(200 * MIB, rel=0.05)
     assert used is not None
+    computed = float((Path(os.environ["FAULT_MARKS"]) / "computed").read_text())
+    assert computed > 2 * seconds
+    assert (used.cpu_user_seconds or 0) + (used.cpu_system_seconds or 0) == pytest.approx(
+        computed, rel=0.05, abs=here(slack)
+    )
     assert used.processes == 3
 
 
@@ -148,14 +151,14 @@ def test_a_called_task_has_the_resources_of_its_call(state_dir: Path) -> None:  
     Not those that its process has used before.
     """
     until = time.process_time() + 0.3
-    while time.process_time() < until:
+    while (before := time.process_time()) < until:
         pass
 
     launched.Succeeds(1, "called", "dev")()
 
     (end,) = [event for event in reported() if isinstance(event, TaskEnd)]
     assert isinstance(end.resources, Resources)
-    assert (end.resources.cpu_user_seconds or 0) < 0.3
+    assert (end.resources.cpu_user_seconds or 0) + (end.resources.cpu_system_seconds or 0) < before
     assert end.resources.rchar is not None
     assert end.profile is None
 
