@@ -68,7 +68,7 @@ def test_a_terminal_shows_a_table_with_the_tasks_output_above_it() -> None:
     shown = in_terminal("from tests.pipelines import diamond; diamond.run(recipe_run_id=5)")
 
     last = shown[shown.rindex("First ") :]
-    assert re.match(r"First +finished +\d+\.\d s +━+ +2/2 step +half way", last)
+    assert re.match(r"First +finished +[\d.]+ m?s +━+ +2/2 step +half way", last)
     assert [line.split()[:2] for line in last.splitlines()[1:4]] == [
         ["Left", "finished"],
         ["Right", "finished"],

@@ -123,6 +123,8 @@ def kill_again_and_again(plan: Plan) -> None:
     living: list[int] = []
     effects, on_effect = os.pipe()
     consumer = consumer_of(plan, lambda: os.write(on_effect, b"."))
+    # For forks that have not begun to run the consumer, which handles the signal by then.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     for _ in range(plan.kills):
         while len(living) < plan.processes:
             living.append(in_fork(consumer.run))
