@@ -6,6 +6,7 @@ Not here: the dashboard in the process of the test (ground).
 
 import http.client
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -13,6 +14,9 @@ from urllib.parse import urlencode, urlsplit
 
 from tests.dashboard.ground import Served, dashboard
 from tests.waiting import SECONDS
+
+DROPPED = "dkist_core_viewer_dropped_total"
+"""The metric of the clients that were given up since they did not read."""
 
 
 class Answer:
@@ -100,6 +104,12 @@ class Viewer:
         name, data = found
         assert name == "parts"
         return dict(json.loads(data))
+
+
+def measured(site: Site, name: str) -> float:
+    """Return the value of a metric of the dashboard."""
+    lines = site.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}[ {{]", line))
 
 
 @contextmanager

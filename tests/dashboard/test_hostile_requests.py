@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from dkist_processing_core.dashboard import app
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
@@ -20,7 +21,7 @@ from dkist_processing_core.dashboard.http import connection, server
 from dkist_processing_core.dashboard.service import Dashboard
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.settings.reading import read_settings
-from tests.dashboard.serving import Site, running
+from tests.dashboard.serving import DROPPED, Site, measured, running
 from tests.waiting import SECONDS, wait_until
 
 HOST = b"Host: localhost\r\n"
@@ -260,6 +261,25 @@ def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch
         pytest.raises((BrokenPipeError, ConnectionResetError)),
     ):
         send_forever(client, request * 100)
+
+
+@pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"])
+def test_a_client_that_does_not_read_a_short_answer_is_given_up(
+    header: bytes, monkeypatch: pytest.MonkeyPatch, site: Site
+) -> None:
+    """Its connection does not wait for ever for what is left of the answer, whether it is kept or to be closed."""
+    monkeypatch.setattr(connection, "READING_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "_SEND_BUFFER_BYTES", 4096)
+    request = b"GET /static/style.css HTTP/1.1\r\n" + HOST
+    size = len(site.get("/static/style.css").body)
+    before = measured(site, DROPPED)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((site.host, site.port))
+        client.sendall((request + b"\r\n") * 3 + request + header + b"\r\n")
+        wait_until(lambda: measured(site, DROPPED) == before + 1)
+
+    assert 4 * size < HIGH_WATER_LIMIT
 
 
 def test_a_client_that_reads_slowly_is_given_up_only_without_progress() -> None:

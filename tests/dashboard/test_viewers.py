@@ -24,7 +24,7 @@ from dkist_processing_core.dashboard.http import connection
 from dkist_processing_core.delivery.publisher import Publisher
 from tests.dashboard.crowd import Crowd
 from tests.dashboard.ground import Served
-from tests.dashboard.serving import Site, running
+from tests.dashboard.serving import DROPPED, Site, measured, running
 from tests.facts import progressed, started
 from tests.pace import here
 from tests.running import command
@@ -68,12 +68,6 @@ def flood(end: Callable[[], bool] = lambda: False) -> Iterator[None]:
         thread.join()
 
 
-def measured(site: Site, name: str) -> float:
-    """Return the value of a metric of the dashboard."""
-    lines = site.get("/metrics").text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}[ {{]", line))
-
-
 def test_readers_get_the_last_state_and_others_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of events reaches those who read; those who do not cannot hold it up, and are given up."""
     monkeypatch.setattr(connection, "READING_SECONDS", 0.2)
@@ -86,7 +80,7 @@ def test_readers_get_the_last_state_and_others_are_dropped(monkeypatch: pytest.M
                 wait_until(lambda: min(crowd.sizes) > MUCH, 100)
                 dropped = crowd.silent_were_dropped()
                 page = site.get("/")
-            wait_until(lambda: measured(site, "dkist_core_viewer_dropped_total") == 5)
+            wait_until(lambda: measured(site, DROPPED) == 5)
             viewers = measured(site, "dkist_core_viewer_active")
             wait_until(lambda: all(LAST.encode() in line for line in crowd.last))
             received, ended = list(crowd.received), crowd.ended

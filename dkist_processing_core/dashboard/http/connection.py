@@ -42,6 +42,8 @@ class Connection(H11Protocol):
         self._reading = Limit(READING_SECONDS, self._drop, partial(unread_bytes, transport))
         # Linux would keep up to some megabytes for a client that does not read.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        # Also the last part of an answer is waited for, without which the transport does not close.
+        transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
         if len(self.connections) > MOST_OPEN:
             transport.abort()
