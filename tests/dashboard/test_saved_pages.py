@@ -2,6 +2,7 @@
 A page that is saved as one file: it looks the same without the dashboard, and asks nothing of anything.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,13 @@ from dkist_processing_core.dashboard.addresses.links import run_address
 from dkist_processing_core.identity import Run
 from tests.dashboard.ground import Served, Visit
 from tests.dashboard.serving import running
+from tests.facts import started
 from tests.stored import ENDED, RUNNING, ended_run, running_run
 
+_LINKS = """(isInside) => [...document.querySelectorAll("a, form")]
+    .filter((each) => each.matches('[href^="#"]') === isInside)
+    .map((each) => each.href?.baseVal ?? each.href ?? each.action)
+"""
 _BACKGROUND = "getComputedStyle(document.querySelector('.card')).backgroundColor"
 
 
@@ -78,6 +84,40 @@ def test_a_saved_page_looks_like_the_page(
     context.close()
 
     assert pictures[0] == pictures[1]
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize(
+    ("path", "fragments"),
+    [("/", {"main", "live_late"}), (run_address(Run("l0_to_l1_visp", "1.2.3", ENDED, 7)), {"main"})],
+)
+def test_links_inside_of_a_saved_page_stay_in_it(
+    served: Served, visit: Visit, browser: Browser, path: str, fragments: set[str], tmp_path: Path
+) -> None:
+    """
+    All others, and the forms, lead to the dashboard, whatever the events contain.
+    """
+    hostile = 'text href="/elsewhere" with $1 and \\1'
+    served.publish(*ended_run(), started(hostile, time=datetime.now(UTC), workflow_name=hostile))
+    page = visit.open(path)
+    link = page.get_by_role("link", name="Save this page as one file").get_attribute("href")
+    assert link is not None
+    file = tmp_path / "page.html"
+    file.write_bytes(page.request.get(served.at(link)).body())
+    context = browser.new_context(offline=True)
+    saved = context.new_page()
+    saved.goto(file.as_uri())
+    inside, outside = (saved.evaluate(_LINKS, is_inside) for is_inside in (True, False))
+    text = saved.locator("main").inner_text()
+    saved.locator(".skip").focus()
+    saved.keyboard.press("Enter")
+    saved.wait_for_url(f"{file.as_uri()}#main")
+    context.close()
+
+    assert set(inside) == {f"{file.as_uri()}#{each}" for each in fragments}
+    assert [each for each in outside if not each.startswith(served.address)] == []
+    assert served.at("/runs") in outside
+    assert path != "/" or hostile in text
 
 
 def _address(request: Request) -> str:

@@ -5,8 +5,10 @@ A live part is a block whose name begins with `live_`, and whose one element has
 and SVG is in the templates, which escape every value. Not here: the values (pages), and the words (words).
 """
 
+import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
+from html import escape
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,6 +22,8 @@ _LIVE = "live_"
 _FRAME = "base.html"
 # The elements that a page has in each row, most of them alike, and how many different ones are kept.
 _REPEATED, _MOST_REPEATED = ("state", "tasks", "workflow_link"), 500
+# Of elements only: in each value, quotation marks are escaped.
+_TO_PAGE = re.compile(r'( (?:href|action)=")/')
 
 
 @cache
@@ -55,7 +59,10 @@ def _environment() -> Environment:
 
 def whole(page: Page, common: Mapping[str, object]) -> str:
     """Return a page; `common` are the values that each page has."""
-    return _environment().get_template(page.template).render({**common, **page.values, "title": page.title})
+    html = _environment().get_template(page.template).render({**common, **page.values, "title": page.title})
+    saved_from = common["saved_from"]
+    # A base address would also take the links inside of a saved page away from it.
+    return html if saved_from is None else _TO_PAGE.sub(lambda found: f"{found[1]}{escape(str(saved_from))}", html)
 
 
 def live_parts(page: Page, common: Mapping[str, object]) -> dict[str, str]:
