@@ -85,15 +85,22 @@ function update(old, fresh) {
   for (const { name } of [...old.attributes]) {
     if (!mine.includes(name) && !fresh.hasAttribute(name)) old.removeAttribute(name);
   }
+  const chosen = old.nodeName === "SELECT" ? old.selectedOptions[0] : null;
+  const isOfViewer = chosen && !chosen.defaultSelected;
   updateChildren(old, fresh);
+  if (isOfViewer && chosen.isConnected) chosen.selected = true;
 }
 
 function updateChildren(old, fresh) {
   const keyed = new Map();
-  for (const child of old.childNodes) if (keyOf(child)) keyed.set(keyOf(child), child);
+  for (const child of old.childNodes) {
+    const key = keyOf(child);
+    if (keyed.has(key)) keyed.get(key).push(child);
+    else keyed.set(key, [child]);
+  }
   let next = old.firstChild;
   for (const child of [...fresh.childNodes]) {
-    const same = keyOf(child) ? keyed.get(keyOf(child)) : next && isAlike(next, child) ? next : null;
+    const same = keyOf(child) ? keyed.get(keyOf(child))?.shift() : next && isAlike(next, child) ? next : null;
     if (same && isAlike(same, child)) {
       if (same === next) next = next.nextSibling;
       else old.insertBefore(same, next);
@@ -120,7 +127,11 @@ function isSelectedIn(element) {
 
 function replacePart(id, html) {
   const old = document.getElementById(id);
-  if (!old) return;
+  if (!old) {
+    // What the page explains to be missing is there now.
+    if (document.getElementById("not_shown")) location.reload();
+    return;
+  }
   if (isSelectedIn(old)) {
     waiting.set(id, html);
     return;
