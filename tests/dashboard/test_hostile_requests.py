@@ -4,10 +4,12 @@ Requests that no browser sends for a page of the dashboard: each is refused, and
 
 import asyncio
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -17,7 +19,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from dkist_processing_core.dashboard import app
 from dkist_processing_core.dashboard.api.endpoints import ENDPOINTS
 from dkist_processing_core.dashboard.asked import Asked, PageError
-from dkist_processing_core.dashboard.http import connection, server
+from dkist_processing_core.dashboard.html import live
+from dkist_processing_core.dashboard.http import connection, guards, server
 from dkist_processing_core.dashboard.service import Dashboard
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.settings.reading import read_settings
@@ -385,9 +388,21 @@ def send_forever(client: socket.socket, part: bytes) -> NoReturn:
         client.sendall(part)
 
 
+def test_the_documented_limits_are_those_of_the_server() -> None:
+    """Of connections, viewers and requests."""
+    page = (Path(__file__).parents[2] / "docs/how-to/dashboard.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", page.partition("| limit | |")[2], re.MULTILINE))
+    stated = {limit: [int(number) for number in re.findall(r"\d+", text)] for limit, text in rows.items()}
+
+    assert stated["connections"] == [server.MOST_CONNECTIONS, 503, connection.MOST_OPEN]
+    assert stated["viewers of live pages"] == [live.MOST_VIEWERS, 503]
+    assert stated["a request"] == [guards.LARGEST_BODY // 1024, connection.REQUEST_SECONDS]
+    assert stated["an answer that is not read"] == [connection.READING_SECONDS]
+
+
 def test_there_is_room_for_so_many_connections_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further ones get a status that means this."""
-    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 5)
     with running() as site, ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(socket.create_connection((site.host, site.port), SECONDS))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # Names of events may have thousands of characters, and are in addresses.
 _HEADER_BYTES = 64 * 1024
-# Requests of further connections are refused by a status, and far more connections are closed (connection).
-_MOST_CONNECTIONS = 800
+MOST_CONNECTIONS = 800
+"""From so many connections on, requests are refused by a status; far more connections are closed (connection)."""
 _ENDING_SECONDS = 2
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - they are recognized
 
@@ -77,7 +77,7 @@ def served(
         # The address of a proxy is needed to trust its headers.
         proxy_headers=False,
         h11_max_incomplete_event_size=_HEADER_BYTES,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=_ENDING_SECONDS,
     )
     server = _Server(config, before_end)
