@@ -31,6 +31,17 @@ class Asked:
         """Return a parameter; None if it is missing or empty."""
         return self.query.get(name) or None
 
+    def check_past(self, latest: datetime, meaning: str) -> None:
+        """
+        Refuse a time of the past that is later than the latest one of which something is known.
+
+        Raises:
+            PageError: It is later; the message has the meaning of the latest time.
+        """
+        if self.at is not None and self.at > latest:
+            msg = f"found at={self.at.isoformat()}, expected a time that is not later than {meaning}"
+            raise PageError(msg)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

@@ -46,6 +46,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("/api/v1/now?limit=1", 400, "found the parameter 'limit', expected one of none"),
     ("/api/v1/workflow?name=none", 404, "the store has no run of the workflow 'none'"),
     ("/api/v1/failures?family=none", 404, "the store has no failure of the family 'none'"),
+    (f"/api/v1/run?workflow=l1_to_l2_dlnirsp&version=dev&id={RUNNING}&at=2099-01-01", 400, "not later than now"),
     ("/api/v1/nothing", 404, "GET /api/v1/nothing: Not Found"),
 ]
 

@@ -5,7 +5,7 @@ The pages about a run and about an attempt: their values are those of the fold, 
 import gc
 import re
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import Mock
 
@@ -34,7 +34,7 @@ from dkist_processing_core.testing.fixed import FixedClock
 from dkist_processing_core.testing.sample_run import SampleRun
 from dkist_processing_core.testing.sample_runs import SAMPLE_RUNS, run_that_fails, run_with_killed_attempt
 from tests.dashboard.one_store import NOW, one_store
-from tests.facts import NOON, failed, finished, make, started
+from tests.facts import NOON, failed, finished, make, progressed, started
 from tests.pace import here
 from tests.stored import ENDED, RUNNING, ended_run, running_run
 from tests.strategies import reports
@@ -96,6 +96,11 @@ def test_a_page_of_the_past_has_the_values_of_the_fold_until_then(events: list[E
         for run, of_run in _by_run(events).items():
             kept = kept_reports(of_run)
             address = run_address(run, at=at.isoformat())
+            last = max(event.time for event in of_run)
+            if at > max(NOW, last):
+                with pytest.raises(PageError, match="not later than now, or than the last report on this run"):
+                    store.page(address)
+                continue
             if not [event for event in kept if event.time <= at and not isinstance(event, TaskSampled)]:
                 with pytest.raises(PageError, match="expected a later time"):
                     store.page(address)
@@ -104,7 +109,8 @@ def test_a_page_of_the_past_has_the_values_of_the_fold_until_then(events: list[E
 
             assert values["view"] == _view(kept, at)
             assert values["until"] == at
-            assert store.html(address).count("As it was at") == 1
+            # Of a later time, only the clock of this host decides whether it is one of the past.
+            assert at > last or store.html(address).count("As it was at") == 1
 
 
 @pytest.mark.parametrize("name", SAMPLE_RUNS)
@@ -194,6 +200,24 @@ def test_the_past_knows_no_later_failure() -> None:
     assert "failures of" not in html
 
 
+def test_a_run_can_be_visited_until_its_last_report_by_a_clock_that_is_ahead() -> None:
+    """
+    A later time is refused, as is one of a report whose time is implausible.
+    """
+    ahead, future = NOW + timedelta(hours=1), datetime.max.replace(tzinfo=UTC)
+    failure = failed("A", run_id="r", time=ahead)
+    events = [started("A", run_id="r"), failure, progressed("A", 1, run_id="r", time=future)]
+    addresses = [attempt_address(failure.run, "A", 1, at=each.isoformat()) for each in (ahead, future)]
+
+    with one_store(events) as store:
+        values: Any = store.page(addresses[0]).values
+        with pytest.raises(PageError, match="not later than now, or than the last report on this run"):
+            store.page(addresses[1])
+
+    assert values["until"] == ahead
+    assert len(values["alike"]) == 1
+
+
 def test_the_page_of_a_killed_attempt_shows_its_last_signs() -> None:
     """
     What the recorder kept: stacks of threads, log, phase and progress, with their ages, and the course of its use.
@@ -238,6 +262,8 @@ def test_a_page_without_an_attempt_in_its_address_shows_the_last_one() -> None:
         (run_address(_ENDED, events="-1"), "found events='-1', expected a whole number"),
         (run_address(_ENDED, at="2020-01-01T00:00:00+00:00"), "expected a later time"),
         (run_address(_ENDED).replace("/run", "/attempt"), "task is missing"),
+        (run_address(_ENDED, at="2099-01-01T00:00:00+00:00"), "expected a time that is not later than now, or than"),
+        (attempt_address(_ENDED, "Calibrate", 1, at="9999-12-31T23:59:59.999999+00:00"), "not later than now"),
         (attempt_address(_ENDED, "Unknown", 1), "no attempt of a task Unknown"),
         (attempt_address(_ENDED, "Transfer", 1), "no attempt of a task Transfer"),
         (attempt_address(_ENDED, "Calibrate", 3), "task Calibrate has no attempt 3; expected one of 1, 2"),

@@ -56,7 +56,8 @@ def one_run(asked: Asked) -> OneRun:
     Return the run that the address names.
 
     Raises:
-        PageError: The address names no run, or the store does not have it, or not yet at the time of the past.
+        PageError: The address names no run, or the store does not have it, or not yet at the time of the past, or that
+            time is in the future.
     """
     named = run_in(asked)
     whole = asked.questions.whole_run(named)
@@ -68,6 +69,8 @@ def one_run(asked: Asked) -> OneRun:
         )
     if asked.at is None:
         return OneRun(whole, whole.view, asked.now, None)
+    # The clock of a host may be ahead.
+    asked.check_past(max((asked.now, *whole.moments[-1:])), "now, or than the last report on this run")
     reports = reports_until(whole.reports, asked.at)
     if not reports:
         raise PageError(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from dkist_processing_core.collect.questions.answers import Choice, StoredAttempt, StoredRun
 from dkist_processing_core.collect.questions.questions import Questions
-from dkist_processing_core.dashboard.asked import Asked, Page, PageError
+from dkist_processing_core.dashboard.asked import Asked, Page
 from dkist_processing_core.dashboard.drawing.columns import Columns, bar_of_tasks
 from dkist_processing_core.dashboard.past import as_of
 from dkist_processing_core.events import WorkflowOverdue
@@ -59,9 +59,7 @@ def page(asked: Asked) -> Page:
     Raises:
         PageError: The time of the past is in the future.
     """
-    if asked.at is not None and asked.at > asked.now:
-        msg = f"found at={asked.at.isoformat()}, expected a time that is not later than now"
-        raise PageError(msg)
+    asked.check_past(asked.now, "now")
     if asked.at is None:
         values = _values(asked.questions, asked.now) | {"status": asked.site.bus_status.latest(), "cut_to": None}
     else:
