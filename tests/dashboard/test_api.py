@@ -30,7 +30,8 @@ CALLS: dict[str, list[dict[str, Any]]] = {
     "/api/v1/failures": [{}, {"family": FAMILY}],
     "/api/v1/bus": [{}],
     "/api/v1/compare": [
-        {"workflow": "l0_to_l1_visp", "a": ENDED, "a_version": "1.2.3", "b": SECOND, "b_version": "1.2.3"}
+        {"workflow": "l0_to_l1_visp", "a": ENDED, "a_version": "1.2.3", "b": SECOND, "b_version": "1.2.3"},
+        {"workflow": "l0_to_l1_visp", "a": ENDED, "b": SECOND},
     ],
 }
 WRONG: list[tuple[str, int, str]] = [
@@ -47,6 +48,8 @@ WRONG: list[tuple[str, int, str]] = [
     ("/api/v1/workflow?name=none", 404, "the store has no run of the workflow 'none'"),
     ("/api/v1/failures?family=none", 404, "the store has no failure of the family 'none'"),
     (f"/api/v1/run?workflow=l1_to_l2_dlnirsp&version=dev&id={RUNNING}&at=2099-01-01", 400, "not later than now"),
+    ("/api/v1/compare?workflow=l0_to_l1_visp&a=none&b=none", 404, "the store has no run none of the workflow"),
+    ("/api/v1/compare?workflow=l0_to_l1_visp&a_run=1.2.3/x&b=none", 400, "found the parameter 'a_run'"),
     ("/api/v1/nothing", 404, "GET /api/v1/nothing: Not Found"),
 ]
 
@@ -144,6 +147,14 @@ def test_lists_are_cut_and_counted(filled: Site) -> None:
     assert (found["first"], found["total"], len(found["runs"])) == (1, 3, 1)
     assert len(began) == 3
     assert began == sorted(began, reverse=True)
+
+
+def test_a_comparison_without_versions_is_of_the_last_runs_of_the_ids(filled: Site) -> None:
+    """As on the page."""
+    (_, without), (with_versions, _) = CALLS["/api/v1/compare"], CALLS["/api/v1/compare"]
+    found = filled.get("/api/v1/compare", **without)
+
+    assert found.body == filled.get("/api/v1/compare", **with_versions).body
 
 
 @pytest.mark.parametrize(

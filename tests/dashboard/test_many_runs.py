@@ -6,15 +6,19 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dkist_processing_core.dashboard.addresses.links import address
+from dkist_processing_core.dashboard.addresses.links import address, named_run, version_and_id
 from dkist_processing_core.dashboard.pages import compare, now
 from dkist_processing_core.events import Event
+from dkist_processing_core.identity import Run
 from dkist_processing_core.testing import FixedClock, SampleRun
 from tests.dashboard.ground import Served, Visit, grave_violations, overflow
-from tests.dashboard.histories import SLOWER, WORKFLOW, history, run_id_of
+from tests.dashboard.histories import SLOWER, VERSIONS, WORKFLOW, history, run_id_of
 from tests.dashboard.one_store import one_store
 from tests.dashboard.serving import running
 from tests.facts import NOON, finished, started
@@ -32,8 +36,8 @@ def test_the_version_that_made_runs_slower_is_named_and_explained(served: Served
 
     page.get_by_text("Compare a run of it with one before").click()
     summary = page.locator(".summary").inner_text()
-    page.get_by_label("First run").select_option(run_id_of(0))
-    page.get_by_label("Second run").select_option(run_id_of(4))
+    page.get_by_label("First run").select_option(named_run(Run(WORKFLOW, VERSIONS[0], run_id_of(0), None)))
+    page.get_by_label("Second run").select_option(named_run(Run(WORKFLOW, VERSIONS[0], run_id_of(4), None)))
     page.get_by_role("button", name="Compare", exact=True).click()
     other = page.locator(".summary").inner_text()
     contrasts = page.locator("section", has_text="What else differs").inner_text()
@@ -80,6 +84,8 @@ def test_what_an_address_names_must_exist() -> None:
             "/compare?workflow=other": (404, "has no run of the workflow &#39;other&#39;"),
             f"/compare?workflow={WORKFLOW}&a=none": (404, "has no run none of the workflow"),
             f"/compare?workflow={WORKFLOW}&b=r1&b_version=2": (404, "has no run r1 of version 2"),
+            f"/compare?workflow={WORKFLOW}&b_run=2/r1": (404, "has no run r1 of version 2"),
+            f"/compare?workflow={WORKFLOW}&b_run=r1": (400, "expected the version and the id of a run"),
         }
         found = {path: site.get(path) for path in wrong}
         alone = site.get(f"/compare?workflow={WORKFLOW}&b=r1")
@@ -89,6 +95,46 @@ def test_what_an_address_names_must_exist() -> None:
         assert text in found[path].text, path
     assert alone.status == 200
     assert "has no earlier run to compare with" in alone.text
+
+
+@given(st.text(), st.text(min_size=1))
+def test_the_form_names_any_version_and_id(version: str, run_id: str) -> None:
+    """Whatever characters they have: they are those of events."""
+    version, run_id = (text.encode(errors="replace").decode() for text in (version, run_id))
+
+    assert version_and_id(named_run(Run("W", version, run_id, None))) == (version, run_id)
+
+
+def test_one_id_in_two_versions_is_two_runs_to_choose() -> None:
+    """Of an id without its version, the run that was reported last is meant."""
+    reports = [*ended_run("r/1", version="1/0"), *ended_run("r/1", version="2", begin=NOON + timedelta(minutes=1))]
+    with one_store(reports) as store:
+        html = store.html(f"/compare?workflow={WORKFLOW}")
+        offered = re.findall(r'<option value="([^"]*)"', html)
+        pairs = [(a, b) for a in set(offered) for b in set(offered)]
+        chosen: list[Any] = [
+            store.page(f"/compare?{urlencode({'workflow': WORKFLOW, 'a_run': a, 'b_run': b})}").values for a, b in pairs
+        ]
+        last: Any = store.page(f"/compare?workflow={WORKFLOW}&b=r/1").values["b"]
+
+    assert len(offered) == 4
+    assert {(each["a"].run.workflow_version, each["b"].run.workflow_version) for each in chosen} == {
+        (a, b) for a in ("1/0", "2") for b in ("1/0", "2")
+    }
+    assert last.run.workflow_version == "2"
+
+
+def test_a_run_is_found_by_its_whole_id() -> None:
+    """Whatever number of later runs have ids that contain it."""
+    reports = [
+        started("A", run_id=f"recipe_{number}", time=NOON + timedelta(seconds=number)) for number in range(1, 200)
+    ]
+    with one_store(reports) as store:
+        values: Any = store.page("/compare?workflow=W&a=recipe_1").values
+        other = store.questions.last_run("W", "recipe_"), store.questions.last_run("V", "recipe_1")
+
+    assert (values["a"].run.run_id, values["b"].run.run_id) == ("recipe_1", "recipe_199")
+    assert other == (None, None)
 
 
 def test_the_previous_run_is_the_last_that_finished_before() -> None:

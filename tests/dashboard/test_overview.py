@@ -368,6 +368,7 @@ def _whole(run_id: str, begin: datetime, end: datetime) -> list[Event]:
             "dkist_core_run_workflow_state",
         ),
         (lambda of: of.run_before(1), "dkist_core_run_workflow_state"),
+        (lambda of: of.last_run("a", "r"), "dkist_core_run_1 (identity=?)"),
         (lambda of: of.states(Choice(recipe_run_id=1)), "dkist_core_run_recipe"),
         (lambda of: of.activity(Choice(workflow="a"), NOON), "dkist_core_run_ended"),
         (lambda of: of.families(Choice(workflow="a", since=NOON)), "dkist_core_attempt_failed"),

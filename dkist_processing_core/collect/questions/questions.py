@@ -110,6 +110,10 @@ class Questions:
         found = runs_of(self._connection, select(RUNS).where(RUNS.c.identity == identity, RUNS.c.state.is_not(None)))
         return found[0] if found else None
 
+    def last_run(self, workflow_name: str, run_id: str) -> StoredRun | None:
+        """Return the run of this id in any version, of several the one with the latest report; None without one."""
+        return naming.last_run(self._connection, workflow_name, run_id)
+
     def run_before(self, number: int) -> StoredRun | None:
         """
         Return the run of the same workflow that began last before the one with this number; None if it is the first.

@@ -6,7 +6,7 @@ the store was built again. Not here: what the pages show (pages).
 """
 
 from collections.abc import Callable
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, quote_plus, unquote, urlencode
 
 from dkist_processing_core.identity import Run
 
@@ -48,6 +48,22 @@ def compare_address(first: Run, second: Run) -> str:
         b=second.run_id,
         b_version=second.workflow_version,
     )
+
+
+def named_run(run: Run) -> str:
+    """Return the version and the id of a run as one text, as `version_and_id` reads it."""
+    return f"{quote(run.workflow_version, safe='')}/{quote(run.run_id, safe='')}"
+
+
+def version_and_id(named: str) -> tuple[str, str] | None:
+    """
+    Return the version and the id of a run that a text names; None if it names none.
+
+    >>> version_and_id(named_run(Run("visp", "1/2", "a b", None)))
+    ('1/2', 'a b')
+    """
+    version, slash, run_id = named.partition("/")
+    return (unquote(version), unquote(run_id)) if slash and run_id else None
 
 
 def compare_with_previous_address(run: Run) -> str:

@@ -160,9 +160,9 @@ ENDPOINTS = (
         (
             Parameter("workflow", "The name of the workflow.", is_required=True),
             Parameter("a", "The id of the first run.", is_required=True),
-            Parameter("a_version", "Its version."),
+            Parameter("a_version", "Its version; without it, the last run of this id is meant."),
             Parameter("b", "The id of the second run.", is_required=True),
-            Parameter("b_version", "Its version."),
+            Parameter("b_version", "Its version; without it, the last run of this id is meant."),
         ),
     ),
 )

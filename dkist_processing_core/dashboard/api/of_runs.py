@@ -6,13 +6,12 @@ Not here: lists of runs (endpoints).
 
 from typing import Any
 
-from dkist_processing_core.dashboard.analysis.comparison import compare
+from dkist_processing_core.dashboard.analysis.comparison import Side, compare
 from dkist_processing_core.dashboard.api.endpoint import Request
 from dkist_processing_core.dashboard.api.parameters import number_of, text_of
-from dkist_processing_core.dashboard.asked import PageError
+from dkist_processing_core.dashboard.asked import Asked, PageError
 from dkist_processing_core.dashboard.one_run.chosen import one_run
-from dkist_processing_core.dashboard.pages.compare import side
-from dkist_processing_core.identity import Run
+from dkist_processing_core.dashboard.pages.compare import named_in, side
 from dkist_processing_core.runs.as_json import identity_json, report_json, run_json, task_json
 
 _NOT_FOUND = 404
@@ -46,8 +45,7 @@ def comparison(request: Request) -> dict[str, Any]:
     """Return the comparison of the two runs that the address names."""
     asked = request.asked
     workflow = text_of(asked, "workflow")
-    named = [Run(workflow, asked.query.get(f"{each}_version", ""), text_of(asked, each), None) for each in ("a", "b")]
-    a, b = (side(asked, each) for each in named)
+    a, b = (_side(asked, workflow, each) for each in ("a", "b"))
     found = compare(a, b)
     return {
         "a": identity_json(a.view.run),
@@ -56,3 +54,10 @@ def comparison(request: Request) -> dict[str, Any]:
         "tasks": found.tasks,
         "contrasts": found.contrasts,
     }
+
+
+def _side(asked: Asked, workflow: str, which: str) -> Side:
+    text_of(asked, which)
+    found = named_in(asked, workflow, which)
+    assert found is not None  # the parameter is there
+    return side(asked, found.run)

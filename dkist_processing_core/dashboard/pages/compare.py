@@ -6,8 +6,9 @@ Not here: the comparison (analysis.comparison).
 
 from collections.abc import Sequence
 
-from dkist_processing_core.collect.questions.answers import Choice, StoredRun
+from dkist_processing_core.collect.questions.answers import StoredRun
 from dkist_processing_core.collect.questions.overview import RunDuration
+from dkist_processing_core.dashboard.addresses.links import named_run, version_and_id
 from dkist_processing_core.dashboard.analysis.comparison import Side, compare
 from dkist_processing_core.dashboard.analysis.versions import in_order
 from dkist_processing_core.dashboard.asked import Asked, Page, PageError, no_runs_of
@@ -25,8 +26,8 @@ def page(asked: Asked) -> Page:
     Return the page.
 
     The address names a workflow, and the runs `a` and `b` by their ids, with `a_version` and `b_version` where an id is
-    in several versions. Without `b` it is the latest run, and without `a` the last one before it, of those that
-    finished if there is one.
+    in several versions; or by `a_run` and `b_run`, as the form does, with the version and the id in one text. Without
+    `b` it is the latest run, and without `a` the last one before it, of those that finished if there is one.
 
     Raises:
         PageError: There is no such workflow or run.
@@ -37,15 +38,16 @@ def page(asked: Asked) -> Page:
     latest = in_order(asked.questions.run_durations(name, MOST_OFFERED))[::-1]
     if not latest:
         raise no_runs_of(name)
-    b = _named(asked, name, "b") or asked.questions.run(latest[0].run)
+    b = named_in(asked, name, "b") or asked.questions.run(latest[0].run)
     assert b is not None  # the store is read in one state, and has the latest run
-    a = _named(asked, name, "a") or asked.questions.run_before(b.number)
+    a = named_in(asked, name, "a") or asked.questions.run_before(b.number)
     side_a, side_b = None if a is None else side(asked, a.run), side(asked, b.run)
     ids = [each.run.run_id for each in (*latest, a, b) if each is not None]
     values: dict[str, object] = {
         "workflow": name,
         "choices": [("a", "First run", _options(latest, a), a), ("b", "Second run", _options(latest, b), b)],
         "short_ids": asked.questions.short_ids(ids),
+        "named_run": named_run,
         "a": None if side_a is None else side_a.view,
         "b": side_b.view,
     }
@@ -78,16 +80,27 @@ def _compared(a: Side | None, b: Side) -> dict[str, object]:
     }
 
 
-def _named(asked: Asked, workflow: str, which: str) -> StoredRun | None:
-    """Return the run that a parameter names, without its version the last one of that id; None if it is missing."""
-    run_id, version = asked.text(which), asked.text(f"{which}_version")
-    if run_id is None:
-        return None
-    if version is None:
-        like = asked.questions.run_page(Choice(workflow=workflow, text=run_id)).runs
-        found = next((run for run in like if (run.run.workflow_name, run.run.run_id) == (workflow, run_id)), None)
+def named_in(asked: Asked, workflow: str, which: str) -> StoredRun | None:
+    """
+    Return the run that a parameter names, without its version the last one of that id; None if it is missing.
+
+    Raises:
+        PageError: There is no such run.
+    """
+    version: str | None
+    if (chosen := asked.text(f"{which}_run")) is not None:
+        named = version_and_id(chosen)
+        if named is None:
+            msg = f"found {which}_run={chosen!r}, expected the version and the id of a run, as 1.0.0/recipe_1"
+            raise PageError(msg)
+        version, run_id = named
+    elif (text := asked.text(which)) is not None:
+        version, run_id = asked.text(f"{which}_version"), text
     else:
-        found = asked.questions.run(Run(workflow, version, run_id, None))
+        return None
+    questions = asked.questions
+    run = None if version is None else Run(workflow, version, run_id, None)
+    found = questions.last_run(workflow, run_id) if run is None else questions.run(run)
     if found is None:
         raise _unknown(workflow, run_id, version)
     return found
