@@ -89,7 +89,7 @@ def drawings() -> dict[str, _Draw]:
         yesterday = ended_run(YESTERDAY, begin=NOON - timedelta(days=1), version="1.2.2")
         fill(connection, [[*yesterday, *ended_run(), *running_run(now=NOW)]])
         questions = Questions(connection)
-        runs, attempts = questions.runs(Choice()), questions.open_attempts(Choice())
+        runs, attempts = questions.runs(Choice(), most_failures=None), questions.open_attempts(Choice())
         silent = questions.open_attempts(Choice(), silent_since=NOW - timedelta(hours=1))
         families = questions.families(Choice(since=NOON))
         limb = questions.family(Choice(family=families[0].family))

@@ -4,6 +4,7 @@ The API: each documented path is called, and its answer has the documented schem
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -12,10 +13,13 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from dkist_processing_core.dashboard.api.answers import MOST_FAILURES, MOST_FAMILIES
 from dkist_processing_core.dashboard.http.access import Role
+from dkist_processing_core.events import TaskOverdue, WorkflowOverdue, WorkflowStarted, encode
 from dkist_processing_core.runs import kept_reports, run_view
 from dkist_processing_core.runs.as_json import run_json
 from tests.dashboard.serving import Answer, Site, running
+from tests.facts import failed, make, started
 from tests.stored import ENDED, RUNNING, ended_run, running_run
 
 SECOND = "scheduled__2026-11-22T12:00:00+00:00"
@@ -155,6 +159,55 @@ def test_a_comparison_without_versions_is_of_the_last_runs_of_the_ids(filled: Si
     found = filled.get("/api/v1/compare", **without)
 
     assert found.body == filled.get("/api/v1/compare", **with_versions).body
+
+
+def test_the_lists_of_many_have_limits_in_the_document(document: Any) -> None:
+    """A client knows how long an answer can be."""
+    schemas = document["components"]["schemas"]
+    unlimited = [
+        f"{name}.{field}"
+        for name in ("Now", "Runs", "ListedRun", "Failures", "Bus")
+        for field, schema in schemas[name]["properties"].items()
+        if schema.get("type") == "array" and "maxItems" not in schema
+    ]
+
+    assert unlimited == []
+    assert schemas["Now"]["properties"]["failures"]["maxItems"] == MOST_FAMILIES
+
+
+def test_an_answer_about_the_present_is_limited_and_has_what_is_late(document: Any) -> None:
+    """However many families of failures, and failures of a run, there are."""
+    now = datetime.now(UTC)
+    failures = [
+        failed(f"task {number}", run_id="many", time=now, fingerprint=f"{number:016x}")
+        for number in range(MOST_FAMILIES + 1)
+    ]
+    alarm: dict[str, Any] = {"reported_by": "watcher", "time": now}
+    missed = make(
+        WorkflowOverdue,
+        run_id="",
+        workflow_version="",
+        expected_at=now - timedelta(hours=1),
+        grace_seconds=60.0,
+        **alarm,
+    )
+    late = make(TaskOverdue, "late", run_id="many", exceeded="silence", limit_seconds=90.0, sequence=1, **alarm)
+    of_run = make(WorkflowOverdue, run_id="idle", limit_seconds=600.0, sequence=1, **alarm)
+    with running() as site:
+        site.publish(*failures, started("late", run_id="many", time=now), late)
+        site.publish(make(WorkflowStarted, run_id="idle", reported_by="engine", time=now), of_run, missed)
+        answer = site.get("/api/v1/now")
+        listed = site.get("/api/v1/runs").json["runs"]
+
+    found = answer.json
+    is_valid(document, answer, "/api/v1/now")
+    assert len(found["failures"]) == MOST_FAMILIES
+    for runs in (found["runs"], listed):
+        assert [len(run["failures"]) for run in runs if run["dagRunId"] == "many"] == [MOST_FAILURES]
+    assert [each["taskName"] for each in found["overdueAttempts"]] == ["late"]
+    assert [each["dagRunId"] for each in found["overdueRuns"]] == ["idle"]
+    assert [(each["workflowName"], each["type"]) for each in found["missedStarts"]] == [("W", missed.type)]
+    assert normal(found["missedStarts"][0]["expectedAt"]) == normal(json.loads(encode(missed))["data"]["expectedAt"])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 
 from dkist_processing_core.collect.questions.answers import Choice
 from dkist_processing_core.dashboard.asked import PageError
-from dkist_processing_core.events import Event, WorkflowFailed, WorkflowOverdue, WorkflowStarted
+from dkist_processing_core.dashboard.pages import now
+from dkist_processing_core.events import Event, TaskOverdue, WorkflowFailed, WorkflowOverdue, WorkflowStarted
 from dkist_processing_core.runs import State
 from tests.dashboard.one_store import NOW, one_store
 from tests.facts import NOON, failed, finished, make, started
@@ -26,6 +27,11 @@ def _lost(run_id: str, **facts: Any) -> Event:
 
 def _alarm(run_id: str, **facts: Any) -> Event:
     return make(WorkflowOverdue, None, run_id=run_id, reported_by="watcher", limit_seconds=600.0, **facts)
+
+
+def _task_alarm(task_name: str, run_id: str, **facts: Any) -> Event:
+    alarm: dict[str, Any] = {"reported_by": "watcher", "exceeded": "silence", "limit_seconds": 90.0, "sequence": 1}
+    return make(TaskOverdue, task_name, run_id=run_id, last_sign_at=NOON, **alarm | facts)
 
 
 def test_an_overdue_run_is_late_however_many_runs_have_newer_reports() -> None:
@@ -52,6 +58,53 @@ def test_a_cut_list_of_late_runs_has_the_number_of_the_others() -> None:
     assert (len(values["late"]), values["late_count"]) == (60, 62)  # type: ignore[arg-type]
     assert "and 2 more" in html["live_late"]
     assert "<strong>62</strong>" in html["live_numbers"]
+
+
+def test_a_late_attempt_is_listed_however_many_older_ones_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of its run shows its alarm. Those of attempts and runs that have ended do not count."""
+    monkeypatch.setattr(now, "MOST_OPEN", 2)
+    events: list[Event] = [
+        started(f"task {number}", run_id=f"{number % 2}", time=NOON + timedelta(seconds=number)) for number in range(4)
+    ]
+    alarms = [_task_alarm("task 3", "1"), _task_alarm("task 2", "0"), _task_alarm("task 0", "0", withdrawn=True)]
+
+    with one_store([*events, *alarms]) as store:
+        values: Any = store.page("/").values
+        store.add(finished("task 2", run_id="0", time=NOW))
+        then: Any = store.page("/").values
+        store.add(_lost("1", time=NOW))
+        none: Any = store.page("/").values
+
+    assert [each.task_name for each in values["late"]] == ["task 2", "task 3"]
+    assert values["late_count"] == 2
+    assert ([each.task_name for each in then["late"]], then["late_count"]) == (["task 3"], 1)
+    assert (none["late"], none["late_count"]) == ([], 0)
+
+
+def test_a_cut_list_of_missed_starts_has_the_number_of_the_others() -> None:
+    """The latest are shown."""
+    expected = [NOON - timedelta(minutes=number) for number in range(62)]
+    missed = [_alarm("", workflow_version="", expected_at=each, grace_seconds=60.0, time=NOON) for each in expected]
+
+    with one_store(missed) as store:
+        values: Any = store.page("/").values
+        then = store.page(f"/?at={NOW:%Y-%m-%dT%H:%M:%SZ}").values
+
+    assert [each.expected_at for each in values["missed"]] == expected[59::-1]
+    assert (values["missed_count"], values["late_count"], then["missed_count"]) == (62, 0, 62)
+
+
+def test_lists_read_the_failures_that_they_show() -> None:
+    """A mapped task may have failed in thousands of instances, each of which costs as much as a run."""
+    events = [failed(f"Calibrate[{number}]", run_id=run_id) for run_id in "ab" for number in range(9)]
+
+    with one_store([*events, _lost("a")]) as store:
+        of_now: Any = store.page("/").values["runs"]
+        of_list: Any = store.page("/runs").values["rows"]
+
+    assert [len(each.stored.failures) for each in of_now] == [0]
+    assert [len(each.stored.failures) for each in of_list] == [1, 1]
+    assert [each.why is None for each in of_list] == [each.stored.state is State.RUNNING for each in of_list]
 
 
 @pytest.mark.parametrize(("address", "name"), [("/", "families"), ("/failures", "rows")])
@@ -159,23 +212,23 @@ def test_what_went_on_is_in_a_cut_past_before_what_had_ended() -> None:
 
 def test_the_past_is_what_the_store_still_has_of_it() -> None:
     """An alarm that was withdrawn later is missing, and the page says that. Its numbers are no links to the present."""
-    now = datetime.now(UTC)
-    at = now - timedelta(minutes=2)
+    present = datetime.now(UTC)
+    at = present - timedelta(minutes=2)
     events = [_begun("r", time=at), _alarm("r", time=at, sequence=2)]
     address = f"/?at={at.isoformat()}".replace("+", "%2B")
 
-    with one_store(events, now=now) as store:
-        before = store.page(address, now=now).values["late_count"]
-        store.add(_alarm("r", time=now, sequence=3, withdrawn=True))
-        after = store.page(address, now=now).values["late_count"]
-        html, present = store.html(address), store.html("/")
+    with one_store(events, now=present) as store:
+        before = store.page(address, now=present).values["late_count"]
+        store.add(_alarm("r", time=present, sequence=3, withdrawn=True))
+        after = store.page(address, now=present).values["late_count"]
+        html, of_present = store.html(address), store.html("/")
 
     assert (before, after) == (1, 0)
     assert "The store has no alarm of then." in html
     assert "An alarm that was renewed or withdrawn later is missing here." in html
     assert "Progress and alarms are missing where a later report has replaced them" in html
     assert 'href="/runs?state=' not in html
-    assert 'href="/runs?state=running"' in present
+    assert 'href="/runs?state=running"' in of_present
 
 
 def test_a_time_of_the_future_is_refused() -> None:

@@ -180,13 +180,31 @@ def _fits(run: StoredRun, choice: Choice) -> bool:
 )
 def test_each_choice_has_its_runs_and_their_number(questions: Questions, choice: Choice) -> None:
     """The numbers of whole versions, which the store keeps, are those of a count."""
-    expected = [run for run in questions.runs(Choice()) if _fits(run, choice)]
-    page = questions.run_page(choice, size=_RUNS)
+    expected = [run for run in questions.runs(Choice(), most_failures=None) if _fits(run, choice)]
+    page = questions.run_page(choice, size=_RUNS, most_failures=None)
     states = questions.states(choice)
 
     assert page.runs == expected
     assert page.total == len(expected)
     assert states == {state: count for state in State if (count := sum(run.state is state for run in expected))}
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_a_run_of_a_list_has_as_many_failures_as_are_requested(connection: Connection, most: int) -> None:
+    """The first ones, in the order of the tasks; attempts that another one followed are none of them."""
+    store = Store(clock=NOON.timestamp)
+    events = [failed(task, run_id=run_id, max_attempts=2) for run_id in ("few", "many") for task in "AC"]
+    store.add(connection, *events, failed("B", run_id="many"), failed("D", run_id="many"))
+    store.add(connection, started("A", run_id="many", attempt=2, max_attempts=2))
+    store.fold(connection, 9)
+    questions = Questions(connection)
+    all_of_them = questions.runs(Choice(), most_failures=None)
+    names = {run.run.run_id: [each.task_name for each in run.failures] for run in all_of_them}
+
+    assert {run.number: run.failures for run in questions.runs(Choice(), most_failures=most)} == {
+        run.number: run.failures[:most] for run in all_of_them
+    }
+    assert (names["few"], sorted(names["many"])) == (["A", "C"], ["B", "C", "D"])
 
 
 def test_the_hours_of_a_day_have_the_runs_that_ended_in_them(questions: Questions) -> None:
@@ -369,6 +387,8 @@ def _whole(run_id: str, begin: datetime, end: datetime) -> list[Event]:
         ),
         (lambda of: of.run_before(1), "dkist_core_run_workflow_state"),
         (lambda of: of.last_run("a", "r"), "dkist_core_run_1 (identity=?)"),
+        (lambda of: of.runs(Choice(), most_failures=1), "dkist_core_attempt_1 (run=?)"),
+        (lambda of: of.overdue_attempts(9), "dkist_core_attempt_alarmed"),
         (lambda of: of.states(Choice(recipe_run_id=1)), "dkist_core_run_recipe"),
         (lambda of: of.activity(Choice(workflow="a"), NOON), "dkist_core_run_ended"),
         (lambda of: of.families(Choice(workflow="a", since=NOON)), "dkist_core_attempt_failed"),

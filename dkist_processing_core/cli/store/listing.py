@@ -21,7 +21,7 @@ from dkist_processing_core.text.terminal import write_json
 def show_runs(choice: Choice, *, limit: int | None, as_json: bool) -> None:
     """Print the chosen runs, at most `limit` of them, and the numbers of all."""
     with store_to_read() as questions:
-        runs, states = questions.runs(choice, limit), questions.states(choice)
+        runs, states = questions.runs(choice, limit, most_failures=None), questions.states(choice)
         if as_json:
             counts = {state.value: count for state, count in states.items()}
             write_json({"runs": [listed_run_json(run) for run in runs], "states": counts})

@@ -31,7 +31,7 @@ def show_top(choice: Choice, *, silent_since: datetime | None, once: bool, as_js
     if as_json:
         with store_to_read() as questions:
             attempts = questions.open_attempts(choice, silent_since=silent_since)
-            idle = questions.idle_runs(choice, silent_since=silent_since)
+            idle = questions.idle_runs(choice, silent_since=silent_since, most_failures=None)
             write_json(
                 {
                     "attempts": [attempt_json(attempt, with_run=True) for attempt in attempts],

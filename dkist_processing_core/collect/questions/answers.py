@@ -63,7 +63,7 @@ class StoredRun:
     tasks: dict[State, int]
     """The number of its tasks in each state."""
     failures: tuple["StoredAttempt", ...]
-    """The last attempts of its tasks that have failed."""
+    """The last attempts of its tasks that have failed, in the order of its tasks, at most as many as were requested."""
 
 
 @dataclass(frozen=True, slots=True)

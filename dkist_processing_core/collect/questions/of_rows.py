@@ -53,8 +53,15 @@ _PLAIN = (
 _OF_FAILURE = ("cause", "family", "summary", "log_url")
 
 
-def runs_of(connection: Connection, query: Select[Any]) -> list[StoredRun]:
-    """Return the runs of a query for whole rows, with the states of their tasks and their failures."""
+def runs_of(connection: Connection, query: Select[Any], most_failures: int | None = 0) -> list[StoredRun]:
+    """
+    Return the runs of a query for whole rows, with the states of their tasks.
+
+    Args:
+        connection: The connection to the store.
+        query: The query.
+        most_failures: The largest number of failures that are read of each run; None for all.
+    """
     rows = connection.execute(query).all()
     tasks: dict[int, dict[State, int]] = defaultdict(dict)
     failures: dict[int, list[StoredAttempt]] = defaultdict(list)
@@ -62,12 +69,23 @@ def runs_of(connection: Connection, query: Select[Any]) -> list[StoredRun]:
         tally = select(TASKS.c.run, TASKS.c.state, func.count()).where(TASKS.c.run.in_(part))
         for number, state, count in connection.execute(tally.group_by(TASKS.c.run, TASKS.c.state)):
             tasks[number][State(state)] = count
-        # With the condition of the indexes of failures, PostgreSQL would read all failures of the store.
-        of_last = ATTEMPTS.c.is_last.is_(True), ATTEMPTS.c.state == State.FAILED
-        failed = ALL_ATTEMPTS.where(ATTEMPTS.c.run.in_(part), *of_last)
-        for row in connection.execute(failed.order_by(ATTEMPTS.c.run, ATTEMPTS.c.place)):
+        for row in () if most_failures == 0 else connection.execute(_failures(part, most_failures)):
             failures[row.run].append(attempt_of(row))
     return [_run_of(row, tasks[row.number], failures[row.number]) for row in rows]
+
+
+def _failures(runs: Sequence[int], most: int | None) -> Select[Any]:
+    """Return the query for the last attempts of tasks that have failed, of each run the first ones."""
+    # With the condition of the indexes of failures, PostgreSQL would read all failures of the store.
+    chosen = ATTEMPTS.c.run.in_(runs), ATTEMPTS.c.is_last.is_(True), ATTEMPTS.c.state == State.FAILED
+    query = ALL_ATTEMPTS.where(*chosen).order_by(ATTEMPTS.c.run, ATTEMPTS.c.place)
+    if most is None:
+        return query
+    # An attempt has many columns, and a mapped task may have failed in thousands of instances.
+    rank = func.row_number().over(partition_by=ATTEMPTS.c.run, order_by=ATTEMPTS.c.place).label("rank")
+    ranked = select(ATTEMPTS.c.run, ATTEMPTS.c.place, rank).where(*chosen).subquery()
+    is_same = and_(ATTEMPTS.c.run == ranked.c.run, ATTEMPTS.c.place == ranked.c.place)
+    return query.join(ranked, is_same).where(ranked.c.rank <= most)
 
 
 def attempt_of(row: Row[Any]) -> StoredAttempt:

@@ -8,7 +8,7 @@ their words and drawings (cli, dashboard), and keeping the store up to date (col
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from sqlalchemy import Connection, case, exists, func, or_, select, union
+from sqlalchemy import Connection, exists, func, select
 
 from dkist_processing_core.collect import revisions
 from dkist_processing_core.collect.keys import run_identity
@@ -20,6 +20,7 @@ from dkist_processing_core.collect.questions import (
     history,
     latest,
     naming,
+    open_attempts,
     run_list,
     summaries,
     trends,
@@ -34,7 +35,7 @@ from dkist_processing_core.collect.questions.answers import (
     Usage,
     WholeFamily,
 )
-from dkist_processing_core.collect.questions.choosing import of_failures_in_time, of_identity, of_runs
+from dkist_processing_core.collect.questions.choosing import of_failures_in_time, of_runs
 from dkist_processing_core.collect.questions.of_rows import (
     ALL_ATTEMPTS,
     attempt_of,
@@ -63,9 +64,6 @@ from dkist_processing_core.runs import State
 
 _LATEST = (ATTEMPTS.c.failed_at.desc(), ATTEMPTS.c.run.desc(), ATTEMPTS.c.place.desc())
 
-# Few runs take longer.
-_USUAL_SECONDS = 86_400.0
-
 
 class Questions:
     """The questions to a store, answered within the transaction of a connection."""
@@ -74,14 +72,21 @@ class Questions:
         """Store the connection."""
         self._connection = connection
 
-    def runs(self, choice: Choice, limit: int | None = None) -> list[StoredRun]:
-        """Return the chosen runs, the one with the latest report first."""
+    def runs(self, choice: Choice, limit: int | None = None, *, most_failures: int | None = 0) -> list[StoredRun]:
+        """
+        Return the chosen runs, the one with the latest report first.
+
+        Args:
+            choice: The choice.
+            limit: The largest number of them.
+            most_failures: The largest number of failures that each of them has, the first ones; None for all.
+        """
         query = (
             select(RUNS)
             .where(*of_runs(self._connection, choice))
             .order_by(RUNS.c.last_sign_at.desc(), RUNS.c.number.desc())
         )
-        return runs_of(self._connection, query.limit(limit))
+        return runs_of(self._connection, query.limit(limit), most_failures)
 
     def run_page(
         self,
@@ -91,6 +96,7 @@ class Questions:
         is_descending: bool = True,
         first: int = 0,
         size: int = 50,
+        most_failures: int | None = 0,
     ) -> RunPage:
         """
         Return a part of the sorted list of the chosen runs.
@@ -101,8 +107,17 @@ class Questions:
             is_descending: Whether the latest, or the longest, or the last by name is the first.
             first: The place of the first run of the part in the list, from 0.
             size: The largest number of runs in the part.
+            most_failures: The largest number of failures that each of them has, the first ones; None for all.
         """
-        return run_list.page_of(self._connection, choice, order, is_descending=is_descending, first=first, size=size)
+        return run_list.page_of(
+            self._connection,
+            choice,
+            order,
+            is_descending=is_descending,
+            first=first,
+            size=size,
+            most_failures=most_failures,
+        )
 
     def run(self, run: Run) -> StoredRun | None:
         """Return a run; None if the store has no report on it."""
@@ -134,28 +149,22 @@ class Questions:
         First those that still went on at `last`; of these and of the others, the one that began last first. A run whose
         end was not reported ended with the last report on it.
         """
-        earliest, latest = first.timestamp(), last.timestamp()
-        # Each part uses an index with both bounds: in a large store, most runs are later than the time.
-        may_be_of_it = union(
-            select(RUNS.c.number).where(RUNS.c.state == State.RUNNING),
-            select(RUNS.c.number).where(RUNS.c.ended_at >= earliest, RUNS.c.ended_at <= latest + _USUAL_SECONDS),
-            select(RUNS.c.number).where(RUNS.c.duration_order > _USUAL_SECONDS),
-            # Their beginning or their end was not reported.
-            select(RUNS.c.number).where(RUNS.c.duration_order < 0),
-        )
-        is_running, end = RUNS.c.state == State.RUNNING, func.coalesce(RUNS.c.ended_at, RUNS.c.last_sign_at)
-        is_of_it = (RUNS.c.begin_order <= latest, or_(is_running, end >= earliest), RUNS.c.state.is_not(None))
-        query = select(RUNS).where(RUNS.c.number.in_(may_be_of_it), *is_of_it)
-        goes_on = or_(is_running, end >= latest)
-        order = (case((goes_on, 0), else_=1), RUNS.c.begin_order.desc(), RUNS.c.number.desc())
-        return runs_of(self._connection, query.order_by(*order).limit(limit))
+        return run_list.runs_between(self._connection, first, last, limit)
 
-    def overdue_runs(self, limit: int) -> RunPage:
+    def overdue_runs(self, limit: int, most_failures: int | None = 0) -> RunPage:
         """Return the runs that go on and about which an alarm stands, at most `limit`, oldest first."""
         chosen = (HAS_ALARM, RUNS.c.state == State.RUNNING)
         query = select(RUNS).where(*chosen).order_by(RUNS.c.begin_order, RUNS.c.number)
         total = self._connection.scalar(select(func.count()).select_from(RUNS).where(*chosen)) or 0
-        return RunPage(runs_of(self._connection, query.limit(limit)), 0, total)
+        return RunPage(runs_of(self._connection, query.limit(limit), most_failures), 0, total)
+
+    def overdue_attempts(self, limit: int) -> tuple[list[StoredAttempt], int]:
+        """
+        Return the attempts without an end and about which an alarm stands, at most `limit`, oldest first.
+
+        The number of all of them follows.
+        """
+        return open_attempts.overdue(self._connection, limit)
 
     def workflows(self) -> list[WorkflowSummary]:
         """Return all versions of all workflows with the number of their runs in each state, by name and version."""
@@ -258,19 +267,22 @@ class Questions:
         """Return at most `limit` of the runs that were derived again since a revision, those that changed last."""
         return changes.changed_since(self._connection, revision, limit)
 
-    def idle_runs(self, choice: Choice, *, silent_since: datetime | None = None) -> list[StoredRun]:
+    def idle_runs(
+        self, choice: Choice, *, silent_since: datetime | None = None, most_failures: int | None = 0
+    ) -> list[StoredRun]:
         """
         Return the runs without an end and without an open attempt, the one with the oldest report first.
 
         Args:
             choice: The choice.
             silent_since: Only those without a report since this time.
+            most_failures: The largest number of failures that each of them has, the first ones; None for all.
         """
         is_open = select(ATTEMPTS.c.run).where(ATTEMPTS.c.run == RUNS.c.number, IS_OPEN)
         query = select(RUNS).where(*of_runs(self._connection, choice), RUNS.c.state == State.RUNNING, ~exists(is_open))
         if silent_since is not None:
             query = query.where(RUNS.c.last_sign_at < silent_since.timestamp())
-        return runs_of(self._connection, query.order_by(RUNS.c.last_sign_at, RUNS.c.number))
+        return runs_of(self._connection, query.order_by(RUNS.c.last_sign_at, RUNS.c.number), most_failures)
 
     def states(self, choice: Choice) -> dict[State, int]:
         """Return the number of the chosen runs in each state."""
@@ -278,8 +290,7 @@ class Questions:
 
     def number_of_open_attempts(self) -> int:
         """Return the number of attempts without an end."""
-        query = select(func.count()).select_from(ATTEMPTS.join(RUNS)).where(IS_OPEN, RUNS.c.state == State.RUNNING)
-        return int(self._connection.execute(query).scalar_one())
+        return open_attempts.number_of_open(self._connection)
 
     def open_attempts(
         self, choice: Choice, *, silent_since: datetime | None = None, limit: int | None = None
@@ -292,18 +303,7 @@ class Questions:
             silent_since: Only those without a report since this time.
             limit: The largest number of them.
         """
-        query = ALL_ATTEMPTS.where(IS_OPEN, RUNS.c.state == State.RUNNING)
-        query = query.where(*of_identity(self._connection, choice, is_of_few=True))
-        sign = func.coalesce(ATTEMPTS.c.last_sign_at, RUNS.c.last_sign_at)
-        if choice.since is not None:
-            query = query.where(sign >= choice.since.timestamp())
-        if silent_since is not None:
-            query = query.where(sign < silent_since.timestamp())
-        if choice.states:
-            query = query.where(ATTEMPTS.c.state.in_(choice.states))
-        began = func.coalesce(ATTEMPTS.c.dispatched_at, ATTEMPTS.c.started_at, sign)
-        rows = self._connection.execute(query.order_by(began, ATTEMPTS.c.run, ATTEMPTS.c.place).limit(limit))
-        return [attempt_of(row) for row in rows]
+        return open_attempts.open_attempts(self._connection, choice, silent_since, limit)
 
     def recent_families(self, choice: Choice, limit: int | None = None) -> list[RecentFamily]:
         """Return the families of the chosen failures, without other failures, the one that occurred last first."""

@@ -7,12 +7,17 @@ was not reported. Not here: answers about workflows, the bus and comparisons (mo
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from dkist_processing_core.runs import State
 
+MOST_LISTED, MOST_FAMILIES, MOST_FAILURES = 1000, 100, 10
+"""The largest numbers of runs or attempts in an answer, of families in that about the present, of failures of a run."""
+_T = TypeVar("_T")
+Listed = Annotated[list[_T], msgspec.Meta(max_length=MOST_LISTED)]
+"""A list with a limit, which its schema states."""
 Report = dict[str, Any]
 """The facts of a report, by their names in the event."""
 
@@ -80,7 +85,8 @@ class ListedRun(Identity):
     overdue: Report | None
     tasks: dict[str, int]
     """The number of tasks in each state."""
-    failures: list[FailedAttempt]
+    failures: Annotated[list[FailedAttempt], msgspec.Meta(max_length=MOST_FAILURES)]
+    """The first of them."""
 
 
 class WholeAttempt(Answer):
@@ -171,8 +177,8 @@ class Failures(Answer):
 
     since: datetime | None
     """Since when failures are counted: the latest 10,000 of them, and none before a time that was given."""
-    families: list[Family]
-    attempts: list[AttemptOfRun]
+    families: Listed[Family]
+    attempts: Listed[AttemptOfRun]
     stack: str | None
     finished_since: int | None
     """The number of attempts of its tasks that have finished since it occurred last."""
@@ -185,12 +191,20 @@ class Now(Answer):
     is_bus_reachable: bool
     complete_until: datetime | None
     """Until when the store is known to have all reports."""
-    runs: list[ListedRun]
-    """The runs that go on."""
-    attempts: list[AttemptOfRun]
-    """The attempts without an end, at most the 1,000 oldest ones."""
-    failures: list[Family]
-    """The families of the failures of the last 24 hours."""
+    runs: Listed[ListedRun]
+    """The runs that go on, those that were reported last."""
+    attempts: Listed[AttemptOfRun]
+    """The attempts without an end, the oldest ones."""
+    overdue_runs: Listed[ListedRun]
+    """The runs that go on and about which an alarm stands, the oldest ones."""
+    overdue_attempts: Listed[AttemptOfRun]
+    """The attempts without an end about which an alarm stands, the oldest ones."""
+    missed_starts: Listed[Report]
+    """The starts that were expected in the last 24 hours and missed, the latest ones."""
+    failures_since: datetime
+    """Since when failures are counted: the latest 10,000 of the last 24 hours."""
+    failures: Annotated[list[Family], msgspec.Meta(max_length=MOST_FAMILIES)]
+    """The families of these failures, those that occurred last."""
 
 
 class Runs(Answer):
@@ -203,4 +217,4 @@ class Runs(Answer):
     """A text was looked for in the runs with a report since this time, and in the ends of the ids of all; or in all."""
     failed_since: datetime | None
     """A cause was looked for in the failures since this time; or in all."""
-    runs: list[ListedRun]
+    runs: Listed[ListedRun]

@@ -5,54 +5,73 @@ The functions ask the store as the pages do, and refuse an address by the same e
 bus (of_bus), and HTTP (routes).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from dkist_processing_core.collect.questions.answers import Choice
+from dkist_processing_core.collect.questions.answers import Choice, StoredAttempt, StoredRun
 from dkist_processing_core.collect.questions.as_json import attempt_json, family_json, listed_run_json
 from dkist_processing_core.collect.questions.overview import Order
 from dkist_processing_core.dashboard.analysis import regressions
 from dkist_processing_core.dashboard.analysis.versions import in_order, past_runs
 from dkist_processing_core.dashboard.api import answers, more_answers, of_bus, of_runs
+from dkist_processing_core.dashboard.api.answers import MOST_FAILURES, MOST_FAMILIES, MOST_LISTED
 from dkist_processing_core.dashboard.api.endpoint import Endpoint, Parameter, Request
 from dkist_processing_core.dashboard.api.parameters import number_of, text_of
 from dkist_processing_core.dashboard.asked import PageError, no_runs_of
+from dkist_processing_core.dashboard.pages.now import missed_starts
 from dkist_processing_core.dashboard.pages.runs import choice_of
 from dkist_processing_core.runs import State
+from dkist_processing_core.runs.as_json import identity_json, report_json
 
 _NOT_FOUND = 404
 _RECENT = timedelta(hours=24)
 _MOST_RUNS, _MOST_RUNS_OF_TASKS = 1000, 200
-_LARGEST_PART, _PART = 1000, 50
+_PART = 50
 
 
 def _now(request: Request) -> dict[str, Any]:
     asked, freshness = request.asked, request.freshness
-    running = Choice(states=(State.RUNNING,))
-    open_attempts = asked.questions.open_attempts(Choice(), limit=_LARGEST_PART)
+    questions, running = asked.questions, Choice(states=(State.RUNNING,))
+    overdue_attempts, _ = questions.overdue_attempts(MOST_LISTED)
+    failures = questions.latest_failures(Choice(since=asked.now - _RECENT))
     return {
         "at": asked.now,
         "isBusReachable": freshness.is_bus_reachable,
         "completeUntil": freshness.complete_until,
-        "runs": [listed_run_json(run) for run in asked.questions.runs(running, _LARGEST_PART)],
-        "attempts": [attempt_json(each, with_run=True) for each in open_attempts],
-        "failures": [family_json(each) for each in asked.questions.families(Choice(since=asked.now - _RECENT))],
+        "runs": _listed(questions.runs(running, MOST_LISTED, most_failures=MOST_FAILURES)),
+        "attempts": _attempts(questions.open_attempts(Choice(), limit=MOST_LISTED)),
+        "overdueRuns": _listed(questions.overdue_runs(MOST_LISTED, MOST_FAILURES).runs),
+        "overdueAttempts": _attempts(overdue_attempts),
+        "missedStarts": [
+            {**identity_json(each.run), **report_json(each)} for each in missed_starts(asked)[-MOST_LISTED:]
+        ],
+        "failuresSince": failures.since,
+        "failures": [family_json(each) for each in questions.families(failures, MOST_FAMILIES)],
     }
+
+
+def _listed(runs: Iterable[StoredRun]) -> list[dict[str, Any]]:
+    return [listed_run_json(run) for run in runs]
+
+
+def _attempts(attempts: Iterable[StoredAttempt]) -> list[dict[str, Any]]:
+    return [attempt_json(each, with_run=True) for each in attempts]
 
 
 def _runs(request: Request) -> dict[str, Any]:
     asked = request.asked
     first = number_of(asked, "first", 0, default=0)
-    size = number_of(asked, "limit", 1, default=_PART, most=_LARGEST_PART)
+    size = number_of(asked, "limit", 1, default=_PART, most=MOST_LISTED)
     choice = asked.questions.latest_runs(choice_of(asked))
-    found = asked.questions.run_page(choice, order=Order.BEGAN, first=first, size=size)
+    found = asked.questions.run_page(choice, order=Order.BEGAN, first=first, size=size, most_failures=MOST_FAILURES)
     return {
         "first": found.first,
         "total": found.total,
         "textSince": choice.text_since,
         "failedSince": choice.failed_since,
-        "runs": [listed_run_json(run) for run in found.runs],
+        "runs": _listed(found.runs),
     }
 
 
@@ -73,7 +92,7 @@ def _workflow(request: Request) -> dict[str, Any]:
 def _failures(request: Request) -> dict[str, Any]:
     asked = request.asked
     choice = asked.questions.latest_failures(replace(choice_of(asked), family=asked.text("family")))
-    limit = number_of(asked, "limit", 1, default=_PART, most=_LARGEST_PART)
+    limit = number_of(asked, "limit", 1, default=_PART, most=MOST_LISTED)
     if choice.family is None:
         found = [family_json(each) for each in asked.questions.families(choice, limit)]
         return {"since": choice.since, "families": found, "attempts": [], "stack": None, "finishedSince": None}
@@ -84,13 +103,15 @@ def _failures(request: Request) -> dict[str, Any]:
     return {
         "since": choice.since,
         "families": [family_json(family.family)],
-        "attempts": [attempt_json(each, with_run=True) for each in family.failures],
+        "attempts": _attempts(family.failures),
         "stack": family.stack,
         "finishedSince": family.finished_since,
     }
 
 
-_LIMIT = Parameter("limit", f"The largest number in the answer, by default {_PART}.", is_number=True)
+_LIMIT = Parameter(
+    "limit", f"The largest number in the answer, by default {_PART} and at most {MOST_LISTED}.", is_number=True
+)
 _OF_RUN = (
     Parameter("workflow", "The name of the workflow.", is_required=True),
     Parameter("version", "The version of the workflow."),
@@ -110,7 +131,12 @@ _CHOICE = (
     Parameter("until", "Only what has its last report before this time."),
 )
 ENDPOINTS = (
-    Endpoint("now", "The runs and attempts that go on, and the failures of the last day.", answers.Now, _now),
+    Endpoint(
+        "now",
+        "The runs and attempts that go on, what is late, and the failures of the last day.",
+        answers.Now,
+        _now,
+    ),
     Endpoint(
         "runs",
         "A part of the list of runs, the one that began last first.",

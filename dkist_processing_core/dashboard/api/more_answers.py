@@ -7,7 +7,7 @@ Not here: answers about runs and failures (answers).
 from datetime import datetime
 
 from dkist_processing_core.dashboard.analysis.regressions import Measure
-from dkist_processing_core.dashboard.api.answers import Answer, Identity
+from dkist_processing_core.dashboard.api.answers import Answer, Identity, Listed
 from dkist_processing_core.runs import State
 
 
@@ -116,7 +116,8 @@ class Bus(Answer):
     """The number of messages in the outboxes of this host."""
     set_aside: int
     """The number of them that brokers have refused."""
-    dead_letters: list[DeadLetters]
+    dead_letters: Listed[DeadLetters]
+    """The groups with the newest failures."""
 
 
 class Difference(Answer):

@@ -7,6 +7,7 @@ Not here: reading the bus (bus.status), and the dead letters (bus.letters).
 from datetime import UTC, datetime
 from typing import Any
 
+from dkist_processing_core.dashboard.api.answers import MOST_LISTED
 from dkist_processing_core.dashboard.api.endpoint import Request
 from dkist_processing_core.dashboard.api.more_answers import Changed
 from dkist_processing_core.dashboard.bus.facts import Inbox, Queue
@@ -35,7 +36,7 @@ def bus(request: Request) -> dict[str, Any]:
         "inboxes": {} if status.host is None else {name: _inbox(each) for name, each in status.host.inboxes.items()},
         "pending": status.pending,
         "setAside": status.set_aside,
-        "deadLetters": [_group(group) for group in status.groups],
+        "deadLetters": [_group(group) for group in status.groups[:MOST_LISTED]],
     }
 
 

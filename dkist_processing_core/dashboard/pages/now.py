@@ -66,8 +66,9 @@ def page(asked: Asked) -> Page:
         with as_of(asked.questions, asked.at, timedelta(hours=HOURS), _MOST_PAST_RUNS) as (then, is_cut):
             values = _values(then, asked.at)
         values |= {"status": None, "cut_to": _MOST_PAST_RUNS if is_cut else None}
-    values["missed"] = _missed(asked)
-    return Page("Now" if asked.at is None else "Then", "now.html", values | {"at": asked.at})
+    missed = missed_starts(asked)
+    values |= {"missed": missed[-_MOST_LATE:], "missed_count": len(missed), "at": asked.at}
+    return Page("Now" if asked.at is None else "Then", "now.html", values)
 
 
 def _values(questions: Questions, moment: datetime) -> dict[str, object]:
@@ -77,7 +78,9 @@ def _values(questions: Questions, moment: datetime) -> dict[str, object]:
     runs = questions.runs(Choice(states=(State.RUNNING,)), _MOST_RUNS)
     families = questions.recent_families(recent, _MOST_FAMILIES + 1)
     overdue = questions.overdue_runs(_MOST_LATE)
-    late = _late(overdue.runs, attempts, moment)
+    # They may be later than the open attempts that are read.
+    overdue_attempts, overdue_total = questions.overdue_attempts(_MOST_LATE)
+    late = _late(overdue.runs, overdue_attempts, moment)
     shown = [each.run for each in runs] + [each.run for each in attempts] + [each.run for each in late]
     shown += [family.last.run for family in families]
     return {
@@ -88,14 +91,14 @@ def _values(questions: Questions, moment: datetime) -> dict[str, object]:
         "open_attempts": questions.number_of_open_attempts(),
         "runs": _running(runs, attempts),
         "late": late[:_MOST_LATE],
-        "late_count": len(late) - len(overdue.runs) + overdue.total,
+        "late_count": overdue.total + overdue_total,
         "families": families[:_MOST_FAMILIES],
         "has_more_families": len(families) > _MOST_FAMILIES,
         "short_id": questions.short_ids(run.run_id for run in shown).of,
     }
 
 
-def _missed(asked: Asked) -> list[WorkflowOverdue]:
+def missed_starts(asked: Asked) -> list[WorkflowOverdue]:
     """Return the starts that were expected in the last hours, and reported as missed until the time of the page."""
     moment = asked.at or asked.now
     return [each for each in asked.questions.missed_starts(moment - timedelta(hours=HOURS)) if each.time <= moment]

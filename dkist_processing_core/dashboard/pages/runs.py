@@ -59,7 +59,9 @@ def page(asked: Asked) -> Page:
     choice = questions.latest_runs(choice_of(asked))
     order, is_descending = _order(asked)
     first = _number(asked, "first", 0, 10**9) or 0
-    found = questions.run_page(choice, order=order, is_descending=is_descending, first=first, size=SIZE)
+    found = questions.run_page(
+        choice, order=order, is_descending=is_descending, first=first, size=SIZE, most_failures=1
+    )
     activity = questions.activity(replace(choice, states=()), asked.now, _HOURS)
     given = {name: asked.text(name) for name in _FILTERS}
     sorting = {"sort": asked.text("sort"), "direction": asked.text("direction")}
