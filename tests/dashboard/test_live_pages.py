@@ -16,6 +16,7 @@ from dkist_processing_core.dashboard.addresses.links import (
     attempt_address,
     compare_address,
     family_address,
+    named_run,
     run_address,
     workflow_address,
 )
@@ -149,13 +150,13 @@ def test_runs_that_are_being_chosen_stay_chosen(served: Served, visit: Visit) ->
     served.publish(*runs[0].events, *runs[1].events)
     page = visit.open(address("/compare", workflow=runs[0].run.workflow_name))
     first, second = page.get_by_label("First run"), page.get_by_label("Second run")
-    second.select_option("manual__0")
+    second.select_option(named_run(runs[0].run))
 
     served.publish(*runs[2].events)
     expect(second.locator("option")).to_have_count(3)
 
-    expect(second).to_have_value("manual__0")
-    expect(first).to_have_value("manual__1")
+    expect(second).to_have_value(named_run(runs[0].run))
+    expect(first).to_have_value(named_run(runs[1].run))
 
 
 def test_each_row_is_kept_though_two_have_one_key(visit: Visit) -> None:
