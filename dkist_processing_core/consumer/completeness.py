@@ -50,7 +50,10 @@ class Completeness:
         self._patterns = tuple(patterns)
         self._store = store
         self._end: ArchiveEnd | None = None
+        # How many messages that it does not remember must be stored before everything up to that end is.
         self._awaited = 0
+        # How often the receiver had connected then.
+        self._connections = 0
         self._next_at = 0.0
         # Whether the queue was bound a moment after the offset was stored that the next comparison begins at.
         self._is_first = False
@@ -67,7 +70,10 @@ class Completeness:
         """Remember messages that the inbox has, so that their copies in the archive are not decoded again."""
         if len(self._stored) > _REMEMBERED:
             self._stored_before, self._stored = self._stored, set()
-        self._stored.update(map(_hash, batch))
+        new = set(map(_hash, batch)) - self._stored - self._stored_before
+        self._stored |= new
+        # After a lost connection, the queue delivers again what was not acknowledged.
+        self._awaited -= len(new)
 
     def _is_new(self, received: ReceivedMessage) -> bool:
         found = _hash(received)
@@ -151,26 +157,25 @@ class Completeness:
         if is_here and position.bound != self._patterns:
             self._inbox.store_position(bound=self._patterns)
 
-    def is_due(self, received: int, *, is_quiet: bool = False) -> bool:
+    def is_due(self, connections: int, *, is_quiet: bool = False) -> bool:
         """
         Return True if the archive can be compared now.
 
         Args:
-            received: How many messages the queue has delivered since the last call.
-            is_quiet: Whether it has delivered none for a while.
+            connections: How often the receiver of the queue has connected.
+            is_quiet: Whether the queue has delivered nothing for a while.
 
         Raises:
             BusError: The broker cannot be used.
         """
-        if self._end is None and time.monotonic() >= self._next_at:
-            self._note_end()
+        if self._end is None and time.monotonic() < self._next_at:
             return False
-        if self._end is None:
-            return False
-        self._awaited -= received
-        if is_quiet and self._end.waiting:
-            # The queue still had messages then, and has none now, or the broker pauses.
+        # The queue still had messages then, and has none now, or the broker pauses.
+        is_pausing = is_quiet and self._end is not None and self._end.waiting > 0
+        if self._end is None or is_pausing or connections != self._connections:
+            # Only silence of this connection counts: what was on its way to an earlier one comes again.
             self._note_end()
+            self._connections = connections
             return False
         return is_quiet or self._awaited <= 0
 

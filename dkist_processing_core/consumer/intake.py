@@ -288,7 +288,7 @@ class Intake:
                 self._end_past()
             return
         self._note_stored(batch, size)
-        if self._completeness.is_due(len(batch)):
+        if self._completeness.is_due(source.connections):
             self._completeness.compare()
 
     def _measure(self) -> None:
@@ -308,7 +308,7 @@ class Intake:
             if source.has_caught_up(silent_since):
                 self._end_past()
             return
-        if self._completeness.is_due(0, is_quiet=True):
+        if self._completeness.is_due(source.connections, is_quiet=True):
             self._completeness.compare()
         self._repeatable = 0
         # An open receiver without a message is no sign that a comparison, which has failed before, would not fail.

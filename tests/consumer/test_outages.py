@@ -21,16 +21,17 @@ import pytest
 from sqlalchemy import Connection, select
 
 from dkist_processing_core import Consumer
-from dkist_processing_core.bus import ReceivedMessage, open_bus
+from dkist_processing_core.bus import ArchiveEnd, ReceivedMessage, open_bus
 from dkist_processing_core.bus.interface import MOST_AHEAD
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
+from dkist_processing_core.consumer.completeness import Completeness
 from dkist_processing_core.consumer.measures import Measures
 from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.service import ConsumerService
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalVersionError
 from dkist_processing_core.events import Event, WorkflowFailed, WorkflowFinished, encode
-from dkist_processing_core.inbox import Database
+from dkist_processing_core.inbox import Database, Inbox, Rules, Stored
 from dkist_processing_core.inbox.tables import inbox
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.testing import InMemoryBus
@@ -314,6 +315,68 @@ def test_what_the_queue_has_lost_is_taken_in_from_the_archive(
     assert lines_in(caplog, logging.WARNING) == [
         "the queue of the consumer 'actor' has lost 2 events, which it took in from the archive"
     ]
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("effects", ["sqlite"], indirect=True)
+def test_what_a_lost_connection_repeats_is_no_loss(
+    broker: Broker, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The messages that the broker delivers twice count once: what is behind them is still in the queue.
+    """
+    caplog.set_level(logging.INFO)
+    settings, consumer = read_settings(), consumer_of(effects)
+    consumer.run(until_idle=True)
+    names = [f"Task{number}" for number in range(2 * MOST_AHEAD + 100)]
+    published(*names)
+    with closing(ConsumerService(consumer, open_bus(settings), Database.open(effects.url, settings))) as service:
+        intake = service.intake
+        assert intake is not None
+        while not intake.is_receiving:
+            intake.step()
+        # The end of the archive is noted, and the broker has delivered as far ahead as it does.
+        intake.step()
+        wait_until(lambda: waiting_in_queue(broker) == len(names) - 20 - MOST_AHEAD)
+        broker.close_connections()
+        wait_until(lambda: "connected again" in caplog.text)
+        while intake.quiet_at is None:
+            intake.step()
+
+    assert [task for task, _, _ in effects.of_state("waiting")] == names
+    assert [line for line in lines_in(caplog, logging.WARNING) if "connecting again" not in line] == []
+
+
+def waiting_in_queue(broker: Broker) -> int:
+    """
+    Return how many messages of the consumer were not delivered.
+    """
+    with broker.connect() as connection:
+        return int(connection.channel().queue_declare("actor", passive=True).method.message_count)
+
+
+class PausingBus(InMemoryBus):
+    """
+    A bus with an archive, whose queue is empty.
+    """
+
+    def archive_end(self, name: str, *, after: int | None = None) -> ArchiveEnd:  # type: ignore[override]
+        """
+        Return the same end each time.
+        """
+        super().archive_end(name, after=after)
+        return ArchiveEnd(newest=0, waiting=0)
+
+
+def test_silence_before_a_lost_connection_is_no_empty_queue(state_dir: Path) -> None:
+    """
+    What was on its way to the connection that broke comes again, and only silence after that shows that all has come.
+    """
+    with PausingBus() as bus, closing(Database.open(f"sqlite:///{state_dir}/inbox.db", read_settings())) as database:
+        completeness = Completeness(bus, Inbox(database, Rules("actor")), ("#",), store=lambda _: Stored(0, 0, 0))
+        looks = [completeness.is_due(connections, is_quiet=True) for connections in (1, 1, 2, 2)]
+
+    assert looks == [False, True, False, True]
 
 
 @pytest.mark.usefixtures("owned")
