@@ -105,7 +105,7 @@ class ConsumerService:
         self._end = SignalSafeFlag()
         self._errors: list[BaseException] = []
         self._has_waited = False
-        self._loop = EventLoop()
+        self._loop = EventLoop(self._end_with)
         self._spans = spans
         self.intake = (
             Intake(
@@ -294,10 +294,13 @@ class ConsumerService:
             try:
                 target(*values)
             except BaseException as error:  # noqa: BLE001 - it is raised in the thread that called `run`
-                self._errors.append(error)
-                self._end.raise_()
+                self._end_with(error)
 
         return threading.Thread(target=run, name=f"dkist-core-{what}", daemon=True)
+
+    def _end_with(self, error: BaseException) -> None:
+        self._errors.append(error)
+        self._end.raise_()
 
     def _wait_for(self, thread: threading.Thread) -> None:
         """Wait for the end of a thread, and log once what keeps the consumer from its end."""

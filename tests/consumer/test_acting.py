@@ -8,10 +8,9 @@ import asyncio
 import itertools
 import logging
 import re
-import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -574,19 +573,86 @@ def test_a_stop_before_the_run_ends_it_at_once(
     assert (stopped, effects.events) == ([], ["A"])
 
 
-def test_an_async_handler_that_exits_ends_the_consumer(bus: InMemoryBus, effects: Effects) -> None:
+async def leave(request_to_exit: BaseException) -> None:
     """
-    As one without `async` does, instead of waiting for its loop for ever.
+    Request to exit.
+    """
+    raise request_to_exit
+
+
+async def leave_in_a_group(request_to_exit: BaseException) -> None:
+    """
+    Request to exit in a task of a group.
+    """
+    async with asyncio.TaskGroup() as group:
+        group.create_task(leave(request_to_exit))
+
+
+async def leave_in_a_task_that_nothing_awaits(request_to_exit: BaseException) -> None:
+    """
+    Return before the request.
+    """
+    task = asyncio.create_task(leave(request_to_exit))
+    # It is retrieved, so that no log of asyncio follows the end of the test.
+    task.add_done_callback(lambda done: done.exception())
+
+
+async def leave_in_a_callback(request_to_exit: BaseException) -> None:
+    """
+    Return before the request.
+    """
+    asyncio.get_running_loop().call_soon(leave(request_to_exit).send, None)
+
+
+@pytest.mark.parametrize("request_to_exit", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "exits",
+    [
+        leave,
+        lambda request_to_exit: asyncio.gather(leave(request_to_exit)),
+        leave_in_a_group,
+        leave_in_a_task_that_nothing_awaits,
+        leave_in_a_callback,
+    ],
+)
+def test_an_async_handler_that_exits_ends_the_consumer(
+    bus: InMemoryBus,
+    effects: Effects,
+    exits: Callable[[BaseException], Awaitable[None]],
+    request_to_exit: BaseException,
+) -> None:
+    """
+    As one without `async` does, in each part of it, instead of waiting for its loop for ever.
     """
     consumer = Consumer("actor", inbox=effects.url)
 
     @consumer.on("task.failed")
-    async def act(event: TaskFailed) -> None:
-        sys.exit(event.attempt)
+    async def act(_: TaskFailed) -> None:
+        await exits(request_to_exit)
 
     bus.publish(failed("A"))
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(type(request_to_exit)):
         run(consumer)
+
+
+def test_an_async_handler_that_stops_its_loop_is_awaited(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    The loop goes on for it and for others.
+    """
+    consumer = consumer_of()
+
+    @consumer.on("task.failed")
+    async def act(event: TaskFailed, transaction: Connection) -> None:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        effects.take(transaction, event)
+
+    bus.publish(failed("A"), failed("B"))
+    run(consumer)
+
+    assert sorted(effects.events) == ["A", "B"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

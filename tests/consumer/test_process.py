@@ -215,7 +215,7 @@ from dkist_processing_core import Consumer
 consumer = Consumer("actor")
 
 @consumer.on("task.failed")
-def act(failure, transaction):
+KIND act(failure, transaction):
     transaction.execute(text("INSERT INTO effect VALUES (1, 'run', :task)"), {"task": failure.task_name})
     if failure.task_name == "Closes" and not os.path.exists("closed"):
         open("closed", "x").close()
@@ -223,14 +223,16 @@ def act(failure, transaction):
 """
 
 
-def test_a_handler_that_closes_all_descriptors_ends_the_consumer(tmp_path: Path, effects: Effects) -> None:
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_handler_that_closes_all_descriptors_ends_the_consumer(tmp_path: Path, effects: Effects, kind: str) -> None:
     """
     One sentence names the reason, and the next process handles the event.
     """
     publish("A", "Closes", "B")
 
-    ran = consume(tmp_path, CLOSING, effects)
-    again = consume(tmp_path, CLOSING, effects)
+    program = CLOSING.replace("KIND", kind)
+    ran = consume(tmp_path, program, effects)
+    again = consume(tmp_path, program, effects)
 
     assert (ran.returncode, again.returncode) == (1, 0)
     error = ran.stderr.splitlines()[-1]
