@@ -203,6 +203,15 @@ class RetryLaterError(DKISTProcessingCoreError):
     """A handler raises it for an event that is to be tried again, and not before `seconds` have passed."""
 
     def __init__(self, message: str, seconds: float) -> None:
-        """Store the message and the pause, which the consumer limits to its longest one."""
+        """
+        Store the message and the pause, which the consumer limits to its longest one.
+
+        Raises:
+            ValueError: The pause is no number of seconds from 0 on.
+        """
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not is_number or not seconds >= 0:
+            msg = f"seconds is {seconds!r}, expected a number of seconds from 0 on"
+            raise ValueError(msg)
         super().__init__(message)
         self.seconds = seconds

@@ -170,7 +170,8 @@ class Worker:
             logger.info("%s; its effect was rolled back here", error)
             self._let_go([row for row, _ in batch])
         except _HandlerFailedError as failed:
-            if isinstance(failed.error, InboxUnavailableError) and failed.called.takes_transaction:
+            # `isinstance` would read `__class__` of the author's class.
+            if issubclass(type(failed.error), InboxUnavailableError) and failed.called.takes_transaction:
                 # The handler has met the outage of the database first. Without the transaction, it used another one.
                 raise failed.error from None
             self._fail(batch, failed.called.name, failed.error, failed.within)

@@ -4,6 +4,7 @@ The rules by which one consumer's rows are kept, tried again and given up.
 Not here: their application (claims, outcomes).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -40,14 +41,22 @@ class Rules:
 
     def after_failure(self, error: BaseException, tries: int, random: Random) -> tuple[float | None, str | None]:
         """Return the pause until the next try; or None, and the reason why the row is dead."""
-        if isinstance(error, GiveUpError):
+        # `isinstance` would read `__class__` of the author's class.
+        if issubclass(type(error), GiveUpError):
             return None, "its handler gave it up"
         if tries >= self.max_tries:
             return None, f"its handler failed {counted(tries, 'time')}"
-        least = min(error.seconds, self.longest_pause) if isinstance(error, RetryLaterError) else 0.0
-        return max(least, self.pause(tries, random)), None
+        return max(min(_least_pause(error), self.longest_pause), self.pause(tries, random)), None
 
     def pause(self, tries: int, random: Random) -> float:
         """Return the pause after a number of failures, less up to half of it, so that rows do not return together."""
         longest = min(self.longest_pause, self.first_pause * _GROWTH ** min(tries - 1, 100))
         return longest * (1 - random.random() / 2)
+
+
+def _least_pause(error: BaseException) -> float:
+    """Return the pause that an error requests; 0 if an author's subclass has none that can be used."""
+    if issubclass(type(error), RetryLaterError):
+        with suppress(Exception):
+            return RetryLaterError("", error.seconds).seconds  # type: ignore[attr-defined]
+    return 0.0

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dkist_processing_core import Consumer
 from dkist_processing_core.consumer._consumer import Consumer as ConsumerClass
 from dkist_processing_core.consumer.service import ConsumerService
-from dkist_processing_core.errors import InboxError, InboxUnavailableError
+from dkist_processing_core.errors import InboxError, InboxUnavailableError, RetryLaterError
 from dkist_processing_core.events import Event, TaskFailed, TaskSampled
 from dkist_processing_core.inbox import Database
 from dkist_processing_core.journal.message import Message, Properties
@@ -485,6 +485,105 @@ def test_an_exception_without_a_text_is_a_failed_try(bus: InMemoryBus, effects: 
     run(consumer)
 
     assert sorted(task for task, _, _ in effects.of_state("dead")) == ["A", "B"]
+
+
+@pytest.mark.parametrize("seconds", ["60", float("nan"), -1, None, True])
+def test_a_pause_that_is_no_number_of_seconds_is_a_failed_try(
+    bus: InMemoryBus,
+    effects: Effects,
+    consumer_of: Callable[..., Consumer],
+    caplog: pytest.LogCaptureFixture,
+    seconds: Any,
+) -> None:
+    """
+    As a handler's other errors; a header `Retry-After` is a text.
+    """
+    consumer = consumer_of(max_tries=2)
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        if event.task_name == "Bad":
+            raise RetryLaterError("busy", seconds)
+
+    bus.publish(failed("Bad"), failed("A"))
+    run(consumer)
+
+    assert effects.events == ["A"]
+    assert effects.of_state("dead") == [("Bad", 2, "its handler failed 2 times")]
+    assert f"ValueError: seconds is {seconds!r}, expected a number of seconds from 0 on; try 1 of 2" in caplog.text
+
+
+class PauselessError(RetryLaterError):
+    """
+    It does not call the constructor.
+    """
+
+    def __init__(self) -> None:
+        """
+        Store no pause.
+        """
+
+
+class ComputedError(RetryLaterError):
+    """
+    It computes its pause.
+    """
+
+    @property
+    def seconds(self) -> float:
+        """
+        Raise an error.
+        """
+        return float("in a minute")
+
+    @seconds.setter
+    def seconds(self, _: float) -> None:
+        """
+        Store nothing.
+        """
+
+
+class ClasslessError(Exception):
+    """
+    It raises an error when its class is asked for.
+    """
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """
+        Raise an error.
+        """
+        raise RuntimeError("there is no class")
+
+
+@pytest.mark.parametrize(
+    "make_error",
+    [
+        PauselessError,
+        partial(ComputedError, "busy", 60),
+        ClasslessError,
+        partial(ValueError, "a zero \0, half a pair \ud800"),
+    ],
+)
+def test_no_exception_of_an_author_ends_the_consumer(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer], make_error: Callable[[], Exception]
+) -> None:
+    """
+    However its attributes behave, and whatever its text has, it is a failed try.
+    """
+    consumer = consumer_of(max_tries=2)
+
+    @consumer.on("task.failed")
+    def act(event: TaskFailed) -> None:
+        if event.task_name == "Bad":
+            raise make_error()
+
+    bus.publish(failed("Bad"), failed("A"))
+    run(consumer)
+
+    assert [task for task, _, _ in effects.of_state("done")] == ["A"]
+    assert effects.of_state("dead") == [("Bad", 2, "its handler failed 2 times")]
 
 
 def test_a_long_failure_is_a_short_line_and_a_bounded_row(
