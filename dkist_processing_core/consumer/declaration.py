@@ -203,7 +203,8 @@ class Declaration:
 
         It is called as `work()`, or as `work(transaction)` if it has a parameter of that name: the transaction also
         stores when the work is due next. It may be `async`. The first call is due so many seconds after the first
-        start, and missed calls are not made up for.
+        start, and missed calls are not made up for. Work is due until it has returned: if the process is killed
+        meanwhile, another one does it again. What it writes in the transaction happens once.
 
         Raises:
             ValueError: The number is less than 0.001, or there is other timed work of that name.

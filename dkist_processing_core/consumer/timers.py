@@ -1,5 +1,5 @@
 """
-The timed work of a consumer: each is done by one process at a time, in the transaction that stores when it is due next.
+The timed work of a consumer: each is done by one process at a time, and is due until it has been done.
 
 Not here: the rows of the times (inbox.timers), and the thread that waits for them (service).
 """
@@ -59,35 +59,41 @@ class Timers:
                     return 0.0
                 wait = self._rows.next_at(called.name, seconds) - self._clock()
                 self._outage.end()
-                if wait <= 0:
-                    wait = 0.0
-                    self._do(seconds, called)
-                rest = min(rest, wait)
+                if wait > 0:
+                    rest = min(rest, wait)
+                elif self._do(seconds, called):
+                    rest = 0.0
         except InboxUnavailableError as error:
             return self._outage.begin(error)
         self.looked_at = began
         return rest
 
-    def _do(self, seconds: float, called: Called) -> None:
-        turn: AbstractContextManager[object] = self._loop.transaction_turn if called.is_async else nullcontext()
-        # On SQLite the transaction would keep all others waiting. One process of the consumer works at a time there.
-        is_apart = not called.takes_transaction and self._database.dialect == "sqlite"
+    def _do(self, seconds: float, called: Called) -> bool:
+        """Do work, and return whether it was due; another process may be at it, or may have done it."""
         self.call = called.name
         try:
-            with turn, self._rows.due(called.name, seconds) as connection:
-                is_due = connection is not None
-                if is_due and not is_apart:
-                    called.call(transaction=connection, loop=self._loop, secrets=self._database.secrets)
-            if is_due and is_apart:
-                called.call(transaction=None, loop=self._loop, secrets=self._database.secrets)
+            return self._call(seconds, called)
         except InboxLostError:
             raise
         except Exception as error:
-            if isinstance(error, InboxUnavailableError) and called.takes_transaction:
+            if issubclass(type(error), InboxUnavailableError) and called.takes_transaction:
                 raise
             # In an outage this raises an error as well. Otherwise the failure is the author's, and ends no consumer.
             self._rows.postpone(called.name, seconds)
             line = line_of(error, self._database.secrets)
             logger.warning("%s has failed: %s; it is tried again in %g s", called.name, line, seconds)
+            return True
         finally:
             self.call = None
+
+    def _call(self, seconds: float, called: Called) -> bool:
+        if not called.takes_transaction:
+            with self._rows.due_apart(called.name, seconds) as is_due:
+                if is_due:
+                    called.call(transaction=None, loop=self._loop, secrets=self._database.secrets)
+            return is_due
+        turn: AbstractContextManager[object] = self._loop.transaction_turn if called.is_async else nullcontext()
+        with turn, self._rows.due(called.name, seconds) as connection:
+            if connection is not None:
+                called.call(transaction=connection, loop=self._loop, secrets=self._database.secrets)
+        return connection is not None

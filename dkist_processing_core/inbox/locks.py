@@ -15,7 +15,7 @@ from typing import Protocol
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from dkist_processing_core.errors import InboxUnavailableError
+from dkist_processing_core.errors import InboxError, InboxUnavailableError
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import explained
 from dkist_processing_core.journal.locks import FileLock
@@ -164,6 +164,36 @@ class LockedFile:
     def release(self) -> None:
         """Release the lock."""
         self._lock.release()
+
+
+@contextmanager
+def held(database: Database, name: str) -> Iterator[bool]:
+    """
+    Hold the lock of a name on PostgreSQL during a block, without a transaction; yield False if another one holds it.
+
+    The lock ends with its session, as the others do.
+
+    Raises:
+        InboxUnavailableError: The database cannot be used now.
+    """
+    database.check()
+    number = {"number": number_of(name)}
+    with explained(database.where):
+        session = database.engine.connect()
+    is_held = False
+    try:
+        with explained(database.where), session.begin():
+            is_held = bool(session.scalar(text("SELECT pg_try_advisory_lock(:number)"), number))
+        yield is_held
+    finally:
+        if is_held:
+            try:
+                database.check()
+                with session.begin():
+                    session.execute(text("SELECT pg_advisory_unlock(:number)"), number)
+            except (InboxError, SQLAlchemyError):
+                session.invalidate()
+        session.close()
 
 
 def named_lock(database: Database, name: str) -> Lock:

@@ -7,13 +7,14 @@ Not here: the threads that do the work (consumer).
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from sqlalchemy import Connection, text
 
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import explained
 from dkist_processing_core.inbox.lending import lent
+from dkist_processing_core.inbox.locks import held
 
 _ADD = text(
     """
@@ -23,6 +24,7 @@ _ADD = text(
 )
 _NEXT = text("SELECT next_at FROM dkist_core_timer WHERE consumer = :consumer AND name = :name")
 _MOVE = text("UPDATE dkist_core_timer SET next_at = :next_at WHERE consumer = :consumer AND name = :name")
+_MOVE_ON = text(f"{_MOVE.text} AND next_at <= :now")
 
 
 def next_time(connection: Connection, consumer: str, name: str) -> float | None:
@@ -77,6 +79,25 @@ class Timers:
             with lent(connection, self._database.where):
                 yield connection
 
+    @contextmanager
+    def due_apart(self, name: str, seconds: float) -> Iterator[bool]:
+        """
+        Hold a timer during its work without a transaction, and let it move on afterwards; False as None of `due`.
+
+        Raises:
+            InboxUnavailableError: The database cannot be used now.
+        """
+        # On SQLite, one process of a consumer works at a time.
+        is_shared, lock = self._database.dialect == "postgresql", f"timer {self._consumer}\n{name}"
+        with held(self._database, lock) if is_shared else nullcontext(enter_result=True) as is_free:
+            if not is_free or (found := self.next_at(name, seconds)) > (now := self._clock()):
+                yield False
+                return
+            yield True
+            values = {"consumer": self._consumer, "name": name, "now": now, "next_at": _following(found, seconds, now)}
+            with explained(self._database.where), self._database.transaction() as connection:
+                connection.execute(_MOVE_ON, values)
+
     def _move(self, connection: Connection, name: str, seconds: float) -> bool:
         values = {"consumer": self._consumer, "name": name}
         lock = " FOR UPDATE SKIP LOCKED" if self._database.dialect == "postgresql" else ""
@@ -85,8 +106,7 @@ class Timers:
             now = self._clock()
             if found is None or found > now:
                 return False
-            periods = math.floor((now - found) / seconds) + 1
-            connection.execute(_MOVE, values | {"next_at": found + periods * seconds})
+            connection.execute(_MOVE, values | {"next_at": _following(found, seconds, now)})
         return True
 
     def postpone(self, name: str, pause: float) -> None:
@@ -94,3 +114,8 @@ class Timers:
         values = {"consumer": self._consumer, "name": name, "next_at": self._clock() + pause}
         with explained(self._database.where), self._database.transaction() as connection:
             connection.execute(_MOVE, values)
+
+
+def _following(found: float, seconds: float, now: float) -> float:
+    """Return the first time after `now` that is a number of periods after the one that was found."""
+    return found + (math.floor((now - found) / seconds) + 1) * seconds

@@ -54,6 +54,17 @@ class Effects:
         with self._engine.connect() as connection:
             return "\n".join(str(part) for row in connection.execute(query) for part in row)
 
+    @property
+    def idle_in_transaction(self) -> int:
+        """
+        The number of sessions on PostgreSQL that keep a transaction open and do nothing in it.
+        """
+        if self.url.startswith("sqlite"):
+            return 0
+        query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = :name"
+        with self._engine.connect() as connection:
+            return int(connection.execute(text(query), {"name": self._engine.url.database}).scalar_one())
+
     def execute(self, statement: str) -> None:
         """
         Execute a statement.

@@ -974,6 +974,110 @@ def test_timed_work_is_done_at_its_times_in_its_transaction(
     assert "broken has failed: KeyError: 'missing'; it is tried again in 0.05 s" in caplog.text
 
 
+@pytest.mark.parametrize("joins", [True, False])
+def test_timed_work_that_ends_its_process_is_due_again(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer], *, joins: bool
+) -> None:
+    """
+    At least once in each period, with a transaction and without one, on both databases.
+    """
+    consumer, clock, calls = consumer_of(), Clock(), list[float]()
+
+    def work() -> None:
+        calls.append(clock.now)
+        if len(calls) == 1:
+            raise SystemExit(3)
+
+    def work_in(transaction: Connection) -> None:
+        effects.take(transaction, failed("A"))
+        work()
+
+    consumer.every(3600)(work_in if joins else work)
+
+    def process() -> closing[ConsumerService]:
+        return closing(ConsumerService(consumer, bus, Database.open(effects.url, read_settings()), clock=clock))
+
+    with process() as first:
+        first.timers.step()
+        clock.now += 3600
+        with pytest.raises(SystemExit):
+            first.timers.step()
+    clock.now += 60
+    with process() as second:
+        pauses = [second.timers.step(), second.timers.step()]
+        clock.now += 3540
+        second.timers.step()
+
+    assert [called - calls[0] for called in calls] == [0, 60, 3600]
+    assert pauses[1] > 0
+    assert effects.events == ["A", "A"] * joins
+
+
+def test_timed_work_without_a_transaction_holds_none_and_is_done_by_one_process_at_a_time(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    Others can write meanwhile. Another process looks again after a pause, also if the work lasts longer than a period.
+    """
+    consumer, clock, calls = consumer_of(), Clock(), list[str]()
+    is_at_work, goes_on = threading.Event(), threading.Event()
+
+    @consumer.every(60)
+    def work() -> None:
+        calls.append("work")
+        is_at_work.set()
+        assert goes_on.wait(20)
+
+    with (
+        closing(ConsumerService(consumer, bus, Database.open(effects.url, read_settings()), clock=clock)) as service,
+        closing(ConsumerService(consumer, bus, Database.open(effects.url, read_settings()), clock=clock)) as other,
+    ):
+        service.timers.step()
+        clock.now += 60
+        thread = threading.Thread(target=service.timers.step)
+        thread.start()
+        try:
+            assert is_at_work.wait(20)
+            clock.now += 600
+            pause = other.timers.step()
+            effects.execute("INSERT INTO effect VALUES (0, 'run', 'meanwhile')")
+            idle = effects.idle_in_transaction
+        finally:
+            goes_on.set()
+            thread.join(20)
+
+    assert calls == ["work"]
+    assert pause > 1
+    assert idle == 0
+
+
+def test_async_timed_work_without_a_transaction_lets_async_handlers_have_theirs(
+    bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
+) -> None:
+    """
+    They are called one at a time for their transactions, and it has none.
+    """
+    consumer, handled, is_awaited = consumer_of(), asyncio.Event(), list[bool]()
+
+    @consumer.on("task.failed")
+    async def act(event: TaskFailed, transaction: Connection) -> None:
+        effects.take(transaction, event)
+        handled.set()
+
+    @consumer.every(0.01)
+    async def work() -> None:
+        bus.publish(failed("A"))
+        try:
+            is_awaited.append(await asyncio.wait_for(handled.wait(), 20))
+        finally:
+            consumer.stop()
+
+    consumer.run(since="first")
+
+    assert is_awaited == [True]
+    assert effects.events == ["A"]
+
+
 def test_timed_work_that_is_always_due_keeps_no_consumer_from_being_idle(
     bus: InMemoryBus, effects: Effects, consumer_of: Callable[..., Consumer]
 ) -> None:

@@ -83,6 +83,27 @@ def test_one_process_at_a_time_does_the_work(timers: Timers, clock: Clock, datab
     assert others is False
 
 
+def test_work_without_a_transaction_is_due_until_it_is_done(timers: Timers, clock: Clock) -> None:
+    """
+    The next time is that of the start of the work, as with a transaction: missed times are not made up for.
+    """
+    start = clock.now
+    timers.next_at("work", 60)
+    clock.now += 130
+    with pytest.raises(KeyError), timers.due_apart("work", 60) as is_due:
+        raise KeyError(is_due)
+    with timers.due_apart("work", 60) as is_due_again:
+        due_meanwhile = timers.next_at("work", 60) - start
+        clock.now += 100
+    following = timers.next_at("work", 60) - start
+    clock.now = start + 170
+    with timers.due_apart("work", 60) as is_due_later:
+        pass
+
+    assert (is_due, is_due_again, is_due_later) == (True, True, False)
+    assert (due_meanwhile, following) == (60, 180)
+
+
 def test_work_may_not_end_its_transaction(timers: Timers, clock: Clock) -> None:
     """
     The move of the timer is part of it.
