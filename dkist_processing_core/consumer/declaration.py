@@ -63,7 +63,7 @@ class Declaration:
             inbox: The URL of a database, such as `postgresql://user@host/database` or `sqlite:////path/inbox.db`. By
                 default it is that of the setting `DKIST_CORE_INBOX`, or the file `inbox.db` beside the journals.
             workers: The number of threads that call handlers.
-            batch_size: How many events may share one transaction. If a handler fails, they are handled one by one.
+            batch_size: How many events may share a transaction, if all handlers join it; after a failure one by one.
             ordered: `"run"` handles the events of a run in their order of arrival. An event that waits for its next
                 try, or that is dead, holds back the later ones of its run.
             every_report: Handle each reporter's report of an occurrence, instead of each occurrence once.

@@ -1,7 +1,8 @@
 """
 A worker of a consumer: it claims rows of the inbox, calls their handlers, and records the outcome.
 
-Each step is one call that several threads make. Not here: the threads (service), and the statements (inbox).
+Each step is one call that several threads make. It is long because each outcome is recorded, also after
+an outage. Not here: the threads (service), and the statements (inbox).
 """
 
 import logging
@@ -22,6 +23,7 @@ from dkist_processing_core.consumer.process_spans import ProcessSpans
 from dkist_processing_core.errors import ClaimLostError, InboxError, InboxUnavailableError
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Inbox, Row
+from dkist_processing_core.inbox.order import RunKey
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -91,8 +93,14 @@ class Worker:
         self._claimed_at = 0.0
         self._claimed = 0
         self._rows: deque[Row] = deque()
+        # Claimed rows that it will not handle, until the inbox has recorded that.
+        self._leaving: list[Row] = []
         # The rows that are being handled. If a handler exits, it is the one of that handler: its start counts.
         self._in_hand: frozenset[int] = frozenset()
+        # Whether the handlers of the next row have ended outside of a transaction, and the failure of one of them: if
+        # the inbox cannot record that, they are not called again.
+        self._has_ended = False
+        self._failure: _HandlerFailedError | None = None
         # How many rows are handled one by one, since a batch has failed.
         self._singly = 0
         self.idle_at: float | None = None
@@ -109,12 +117,13 @@ class Worker:
 
     def step(self) -> float | None:
         """
-        Claim rows, or handle the next of those that are claimed.
+        Give back claimed rows that it will not handle; then claim rows, or handle the next of those that are claimed.
 
         Returns:
             How many seconds to wait before the next step; None until rows arrive, become due or are released.
         """
         try:
+            self._give_back()
             if not self._rows:
                 return self._claim()
             self._handle(self._next_rows())
@@ -145,12 +154,16 @@ class Worker:
             self._limit = min(_MOST, 2 * self._limit)
 
     def _next_rows(self) -> list[tuple[Row, Sequence[Called]]]:
-        """Return the rows of the next transaction: several only if all their handlers join it."""
+        """
+        Return the rows of the next transaction: several only if all their handlers join it.
+
+        Another handler would be called again for all of them when the transaction is rolled back for one.
+        """
         found: list[tuple[Row, Sequence[Called]]] = []
         size = 1 if self._singly else self._batch_size
         for row in self._rows:
             handlers = self._wanting(row.event)
-            joins = any(called.takes_transaction for called in handlers)
+            joins = bool(handlers) and all(called.takes_transaction for called in handlers)
             if found and not joins:
                 break
             found.append((row, handlers))
@@ -182,6 +195,7 @@ class Worker:
             self._handled.done += len(batch)
             self._finish(len(batch))
         self._in_hand = frozenset()
+        self._has_ended, self._failure = False, None
 
     def _call(self, batch: list[tuple[Row, Sequence[Called]]]) -> None:
         rows = [row for row, _ in batch]
@@ -197,11 +211,21 @@ class Worker:
                 self._steps("called")
             self._steps("committed")
         else:
-            for row, handlers in batch:
-                self._call_all(row, handlers, None)
-            self._steps("called")
+            if not self._has_ended:
+                self._call_outside(*batch[0])
+            if self._failure is not None:
+                raise self._failure
             self._inbox.mark_done(rows)
             self._steps("marked")
+
+    def _call_outside(self, row: Row, handlers: Sequence[Called]) -> None:
+        try:
+            self._call_all(row, handlers, None)
+        except _HandlerFailedError as failed:
+            self._failure = failed
+        else:
+            self._steps("called")
+        self._has_ended = True
 
     def _call_batch(self, rows: Sequence[Row], called: Called, connection: "Connection") -> None:
         events = [row.event for row in rows]
@@ -259,8 +283,7 @@ class Worker:
             self._handled.failed += 1
             within.run(logger.warning, "%s; try %d of %d", what, failed.tries, self._inbox.rules.max_tries)
         self._finish(1)
-        if self._inbox.rules.ordered:
-            self._let_go([each for each in self._rows if each.event.run == row.event.run])
+        self._let_go([row])
 
     def _finish(self, count: int) -> None:
         for _ in range(count):
@@ -269,14 +292,30 @@ class Worker:
         self.finished_at = time.monotonic()
 
     def _let_go(self, rows: Sequence[Row]) -> None:
-        if rows:
-            gone = {row.seq for row in rows}
-            self._rows = deque(row for row in self._rows if row.seq not in gone)
-            self._inbox.release(rows)
+        """Handle rows no more, nor, in an order, those behind them in their runs: the next step gives them back."""
+        key = _run_of if self._inbox.rules.ordered else _seq_of
+        gone = set(map(key, rows))
+        self._leaving.extend(row for row in self._rows if key(row) in gone)
+        self._rows = deque(row for row in self._rows if key(row) not in gone)
+
+    def _give_back(self) -> None:
+        if self._leaving:
+            self._inbox.release(self._leaving)
+            self._leaving.clear()
 
     def release(self) -> None:
         """Give claimed rows back that were not handled; the one of a handler that has exited counts as started."""
-        self._let_go([row for row in self._rows if row.seq not in self._in_hand])
+        self._leaving.extend(row for row in self._rows if row.seq not in self._in_hand)
+        self._rows.clear()
+        self._give_back()
+
+
+def _seq_of(row: Row) -> object:
+    return row.seq
+
+
+def _run_of(row: Row) -> object:
+    return RunKey.of(row.event)
 
 
 def _nothing() -> None:

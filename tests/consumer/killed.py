@@ -29,6 +29,8 @@ START_SHARE, LONGEST_START = 0.2, 0.2
 """Which share of the processes is killed at its start, and how many seconds after it."""
 LONGEST_EFFECT = 0.01
 PATIENCE = 1.0
+FAILS_EACH = 7
+"""Of how many events of a run one fails when a process calls its handler for the first time."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,26 @@ def consumer_of(plan: Plan, on_effect: Callable[[], object] | None = None) -> Co
         every_report=plan.on_arrival,
         first_pause=0.0,
         longest_pause=0.0,
+        # Of an event that fails once in each process, none may be dead.
+        max_tries=plan.kills + 10,
     )
+
+    failed: set[tuple[str, int]] = set()
+
+    def fail_once(event: TaskProgressed) -> None:
+        key = event.run_id, event.sequence
+        if event.sequence % FAILS_EACH == FAILS_EACH - 1 and key not in failed:
+            failed.add(key)
+            raise ValueError(key)
 
     def act(event: TaskProgressed, transaction: Connection) -> None:
         if event.sequence == KILLER:
             os.kill(os.getpid(), signal.SIGKILL)
         values = {"run": event.run_id, "sequence": event.sequence}
         transaction.execute(text("INSERT INTO effect (run, sequence) VALUES (:run, :sequence)"), values)
+        if not plan.on_arrival:
+            # What fails in a batch on arrival is handled later, so that few events would be handled on arrival.
+            fail_once(event)
         if on_effect is not None:
             on_effect()
 
