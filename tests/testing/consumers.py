@@ -33,6 +33,13 @@ def count(transaction: Connection, event: Event) -> None:
     transaction.execute(text(statement), {"workflow": event.workflow_name})
 
 
+def record(transaction: Connection, event: Event) -> None:
+    """Record an event behind those of its run."""
+    make_tables(transaction)
+    row = {"run": event.workflow_name, "name": event.id}
+    transaction.execute(text("INSERT INTO history (run, name) VALUES (:run, :name)"), row)
+
+
 def rows(world: World, query: str) -> list[Any]:
     """Return the rows of a query in the database of the inbox; none without the table."""
     with closing(sqlite3.connect(world.folder / "inbox.db")) as connection:
@@ -96,17 +103,16 @@ def records_in_order(world: World) -> Consumer:
 
     @consumer.on()
     def handle(event: Event, transaction: Connection) -> None:
-        make_tables(transaction)
-        row = {"run": event.workflow_name, "name": event.id}
-        transaction.execute(text("INSERT INTO history (run, name) VALUES (:run, :name)"), row)
+        record(transaction, event)
         world.effect(event.id)
 
     return consumer
 
 
 def is_in_order(world: World) -> bool:
-    """Return True if the records of each run are in their order of arrival in the inbox."""
-    arrived = rows(world, "SELECT workflow, key FROM dkist_core_inbox WHERE state = 'done' ORDER BY workflow, seq")
+    """Return True if each event was handled, and the records of each run are in their order of arrival in the inbox."""
+    query = "SELECT workflow, key FROM dkist_core_inbox WHERE state <> 'cancelled' ORDER BY workflow, seq"
+    arrived = rows(world, query)
     return rows(world, "SELECT run, name FROM history ORDER BY run, number") == arrived
 
 
@@ -214,10 +220,34 @@ def records_in_any_order(world: World) -> Consumer:
 
     @consumer.on()
     def handle(event: Event, transaction: Connection) -> None:
-        make_tables(transaction)
-        row = {"run": event.workflow_name, "name": event.id}
-        transaction.execute(text("INSERT INTO history (run, name) VALUES (:run, :name)"), row)
+        record(transaction, event)
         world.effect(event.id)
+
+    return consumer
+
+
+def gives_up_the_rest_of_a_run(world: World) -> Consumer:
+    """It tries an event once, and leaves the later ones of its run parked behind it."""
+    consumer = Consumer("records", ordered="run", provisional=True, max_tries=1)
+
+    @consumer.on()
+    def handle(event: Event, transaction: Connection) -> None:
+        record(transaction, event)
+        world.effect(event.id)
+
+    return consumer
+
+
+def keeps_rows_from_its_workers(_: World) -> Consumer:
+    """It claims a row itself, so that no worker handles that one, nor the later ones of its run."""
+    consumer = Consumer("records", ordered="run", provisional=True)
+
+    @consumer.on()
+    def handle(event: Event, transaction: Connection) -> None:
+        record(transaction, event)
+        own = "SELECT max(claim) FROM dkist_core_inbox"
+        next_one = "SELECT min(seq) FROM dkist_core_inbox WHERE state = 'waiting' AND claim IS NULL"
+        transaction.execute(text(f"UPDATE dkist_core_inbox SET claim = ({own}) WHERE seq = ({next_one})"))
 
     return consumer
 
@@ -247,5 +277,7 @@ MISTAKEN_CONSUMERS = {
         Case(ignores_refusals, final_failures, announced),
         Case(gives_up_too_early, final_failures, announced),
         Case(records_in_any_order, lambda _: True, is_in_order),
+        Case(gives_up_the_rest_of_a_run, lambda _: True, is_in_order),
+        Case(keeps_rows_from_its_workers, lambda _: True, is_in_order),
     )
 }

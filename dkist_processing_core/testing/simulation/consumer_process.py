@@ -111,14 +111,15 @@ class _Process:
         """
         Advance the clock to the time when the next row is due; return False if there is none.
 
-        Also return False if the queue has dropped something: a real consumer would compare its inbox with the archive
-        before that time, and here the next start of the process compares it.
+        Also return False if its workers have left a row that is due, since they would never claim it, and if the queue
+        has dropped something: a real consumer would compare its inbox with the archive before that time, and here the
+        next start of the process compares it.
         """
-        due = self._service.inbox.next_due()
-        if due is None or self._world.bus.has_dropped:
+        due, now = self._service.inbox.next_due(), self._world.clock()
+        if due is None or self._world.bus.has_dropped or (due <= now and self._service.inbox.become_claimer()):
             return False
         # The clock has whole microseconds, and must not stop just before that time.
-        self._world.clock.advance(max(0.0, due - self._world.clock()) + _TICK_SECONDS)
+        self._world.clock.advance(max(0.0, due - now) + _TICK_SECONDS)
         return True
 
     def close(self) -> None:
