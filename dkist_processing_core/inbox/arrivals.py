@@ -17,7 +17,7 @@ from dkist_processing_core.events import Event, TaskEnd, TaskEvent, TaskFailed, 
 from dkist_processing_core.inbox import bulk
 from dkist_processing_core.inbox.order import RunKey, let_go_on
 from dkist_processing_core.inbox.rules import Rules
-from dkist_processing_core.inbox.tables import State, inbox, indexed
+from dkist_processing_core.inbox.tables import CLEAR, State, inbox, indexed
 from dkist_processing_core.text import clean, clean_line
 
 _STRUCTURED = "application/cloudevents"
@@ -302,7 +302,7 @@ _withdrawal = text(
 _removal = text("DELETE FROM dkist_core_inbox WHERE consumer = :consumer AND key = :key")
 _IDENTIFIED = ("key", "name", "workflow", "version", "run_id", "task", "attempt", "reporter", "due_at", *_TRUTHS)
 _repetition = text(
-    "UPDATE dkist_core_inbox SET state = 'done', body = NULL, headers = NULL, done_at = :now WHERE seq = :seq"
+    f"UPDATE dkist_core_inbox SET state = 'done', {CLEAR}, done_at = :now WHERE seq = :seq"  # noqa: S608 - constants
 )
 _provisional = text(
     """
@@ -329,8 +329,8 @@ def _replace(connection: Connection, row: _New) -> int:
 # A firm end of an attempt cancels provisional reports of another end of it. Without a number it is of any attempt.
 # One without a number is about the last attempt: a report of the task's final end, with a number, makes it needless.
 _cancellation = text(
-    """
-    UPDATE dkist_core_inbox SET state = 'cancelled', body = NULL, headers = NULL, done_at = :now
+    f"""
+    UPDATE dkist_core_inbox SET state = 'cancelled', {CLEAR}, done_at = :now
     WHERE consumer = :consumer AND run_id IN :runs AND provisional AND state IN ('waiting', 'parked')
     AND claim IS NULL AND EXISTS (
         SELECT 1 FROM dkist_core_inbox other
@@ -343,5 +343,5 @@ _cancellation = text(
           OR (other.is_final AND other.name = dkist_core_inbox.name
               AND other.attempt IS NOT NULL AND dkist_core_inbox.attempt IS NULL))
     )
-    """
+    """  # noqa: S608 - constants
 ).bindparams(bindparam("runs", expanding=True))

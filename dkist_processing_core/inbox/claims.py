@@ -14,7 +14,7 @@ from sqlalchemy import Connection, RowMapping, func, or_, select, text, update
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import Event, decode
 from dkist_processing_core.events.notice import NoticeIssued, decode_notice
-from dkist_processing_core.inbox.order import first_of_their_runs
+from dkist_processing_core.inbox.order import chosen, first_of_their_runs
 from dkist_processing_core.inbox.rules import Rules
 from dkist_processing_core.inbox.tables import inbox
 
@@ -36,6 +36,7 @@ _COLUMNS = (
     inbox.c.starts,
     inbox.c.tries,
     inbox.c.received_at,
+    inbox.c.due_at,
     inbox.c.history,
 )
 # The claimers that live: each holds the advisory lock of its number.
@@ -76,7 +77,7 @@ def due(
     while found := connection.execute(of_free_runs).mappings().all():
         kept, parked = first_of_their_runs(connection, rules, found, now, lock)
         if kept or not parked:
-            return kept[:limit]
+            return list(chosen(kept, limit))
     return []
 
 

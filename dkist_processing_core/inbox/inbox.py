@@ -29,7 +29,7 @@ from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import converted, explained, is_outage
 from dkist_processing_core.inbox.lending import ENDED, is_sealed, lent
 from dkist_processing_core.inbox.locks import AdvisoryLock, Lock, LockedFile, claimers_number, number_of
-from dkist_processing_core.inbox.order import RunKey, let_go_on
+from dkist_processing_core.inbox.order import RunKey, let_all_go_on, let_go_on
 from dkist_processing_core.inbox.outcomes import Failed
 from dkist_processing_core.inbox.positions import Position, position_of, store_position
 from dkist_processing_core.inbox.rows import Row
@@ -75,6 +75,7 @@ class Inbox:
         self._held: set[int] = set()
         self._alone: int | None = None
         self._freed_at = float("-inf")
+        self._took_delayed = False
         # How far the clock is ahead of one that cannot be set. At the start it may have been set back before.
         self._ahead = float("inf")
 
@@ -180,12 +181,15 @@ class Inbox:
     def _due(self, connection: Connection, limit: int, now: float) -> list[RowMapping]:
         """Return rows that are due, those of claimers that have ended among them."""
         if looks := not 0 <= now - self._freed_at < _LOOK_SECONDS:
-            self._free_orphans(connection, now)
+            self._free(connection, now)
         found = claims.due(connection, self.rules, limit, now)
         if looks and len(found) == limit:
-            # Otherwise new rows could hold delayed ones up for ever.
-            return claims.due(connection, self.rules, limit, now, only_delayed=True) or found
-        if not found and self._freed_at != now and self._free_orphans(connection, now):
+            # Otherwise new rows could hold delayed ones up for ever. In turn: many were perhaps retried at once.
+            took, self._took_delayed = self._took_delayed, False
+            if not took and (delayed := claims.due(connection, self.rules, limit, now, only_delayed=True)):
+                self._took_delayed = True
+                return delayed
+        if not found and self._freed_at != now and self._free(connection, now):
             return claims.due(connection, self.rules, limit, now)
         return found
 
@@ -224,8 +228,10 @@ class Inbox:
         """Return True if a row that ends its claimer once more is dead: no other row may be the reason of that end."""
         return starts + 1 >= self.rules.max_starts
 
-    def _free_orphans(self, connection: Connection, now: float) -> int:
+    def _free(self, connection: Connection, now: float) -> int:
+        """Free rows of claimers that have ended; without an order, also those that a process with one has parked."""
         self._freed_at = now
+        parked = 0 if self.rules.ordered else let_all_go_on(connection, self.rules.name)
         freed = claims.free_orphans(connection, self.rules, self._number)
         if freed:
             logger.warning(
@@ -234,7 +240,7 @@ class Inbox:
                 counted(freed, "event"),
                 "it is handled again" if freed == 1 else "they are handled again, one at a time",
             )
-        return freed
+        return freed + parked
 
     def _acquire(self) -> bool:
         """Acquire the lock of the claimer. After the loss of its session, claims move to the number of the new one."""

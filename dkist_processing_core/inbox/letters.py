@@ -18,7 +18,7 @@ from dkist_processing_core.inbox.claims import event_of
 from dkist_processing_core.inbox.database import Database
 from dkist_processing_core.inbox.faults import explained
 from dkist_processing_core.inbox.order import let_go_on, run_of
-from dkist_processing_core.inbox.tables import State, inbox
+from dkist_processing_core.inbox.tables import CLEARED, State, inbox
 
 _STEP = 500
 _MOST_LIVES = 20
@@ -142,7 +142,10 @@ class DeadLetters:
 
     def retry(self, *seqs: int, family: str | None = None, every: bool = False) -> int:
         """
-        Have letters handled again from now on, as if they had just arrived, and return their number.
+        Have letters handled again from now on, and return their number.
+
+        Like rows that are tried again, they come after those that have just arrived, or take turns with them. In an
+        order, each has its place in its run.
 
         Args:
             seqs: The numbers of the letters.
@@ -156,7 +159,7 @@ class DeadLetters:
 
         def change(connection: Connection, rows: Sequence[RowMapping]) -> None:
             failure = dict.fromkeys(["family", *(each.name for each in fields(Failure))])
-            reset = failure | {"state": State.WAITING, "due_at": 0.0, "tries": 0, "starts": 0}
+            reset = failure | {"state": State.WAITING, "due_at": now, "tries": 0, "starts": 0}
             histories = [{"of_seq": row["seq"], "new_history": _history_with(row, now)} for row in rows]
             query = update(inbox).where(inbox.c.seq == bindparam("of_seq"))
             connection.execute(query.values(reset | {"history": bindparam("new_history")}), histories)
@@ -167,8 +170,7 @@ class DeadLetters:
         """Give letters up for good, and return their number; later rows of their runs go on. As for `retry`."""
 
         def change(connection: Connection, rows: Sequence[RowMapping]) -> None:
-            values = {"state": State.DISCARDED, "body": None, "headers": None, "done_at": self._clock()}
-            _update(connection, rows, values)
+            _update(connection, rows, CLEARED | {"state": State.DISCARDED, "done_at": self._clock()})
             for row in rows:
                 if row["run_id"] is not None:
                     let_go_on(connection, row["consumer"], [run_of(row)])

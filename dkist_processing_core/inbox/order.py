@@ -54,6 +54,7 @@ _PARK = text("UPDATE dkist_core_inbox SET state = 'parked' WHERE seq = :seq AND 
 _RETURN = text(
     f"UPDATE dkist_core_inbox SET state = 'waiting' WHERE {_THIS_RUN} AND state = 'parked'"  # noqa: S608
 )
+_RETURN_ALL = text("UPDATE dkist_core_inbox SET state = 'waiting' WHERE consumer = :consumer AND state = 'parked'")
 _RETURN_FIRST = text(
     f"""
     UPDATE dkist_core_inbox SET state = 'waiting' WHERE seq IN (
@@ -94,6 +95,14 @@ def first_of_their_runs(
     return [row for row in rows if row["seq"] not in held_up], _park(connection, held_up, now)
 
 
+def chosen(rows: Sequence[RowMapping], limit: int) -> Sequence[RowMapping]:
+    """Return `limit` of these rows: if there are more, first those of runs whose first row is no delayed event."""
+    if len(rows) <= limit:
+        return rows
+    is_delayed = {run_of(row): row["due_at"] > 0 and row["name"] is not None for row in reversed(rows)}
+    return sorted(rows, key=lambda row: is_delayed[run_of(row)])[:limit]
+
+
 def _first_others(connection: Connection, rules: Rules, rows: Sequence[RowMapping]) -> dict[RunKey, RowMapping | None]:
     """Return the first unfinished row of each run apart from these rows."""
     seqs = [row["seq"] for row in rows]
@@ -124,6 +133,11 @@ def let_go_on(connection: Connection, consumer: str, runs: Iterable[RunKey]) -> 
     values = [{"consumer": consumer, **run._asdict()} for run in dict.fromkeys(runs)]
     if values:
         connection.execute(_RETURN, values)
+
+
+def let_all_go_on(connection: Connection, consumer: str) -> int:
+    """Return all parked rows, and return their number."""
+    return connection.execute(_RETURN_ALL, {"consumer": consumer}).rowcount
 
 
 def let_go_on_if_first(connection: Connection, consumer: str) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, text, update
 
 from dkist_processing_core.events import describe, family_of
 from dkist_processing_core.inbox.lending import IS_WHOLE_ON_SERVER
-from dkist_processing_core.inbox.tables import State, inbox
+from dkist_processing_core.inbox.tables import CLEAR, CLEARED, State, inbox
 from dkist_processing_core.text import clean, clip, redact
 
 # In characters. A row is read whenever its event is tried again, and its history keeps earlier failures.
@@ -29,7 +29,7 @@ class Failed:
 
 # Executed once for each event: as text of the driver it takes a quarter of the time of a built statement.
 _MARK_ONE = (
-    "UPDATE dkist_core_inbox SET state = 'done', claim = NULL, body = NULL, headers = NULL, done_at = ? "
+    f"UPDATE dkist_core_inbox SET state = 'done', claim = NULL, {CLEAR}, done_at = ? "  # noqa: S608 - constants
     "WHERE seq = ? AND claim = ?"
 )
 _MARKS_OF = {"sqlite": _MARK_ONE, "postgresql": f"{_MARK_ONE.replace('?', '%s')} AND {IS_WHOLE_ON_SERVER}"}
@@ -47,7 +47,7 @@ def mark_done(connection: Connection, seqs: Sequence[int], number: int, now: flo
         marks = update(inbox).where(inbox.c.seq.in_(seqs), inbox.c.claim == number)
         if connection.dialect.name == "postgresql":
             marks = marks.where(text(IS_WHOLE_ON_SERVER))
-        done = connection.execute(marks.values(state=State.DONE, claim=None, body=None, headers=None, done_at=now))
+        done = connection.execute(marks.values(CLEARED | {"state": State.DONE, "claim": None, "done_at": now}))
     return done.rowcount == len(seqs)
 
 

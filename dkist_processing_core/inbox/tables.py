@@ -102,6 +102,12 @@ def indexed(text: str) -> str:
     return f"{text[:_KEPT]} {hashlib.sha256(text.encode()).hexdigest()}"
 
 
+CLEARED = dict.fromkeys(
+    ("body", "headers", "error_type", "error_message", "stack", "family", "reason", "history"), None
+)
+"""The values of a row that is finished: its key is kept, without the message and the failures."""
+CLEAR = ", ".join(f"{name} = NULL" for name in CLEARED)
+"""The same as text."""
 UNFINISHED = "state IN ('waiting', 'parked', 'dead', 'archived')"
 """The condition of rows that hold up their run."""
 

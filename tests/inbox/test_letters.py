@@ -5,9 +5,12 @@ Dead letters: grouped by their kind of failure, retried with their history, arch
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import select
 
 from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Arrival, Database, DeadLetters, Inbox, Life
+from dkist_processing_core.inbox.tables import CLEARED
+from dkist_processing_core.inbox.tables import inbox as rows
 from tests.facts import failed, finished
 from tests.inbox.parts import Clock, arrival, dead_letter, failures
 
@@ -247,3 +250,68 @@ def test_messages_with_equal_bodies_and_other_attributes_are_separate_letters(
 
     assert (stored.new, stored.repeated) == (2, 2)
     assert {letter.headers["cloudEvents:id"] for letter in letters.list()} == {"1", "2"}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_retried_letters_and_new_events_do_not_hold_each_other_up(
+    inboxes: Open, letters: DeadLetters, clock: Clock, *, ordered: bool
+) -> None:
+    """
+    The new ones come first. While there are more than one claim takes, the two take turns, however slow the handler is.
+    """
+    inbox = inboxes(max_tries=1, ordered=ordered)
+    inbox.store([arrival(failed("A", run_id=f"r{number}")) for number in range(8)])
+    dead_letter(inbox, 8, KeyError("missing"))
+    letters.retry(every=True)
+    inbox.store([arrival(failed("B", run_id=f"s{number}")) for number in range(8)])
+    first = inbox.claim(2)
+    inbox.mark_done(first)
+    claimed = []
+    for _ in range(7):
+        clock.now += 2
+        rows = inbox.claim(2)
+        inbox.mark_done(rows)
+        claimed.append([row.seq for row in rows])
+
+    assert [row.seq for row in first] == [9, 10]
+    assert claimed == [[1, 2], [11, 12], [3, 4], [13, 14], [5, 6], [15, 16], [7, 8]]
+
+
+@pytest.mark.parametrize("end", ["done", "done with others", "repeated", "cancelled", "discarded"])
+def test_a_finished_row_keeps_its_key_without_its_message_and_its_failures(
+    inboxes: Open, letters: DeadLetters, database: Database, end: str
+) -> None:
+    """
+    A stack may have 32,000 characters, and a row is kept for a week.
+    """
+    inbox = inboxes(max_tries=2, first_pause=0.0, provisional_after=None)
+    event = failed("A", reported_by="engine", provisional=True)
+    inbox.store([undecodable(event) if end == "repeated" else arrival(event)])
+    if end == "repeated":
+        inbox.store([arrival(event)])
+        inbox.mark_done(inbox.claim(1))
+    else:
+        dead_letter(inbox, 1, KeyError("missing"))
+        dead_letter(inbox, 1, KeyError("missing"))
+        letters.retry(1)
+        dead_letter(inbox, 1, KeyError("missing"))
+    match end:
+        case "done":
+            inbox.mark_done(inbox.claim(1))
+        case "done with others":
+            inbox.store(failures(3, run_id="other"))
+            inbox.mark_done(inbox.claim(9))
+        case "repeated":
+            letters.retry(1)
+            assert inbox.claim(9) == []
+        case "cancelled":
+            inbox.store([arrival(finished("A"))])
+        case _:
+            dead_letter(inbox, 1, KeyError("missing"))
+            letters.discard(1)
+
+    with database.reading() as connection:
+        row = connection.execute(select(rows).where(rows.c.seq == 1)).mappings().one()
+    assert row["state"] == end.partition(" ")[0].replace("repeated", "done")
+    assert row["key"]
+    assert {name: row[name] for name in CLEARED if row[name] is not None} == {}

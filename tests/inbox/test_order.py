@@ -173,3 +173,22 @@ def test_rows_of_a_dead_consumer_keep_their_order(inbox: Inbox, inboxes: Open, c
 
     assert early == [[("b", 0)], []]
     assert found == [("a", 0), ("a", 1), ("a", 2)]
+
+
+def test_a_consumer_that_keeps_no_order_any_more_handles_what_was_parked(inbox: Inbox, inboxes: Open) -> None:
+    """
+    Its former declaration has parked rows, and so does an older process that has an order still.
+    """
+    first, *others = inbox.claim(9)
+    inbox.fail(first, OSError("gone"))
+    inbox.release(others)
+    inbox.mark_done(inbox.claim(9))
+    parked = inbox.counts().parked
+    die(inbox)
+    second = inboxes()
+
+    found = runs(second.claim(9))
+
+    assert parked == 2
+    assert found == [("a", 1), ("a", 2)]
+    assert second.counts().parked == 0

@@ -18,7 +18,7 @@ from tests.inbox.test_page import PAGE
 
 # A database has no difference here, apart from the lock.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-FIRST, SECOND = 1, 2
+FIRST, SECOND, THIRD = 1, 2, 3
 
 
 class World:
@@ -152,6 +152,15 @@ def _goes_on(world: World) -> Iterator[int]:
     world.inbox.mark_done([row])
 
 
+def _needs_no_order(world: World) -> Iterator[int]:
+    world.parked()
+    world.inbox.store(failures(3)[2:])
+    world.inbox.claim(1)
+    world.restart()
+    yield THIRD
+    world.inbox.claim(1)
+
+
 def _is_contradicted(world: World) -> Iterator[int]:
     world.inbox.store([arrival(failed("A", provisional=True))])
     yield FIRST
@@ -205,6 +214,7 @@ MOVES: dict[str, Move] = {
     "its process has died at the last start": _kills_at_last,
     "an earlier row of its run is tried again later": _is_held_up,
     "that row is done or discarded": _goes_on,
+    "its consumer keeps no order any more": _needs_no_order,
     "a firm report contradicts it": _is_contradicted,
     "`dead-letters retry`": _is_retried,
     "`dead-letters discard`": _is_discarded,
