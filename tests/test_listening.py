@@ -20,16 +20,10 @@ from sqlalchemy import Connection, select
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect import collector as collector_module
 from dkist_processing_core.collect.collector import NAME, Collector
-from dkist_processing_core.collect.listening import (
-    LONGEST_GAP_SECONDS,
-    SETTLING_SECONDS,
-    Listening,
-    complete_until,
-    spans,
-)
+from dkist_processing_core.collect.listening import LONGEST_GAP_SECONDS, Listening, complete_until, spans
 from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import ATTEMPTS
-from dkist_processing_core.consumer.caught_up import CaughtUp, Moment, OnCaughtUp
+from dkist_processing_core.consumer.caught_up import SETTLING_SECONDS, CaughtUp, Moment, OnCaughtUp
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.inbox.tables import inbox
 from dkist_processing_core.inbox.tables import metadata as inbox_tables
@@ -266,7 +260,7 @@ class Answering:
 
 
 class Proofs:
-    """The proofs so far; each look at the clock takes a second."""
+    """The proofs so far; each look at a clock takes a second."""
 
     def __init__(self, *, is_remote: bool = True) -> None:
         """Begin without a proof."""
@@ -276,7 +270,7 @@ class Proofs:
         self._caught_up = CaughtUp(
             lambda at, disturbed_at: self.found.append((at.monotonic, disturbed_at)),
             is_remote=is_remote,
-            clock=lambda: 0.0,
+            clock=lambda: float(next(seconds)),
             monotonic=lambda: float(next(seconds)),
         )
 
@@ -295,7 +289,7 @@ def test_what_the_bus_has_sent_before_its_answer_is_stored_first() -> None:
     proofs.stored(1)
 
     assert before == []
-    assert [at for at, _ in proofs.found] == [1.0]
+    assert [at for at, _ in proofs.found] == [2.0]
 
 
 @pytest.mark.parametrize("waiting", [3, None])

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, func, select
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.keys import digest_of
-from dkist_processing_core.collect.listening import SETTLING_SECONDS, Listening, spans
+from dkist_processing_core.collect.listening import Listening, spans
 from dkist_processing_core.collect.measurements import measurements_of
 from dkist_processing_core.collect.prompt import PromptFolding
 from dkist_processing_core.collect.questions.answers import Choice, Family
@@ -30,7 +30,7 @@ from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import MISSED_STARTS, RUNS
 from dkist_processing_core.consumer import Consumer, subscribe
 from dkist_processing_core.consumer.bell import Bell
-from dkist_processing_core.consumer.caught_up import Moment, OnCaughtUp
+from dkist_processing_core.consumer.caught_up import SETTLING_SECONDS, Moment, OnCaughtUp
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.consumer.member import Member
 from dkist_processing_core.consumer.replay import replayed

@@ -14,18 +14,12 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, func, select, update
 
 from dkist_processing_core.collect.tables import LISTENING, REPORTS
-from dkist_processing_core.consumer.caught_up import Moment
+from dkist_processing_core.consumer.caught_up import SETTLING_SECONDS, Moment
 from dkist_processing_core.inbox.counts import first_unhandled
 from dkist_processing_core.inbox.tables import inbox
 
 LONGEST_GAP_SECONDS = 5.0
 """The longest time between two proofs within one span."""
-SETTLING_SECONDS = 60.0
-"""
-How long after a disturbance of the bus a span begins.
-
-Publishers look for the broker again within 30 s, and then deliver what has waited.
-"""
 _CLOCKS_AGREE_SECONDS = 1.0
 # As many as arrive in a minute.
 _MOST_PENDING = 60

@@ -12,6 +12,12 @@ from typing import NamedTuple
 
 from dkist_processing_core.bus import Receiver
 
+SETTLING_SECONDS = 60.0
+"""
+How long after a disturbance of a broker the bus may still lack reports.
+
+Publishers look for the broker again within 30 s, and then deliver what has waited.
+"""
 _PROOF_SECONDS = 1.0
 # What the broker has sent before its answer may still be on its way between two threads when a first batch is taken.
 _DRAINED = 2
@@ -35,7 +41,7 @@ The latter is a time of `time.monotonic`, or minus infinity if there was none.
 
 class CaughtUp:
     """
-    Asks the bus each second whether messages wait for the consumer.
+    Asks the bus each second whether messages wait for the consumer, if a proof is wanted.
 
     A bus with another receiver of its name gives no number. If none waits, the messages that it has sent before its
     answer are those that have arrived. When these are stored, the inbox has everything that was on the bus when it was
@@ -47,6 +53,7 @@ class CaughtUp:
         on_caught_up: OnCaughtUp,
         *,
         is_remote: bool,
+        is_wanted: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,18 +63,25 @@ class CaughtUp:
         Args:
             on_caught_up: It is called at most once a second.
             is_remote: Whether the bus is a broker. A file is read up to its end, and need not be asked.
+            is_wanted: Whether a proof is wanted now; called before the bus is asked.
             clock: The time, in seconds since 1970.
             monotonic: A clock that nothing sets.
         """
         self._on_caught_up = on_caught_up
         self._is_remote = is_remote
+        self._is_wanted = is_wanted
         self._clock = clock
         self._monotonic = monotonic
         self._disturbed_at = -math.inf
         self._connections: int | None = None
         self._asked: Moment | None = None
         self._drained = 0
-        self._asks_at = -math.inf
+        self._looked_at = -math.inf
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the next proof lacks nothing but another look for messages, or two."""
+        return self._asked is not None
 
     def pause(self) -> None:
         """Note that this process does not receive now."""
@@ -94,12 +108,17 @@ class CaughtUp:
             if self._drained >= _DRAINED:
                 asked, self._asked = self._asked, None
                 self._on_caught_up(asked, self._disturbed_at)
-        if self._asked is None and receiver.is_connected and self._monotonic() >= self._asks_at:
+        # A clock that was set back shows a time before the last one.
+        is_time = not 0.0 <= self._clock() - self._looked_at < _PROOF_SECONDS
+        if self._asked is None and receiver.is_connected and is_time:
             self._ask(receiver)
 
     def _ask(self, receiver: Receiver) -> None:
         asked = Moment(self._clock(), self._monotonic())
+        if not self._is_wanted():
+            self._looked_at = asked.time
+            return
         waiting = receiver.backlog()
         if waiting is not None and (waiting == 0 or not self._is_remote):
             self._asked, self._drained = asked, 0
-            self._asks_at = asked.monotonic + _PROOF_SECONDS
+            self._looked_at = asked.time

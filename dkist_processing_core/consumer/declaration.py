@@ -69,7 +69,7 @@ class Declaration:
             every_report: Handle each reporter's report of an occurrence, instead of each occurrence once.
             provisional: Handle provisional reports at once. By default, a provisional report waits for a firm one,
                 which replaces it, or cancels it if it reports another end of the same attempt.
-            provisional_after: After how many seconds such a report is handled if no firm one arrives.
+            provisional_after: After how many seconds such a report is handled, if no firm one has come to the bus.
             max_tries: After how many failures of its handlers an event is dead.
             max_starts: After how many ends of the process during its handling an event is dead. With 1, each process
                 handles one event at a time, so that its end has one cause.

@@ -13,8 +13,9 @@ from datetime import datetime
 
 from dkist_processing_core.bus import MOST_AHEAD, Bus, ReceivedMessage, Receiver
 from dkist_processing_core.consumer._subscription import event_of
-from dkist_processing_core.consumer.caught_up import CaughtUp, OnCaughtUp
+from dkist_processing_core.consumer.caught_up import SETTLING_SECONDS, CaughtUp, OnCaughtUp
 from dkist_processing_core.consumer.completeness import Completeness
+from dkist_processing_core.consumer.doubts import Doubts
 from dkist_processing_core.consumer.measures import Measures
 from dkist_processing_core.consumer.outage import Outage
 from dkist_processing_core.consumer.past import Past
@@ -67,6 +68,7 @@ class Intake:
         is_ending: Callable[[], bool] = lambda: False,
         measures: Measures | None = None,
         on_caught_up: OnCaughtUp | None = None,
+        clock: Callable[[], float] = time.time,
         handle: HandleEvents | None = None,
     ) -> None:
         """
@@ -85,10 +87,14 @@ class Intake:
             is_ending: Whether the consumer is to end, so that it reads no further.
             measures: Counts what is received, if metrics are served.
             on_caught_up: It is called with each proof that the inbox has everything that was on the bus.
+            clock: The time, in seconds since 1970.
             handle: Handles events in the transaction in which they are stored, instead of a worker.
         """
         self._bus = bus
-        self._caught_up = None if on_caught_up is None else CaughtUp(on_caught_up, is_remote=bus.is_remote)
+        self._doubts = Doubts(inbox, settling=SETTLING_SECONDS if bus.is_remote else 0.0, also=on_caught_up)
+        self._caught_up = CaughtUp(
+            self._doubts.note_proof, is_remote=bus.is_remote, is_wanted=self._doubts.want_proof, clock=clock
+        )
         self._inbox = inbox
         self._patterns = tuple(patterns)
         self._wants = wants
@@ -157,8 +163,7 @@ class Intake:
             self._measure()
             if not self._inbox.become_intake():
                 # Its messages will be delivered to the process that receives now.
-                if self._caught_up is not None:
-                    self._caught_up.pause()
+                self._caught_up.pause()
                 self._close_receivers()
                 self._broker.end()
                 self._remark_past()
@@ -177,17 +182,13 @@ class Intake:
             if isinstance(error, _FINAL):
                 raise
             self.quiet_at = None
-            self._note_disturbance()
+            self._caught_up.note_disturbance()
             return self._pause_after(error)
         return 0.0
 
-    def _note_disturbance(self) -> None:
-        if self._caught_up is not None:
-            self._caught_up.note_disturbance()
-
     def _note_stored(self, batch: Sequence[ReceivedMessage], size: int) -> None:
         """Note for the proof that a batch, of at most `size` messages, is stored, unless past events are still read."""
-        if self._caught_up is None or self._receiver is None or not self.has_caught_up:
+        if self._receiver is None or not self.has_caught_up:
             return
         is_whole = self._completeness.is_recent and not self._completeness.is_reading
         # A batch of large messages has fewer, even if more have arrived.
@@ -263,8 +264,8 @@ class Intake:
             self._batch = source.receive_batch(self._size, timeout)
             self._steps("received")
             if not self._batch:
-                self._go_on(source, self._silent_since)
                 self._note_stored((), self._size)
+                self._go_on(source, self._silent_since)
                 return
             self._silent_since = None
             self._note_success()
@@ -313,7 +314,7 @@ class Intake:
         self._repeatable = 0
         # An open receiver without a message is no sign that a comparison, which has failed before, would not fail.
         self._note_success()
-        if self._completeness.is_done:
+        if self._completeness.is_done and not (self._doubts.is_any and self._caught_up.is_near):
             self._be_quiet()
         else:
             self.quiet_at = None

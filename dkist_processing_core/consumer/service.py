@@ -121,6 +121,7 @@ class ConsumerService:
                 is_ending=self._is_ending,
                 measures=measures,
                 on_caught_up=consumer.on_caught_up,
+                clock=clock,
                 handle=self._handle_on_arrival if consumer.handles_on_arrival else None,
             )
             if consumer.handlers and consumer.receives

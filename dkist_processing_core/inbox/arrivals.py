@@ -16,8 +16,9 @@ from sqlalchemy import Connection, RowMapping, bindparam, select, text, update
 from dkist_processing_core.events import Event, TaskEnd, TaskEvent, TaskFailed, attribute_headers
 from dkist_processing_core.inbox import bulk
 from dkist_processing_core.inbox.order import RunKey, let_go_on
+from dkist_processing_core.inbox.provisional import cancel
 from dkist_processing_core.inbox.rules import Rules
-from dkist_processing_core.inbox.tables import CLEAR, State, inbox, indexed
+from dkist_processing_core.inbox.tables import CLEAR, UNFINISHED, State, inbox, indexed
 from dkist_processing_core.text import clean, clean_line
 
 _STRUCTURED = "application/cloudevents"
@@ -151,14 +152,15 @@ def _store(
         connection.execute(_withdrawal, {"consumer": rules.name, "keys": [row.key for row in firm]})
     new = insert(connection, rows) if rows else 0
     if ends:
-        values = {"consumer": rules.name, "runs": list({row.run_id for row in ends})}
+        runs = [RunKey(str(row.run_id), str(row.workflow), str(row.version)) for row in ends]
         changed = 0
-        if new < len(rows):
+        if firm and new < len(rows):
+            values = {"consumer": rules.name, "keys": [row.key for row in firm]}
             provisional = set(connection.scalars(_provisional, values))
             changed = sum(_replace(connection, row) for row in firm if row.key in provisional)
-        changed += connection.execute(_cancellation, values | {"now": now}).rowcount
+        changed += cancel(connection, rules, runs, now)
         if changed and rules.ordered:
-            let_go_on(connection, rules.name, [RunKey(str(r.run_id), str(r.workflow), str(r.version)) for r in ends])
+            let_go_on(connection, rules.name, runs)
     return Stored(new, len(rows) - new, sum(row.state == State.DEAD for row in rows))
 
 
@@ -177,8 +179,8 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
         if is_provisional or not is_end:
             return None
         state = _UNWANTED
-    elif is_provisional and rules.provisional_after is not None and not rules.every_report:
-        due_at = now + rules.provisional_after
+    elif is_provisional and rules.doubts:
+        due_at = now + (rules.provisional_after or 0.0)
     # In structured mode the body alone is the event.
     is_structured = content_type is not None and content_type.startswith(_STRUCTURED)
     task, attempt = (event.task_name, event.attempt) if isinstance(event, TaskEvent) else (None, None)
@@ -304,19 +306,17 @@ _IDENTIFIED = ("key", "name", "workflow", "version", "run_id", "task", "attempt"
 _repetition = text(
     f"UPDATE dkist_core_inbox SET state = 'done', {CLEAR}, done_at = :now WHERE seq = :seq"  # noqa: S608 - constants
 )
+# A dead letter is replaced as well: what an operator retries is then the firm report.
 _provisional = text(
-    """
-    SELECT key FROM dkist_core_inbox
-    WHERE consumer = :consumer AND run_id IN :runs AND provisional AND state IN ('waiting', 'parked')
-    """
-).bindparams(bindparam("runs", expanding=True))
+    f"SELECT key FROM dkist_core_inbox WHERE consumer = :consumer AND key IN :keys AND provisional AND {UNFINISHED}"  # noqa: S608
+).bindparams(bindparam("keys", expanding=True))
 _REPLACED = ("body", "content_type", "headers", "reporter", "due_at")
 _replacement = text(
     f"""
     UPDATE dkist_core_inbox
     SET provisional = FALSE, is_final = :is_final, {", ".join(f"{name} = :new_{name}" for name in _REPLACED)}
-    WHERE consumer = :consumer AND key = :key AND provisional AND state IN ('waiting', 'parked')
-    """  # noqa: S608 - names of columns
+    WHERE consumer = :consumer AND key = :key AND provisional AND {UNFINISHED}
+    """  # noqa: S608 - names of columns, and a constant
 )
 
 
@@ -324,24 +324,3 @@ def _replace(connection: Connection, row: _New) -> int:
     """Put a firm report in the place of a provisional one of its key, and return 1 if there is one."""
     values = {f"new_{name}": getattr(row, name) for name in _REPLACED} | {"is_final": bool(row.is_final)}
     return connection.execute(_replacement, values | {"consumer": row.consumer, "key": row.key}).rowcount
-
-
-# A firm end of an attempt cancels provisional reports of another end of it. Without a number it is of any attempt.
-# One without a number is about the last attempt: a report of the task's final end, with a number, makes it needless.
-_cancellation = text(
-    f"""
-    UPDATE dkist_core_inbox SET state = 'cancelled', {CLEAR}, done_at = :now
-    WHERE consumer = :consumer AND run_id IN :runs AND provisional AND state IN ('waiting', 'parked')
-    AND claim IS NULL AND EXISTS (
-        SELECT 1 FROM dkist_core_inbox other
-        WHERE other.consumer = dkist_core_inbox.consumer AND other.run_id = dkist_core_inbox.run_id
-        AND other.task = dkist_core_inbox.task AND other.is_end AND other.state <> 'cancelled'
-        AND other.workflow = dkist_core_inbox.workflow AND other.version = dkist_core_inbox.version
-        AND ((NOT other.provisional AND other.name <> dkist_core_inbox.name
-              AND (other.attempt = dkist_core_inbox.attempt OR other.attempt IS NULL
-                OR dkist_core_inbox.attempt IS NULL))
-          OR (other.is_final AND other.name = dkist_core_inbox.name
-              AND other.attempt IS NOT NULL AND dkist_core_inbox.attempt IS NULL))
-    )
-    """  # noqa: S608 - constants
-).bindparams(bindparam("runs", expanding=True))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, or_, select, text, update
+from sqlalchemy import Connection, RowMapping, case, func, or_, select, text, update
 
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import Event, decode
@@ -22,6 +22,8 @@ _SCANNED = 100
 # As text, so that the indexes of these rows alone serve the queries.
 _IS_WAITING = text("dkist_core_inbox.state = 'waiting'")
 _IS_FREE = text("dkist_core_inbox.claim IS NULL")
+# A provisional row that is due at a time waits until it is due at once: that of a consumer that doubts it.
+_IS_BELIEVED = text("NOT (dkist_core_inbox.provisional AND dkist_core_inbox.due_at > 0)")
 _IS_CLAIMED = text("dkist_core_inbox.claim IS NOT NULL")
 _COLUMNS = (
     inbox.c.seq,
@@ -63,6 +65,8 @@ def due(
         .where(inbox.c.consumer == rules.name, _IS_WAITING, _IS_FREE, inbox.c.due_at <= now)
         .with_for_update(skip_locked=True)
     )
+    if rules.doubts:
+        query = query.where(_IS_BELIEVED)
     if only_delayed:
         query = query.where(inbox.c.due_at > 0)
     oldest = query.order_by(inbox.c.due_at, inbox.c.seq)
@@ -87,9 +91,13 @@ def _busy_runs(connection: Connection, rules: Rules) -> list[str]:
     return list(connection.scalars(query))
 
 
-def claim(connection: Connection, seqs: Sequence[int], number: int) -> None:
+def claim(connection: Connection, rules: Rules, seqs: Sequence[int], number: int, now: float) -> None:
     """Record that a claimer starts rows, before it does."""
-    connection.execute(update(inbox).where(inbox.c.seq.in_(seqs)).values(claim=number, starts=inbox.c.starts + 1))
+    values = {"claim": number, "starts": inbox.c.starts + 1}
+    if rules.doubts:
+        # If it does not handle a provisional one, a firm one may have come meanwhile, which spares what is claimed.
+        values["due_at"] = case((inbox.c.provisional, now), else_=inbox.c.due_at)
+    connection.execute(update(inbox).where(inbox.c.seq.in_(seqs)).values(values))
 
 
 def free_orphans(connection: Connection, rules: Rules, number: int) -> int:
@@ -140,11 +148,12 @@ def give_back(connection: Connection, seqs: Sequence[int], number: int) -> bool:
     return given.rowcount == len(seqs)
 
 
-def next_due(connection: Connection, rules: Rules) -> float | None:
-    """Return when the next unclaimed row is due; None if none waits."""
-    found: float | None = connection.scalar(
-        select(func.min(inbox.c.due_at)).where(inbox.c.consumer == rules.name, _IS_WAITING, _IS_FREE)
-    )
+def next_due(connection: Connection, rules: Rules, now: float) -> float | None:
+    """Return when the next unclaimed row is due; None if none waits, or only for the proof that it may be believed."""
+    query = select(func.min(inbox.c.due_at)).where(inbox.c.consumer == rules.name, _IS_WAITING, _IS_FREE)
+    if rules.doubts:
+        query = query.where(or_(inbox.c.due_at > now, _IS_BELIEVED))
+    found: float | None = connection.scalar(query)
     return found
 
 

@@ -22,7 +22,7 @@ from dkist_processing_core.errors import (
     InboxUnavailableError,
 )
 from dkist_processing_core.events import Event
-from dkist_processing_core.inbox import arrivals, claims, outcomes, pruning
+from dkist_processing_core.inbox import arrivals, claims, outcomes, provisional, pruning
 from dkist_processing_core.inbox.arrivals import Arrival, Stored
 from dkist_processing_core.inbox.counts import Counts, count
 from dkist_processing_core.inbox.database import Database
@@ -175,7 +175,7 @@ class Inbox:
             if is_alone:
                 break
         if rows:
-            claims.claim(connection, [row.seq for row in rows], self._number)
+            claims.claim(connection, self.rules, [row.seq for row in rows], self._number, now)
         return None if gave_up and not rows else rows
 
     def _due(self, connection: Connection, limit: int, now: float) -> list[RowMapping]:
@@ -356,10 +356,33 @@ class Inbox:
         with explained(self._database.where), self._database.transaction() as connection:
             return pruning.prune(connection, self.rules, limit, self._clock())
 
-    def next_due(self) -> float | None:
-        """Return when the next row that is neither claimed nor parked is due; None if there is none."""
+    def is_any_doubted(self) -> bool:
+        """Return True if a provisional report is due and waits for the proof that no firm one is on its way."""
+        if not self.rules.doubts:
+            return False
         with self._database.reading() as connection:
-            return claims.next_due(connection, self.rules)
+            return provisional.is_any_doubted(connection, self.rules, self._clock())
+
+    def believe(self, until: float) -> None:
+        """
+        Have the provisional reports handled that were due at a time, unless a firm one contradicts them.
+
+        The process that receives calls it, when everything is stored that was on the bus at that time.
+
+        Raises:
+            InboxUnavailableError: They still wait; a retry may succeed.
+        """
+        with self._storing.transaction() as connection:
+            provisional.believe(connection, self.rules, until, self._clock())
+
+    def next_due(self) -> float | None:
+        """
+        Return when the next row that is neither claimed nor parked is due; None if there is none.
+
+        A provisional report that is due does not count before it is believed.
+        """
+        with self._database.reading() as connection:
+            return claims.next_due(connection, self.rules, self._clock())
 
     def counts(self) -> Counts:
         """Return the numbers of unfinished rows."""

@@ -159,6 +159,7 @@ class DeadLetters:
 
         def change(connection: Connection, rows: Sequence[RowMapping]) -> None:
             failure = dict.fromkeys(["family", *(each.name for each in fields(Failure))])
+            # Then the intake may still cancel a provisional one that a firm report has contradicted meanwhile.
             reset = failure | {"state": State.WAITING, "due_at": now, "tries": 0, "starts": 0}
             histories = [{"of_seq": row["seq"], "new_history": _history_with(row, now)} for row in rows]
             query = update(inbox).where(inbox.c.seq == bindparam("of_seq"))

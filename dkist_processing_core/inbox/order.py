@@ -48,7 +48,8 @@ _FIRST = text(
 _HOLDS_UP = """
     SELECT 1 FROM dkist_core_inbox WHERE seq = :seq AND claim IS NULL
     AND (state IN ('dead', 'archived')
-      OR (state = 'waiting' AND due_at > :now AND (provisional OR tries > 0 OR history IS NOT NULL)))
+      OR (state = 'waiting' AND due_at > :now AND (provisional OR tries > 0 OR history IS NOT NULL))
+      OR (state = 'waiting' AND due_at > 0 AND provisional AND :doubts))
 """
 _PARK = text("UPDATE dkist_core_inbox SET state = 'parked' WHERE seq = :seq AND state = 'waiting' AND claim IS NULL")
 _RETURN = text(
@@ -92,7 +93,7 @@ def first_of_their_runs(
             break
         rows = sorted([*rows, *more], key=itemgetter("seq"))
     held_up = {row["seq"]: other["seq"] for row, other in behind}
-    return [row for row in rows if row["seq"] not in held_up], _park(connection, held_up, now)
+    return [row for row in rows if row["seq"] not in held_up], _park(connection, rules, held_up, now)
 
 
 def chosen(rows: Sequence[RowMapping], limit: int) -> Sequence[RowMapping]:
@@ -116,12 +117,12 @@ def _is_due(row: RowMapping, now: float) -> bool:
     return row["state"] == State.WAITING and row["claim"] is None and row["due_at"] <= now
 
 
-def _park(connection: Connection, held_up: Mapping[int, int], now: float) -> int:
+def _park(connection: Connection, rules: Rules, held_up: Mapping[int, int], now: float) -> int:
     """Park rows, each held up by another, if that takes long, and return the number of parked rows."""
     parked = 0
     lock = " FOR SHARE SKIP LOCKED" if connection.dialect.name == "postgresql" else ""
     for other in set(held_up.values()):
-        if connection.scalar(text(_HOLDS_UP + lock), {"seq": other, "now": now}):
+        if connection.scalar(text(_HOLDS_UP + lock), {"seq": other, "now": now, "doubts": rules.doubts}):
             seqs = [{"seq": seq} for seq in held_up if held_up[seq] == other]
             connection.execute(_PARK, seqs)
             parked += len(seqs)

@@ -39,6 +39,11 @@ class Rules:
     kept_seconds: float = 7 * 24 * 3600.0
     """How long the key of a handled row is kept, to recognise its repetitions: the age of the bus's archive."""
 
+    @property
+    def doubts(self) -> bool:
+        """Whether a provisional report waits for a firm one."""
+        return self.provisional_after is not None and not self.every_report
+
     def after_failure(self, error: BaseException, tries: int, random: Random) -> tuple[float | None, str | None]:
         """Return the pause until the next try; or None, and the reason why the row is dead."""
         # `isinstance` would read `__class__` of the author's class.

@@ -76,6 +76,10 @@ class NamedInMemoryReceiver(InMemoryReceiver):
         self._is_closed = False
         self._is_active = False
 
+    def backlog(self) -> int | None:
+        """Return how many messages of any kind follow the position; None while another receiver of the name reads."""
+        return self._journal.last() - self._position if self._takes_turn() else None
+
     def _more(self) -> Iterable[Entry]:
         return super()._more() if self._takes_turn() else ()
 

@@ -2,6 +2,7 @@
 Random histories of two consumers that share an inbox, compared with what was stored and what became of it.
 """
 
+import math
 from collections import Counter
 
 import pytest
@@ -15,20 +16,23 @@ from tests.facts import failed, finished, progressed
 from tests.inbox.parts import Clock, arrival, die, effects, opened, take_effect
 
 MAX_TRIES, MAX_STARTS, PROVISIONAL = 2, 3, 60.0
-_runs = st.sampled_from(["a", "b"])
+_runs, _tasks = st.sampled_from(["a", "b"]), st.sampled_from(["T", "U", "V"])
 # Few different events, so that repetitions and contradictions are frequent.
 _events: st.SearchStrategy[Event] = st.one_of(
     st.builds(lambda run, number: progressed("T", number, run_id=run), _runs, st.integers(0, 5)),
-    st.builds(lambda run: finished("T", run_id=run), _runs),
-    st.builds(lambda run: failed("T", run_id=run), _runs),
-    st.builds(lambda run: failed("T", run_id=run, cause="lost", reported_by="engine", provisional=True), _runs),
+    st.builds(lambda task, run: finished(task, run_id=run), _tasks, _runs),
+    st.builds(lambda task, run: failed(task, run_id=run), _tasks, _runs),
+    st.builds(
+        lambda task, run: failed(task, run_id=run, cause="lost", reported_by="engine", provisional=True), _tasks, _runs
+    ),
 )
+_some_events = st.lists(_events, min_size=1, max_size=4)
 _sides = st.integers(0, 1)
 
 
 class Histories(RuleBasedStateMachine):
     """
-    Two processes of one consumer, a clock, and an operator.
+    A bus, two processes of one consumer, a clock, and an operator.
     """
 
     database: Database
@@ -45,9 +49,10 @@ class Histories(RuleBasedStateMachine):
         )
         self.inboxes = [self.new_inbox(), self.new_inbox()]
         self.held: list[list[Row]] = [[], []]
+        self.bus: list[Event] = []
+        self.published_at: dict[str, float] = {}
         self.stored: dict[str, tuple[float, Event]] = {}
         self.handled: list[tuple[int, Event]] = []
-        self.claimed_before: set[int] = set()
         self.tries: Counter[int] = Counter()
         self.starts: Counter[int] = Counter()
 
@@ -57,16 +62,36 @@ class Histories(RuleBasedStateMachine):
         """
         return Inbox(self.database, self.of_consumer, clock=self.clock)
 
-    @rule(events=st.lists(_events, min_size=1, max_size=4), side=_sides)
+    @rule(events=_some_events)
+    def publish(self, events: list[Event]) -> None:
+        """
+        Messages reach the bus, some of them again.
+        """
+        self.bus += events
+        for event in events:
+            if not getattr(event, "provisional", False):
+                self.published_at.setdefault(event.id, self.clock.now)
+
+    @rule(events=_some_events, side=_sides)
     def store(self, events: list[Event], side: int) -> None:
         """
-        Messages arrive, some of them again.
+        Everything on the bus arrives.
         """
+        self.publish(events)
+        events, self.bus = self.bus, []
         self.inboxes[side].store([arrival(event) for event in events])
         for event in events:
             known = self.stored.get(event.id)
             if known is None or (getattr(known[1], "provisional", False) and not getattr(event, "provisional", False)):
                 self.stored[event.id] = (self.clock.now, event)
+
+    @rule(side=_sides)
+    def believe(self, side: int) -> None:
+        """
+        The process that receives stores everything, and has the proof of that.
+        """
+        self.store([], side)
+        self.inboxes[side].believe(self.clock.now)
 
     @rule(side=_sides, limit=st.integers(1, 4))
     def claim(self, side: int, limit: int) -> None:
@@ -81,21 +106,21 @@ class Histories(RuleBasedStateMachine):
             assert row.tries == self.tries[row.seq]
             assert row.starts == self.starts[row.seq] + 1 <= MAX_STARTS
             self.check_provisional(row)
-            self.claimed_before.add(row.seq)
         assert len(rows) == 1 or all(row.starts == 1 for row in rows)
         self.held[side] += rows
 
     def check_provisional(self, row: Row) -> None:
         """
-        Check that a provisional report had its time, and that no firm one was there.
+        Check that a provisional report had its time, and that no firm one had come to the bus or the inbox.
         """
         event = row.event
-        if getattr(event, "provisional", False) and row.seq not in self.claimed_before:
-            assert isinstance(event, TaskFailed)
+        if isinstance(event, TaskFailed) and event.provisional:
             stored_at, known = self.stored[event.id]
+            due_at, other = stored_at + PROVISIONAL, finished(event.task_name, run_id=event.run_id)
             assert known == event
-            assert self.clock.now >= stored_at + PROVISIONAL
-            assert finished(event.task_name, run_id=event.run_id).id not in self.stored
+            assert self.clock.now >= due_at
+            assert other.id not in self.stored
+            assert all(self.published_at.get(each.id, math.inf) >= due_at for each in (event, other))
 
     @precondition(lambda self: any(self.held))
     @rule(side=_sides)
@@ -192,12 +217,14 @@ class Histories(RuleBasedStateMachine):
         """
         Kill both processes, and let another one handle all the rest.
         """
+        self.store([], 0)
         for side in (0, 1):
             self.kill(side)
         last = self.inboxes[0]
         for _ in range(MAX_STARTS + 1):
             self.clock.now += 10_000
             self.retry()
+            self.believe(0)
             while rows := last.claim(4):
                 self.held[0] += rows
                 while self.held[0]:

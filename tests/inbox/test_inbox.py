@@ -3,13 +3,11 @@ The life of a row: stored once, claimed, handled in a transaction with its mark,
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from dkist_processing_core.errors import ClaimLostError
-from dkist_processing_core.events import TaskEvent
 from dkist_processing_core.inbox import Arrival, Counts, Database, Inbox
 from tests.facts import failed, finished
 from tests.inbox.parts import Clock, arrival, die, effects, failures, take_effect
@@ -176,56 +174,6 @@ def test_the_mark_of_a_lost_claim_rolls_the_effect_back(inboxes: Open, database:
     assert effects(database) == [row.seq]
 
 
-def test_a_firm_report_replaces_a_provisional_one(inboxes: Open, clock: Clock) -> None:
-    """
-    The handler gets the firm one, at once.
-    """
-    inbox = inboxes()
-    inbox.store([arrival(failed("A", cause="lost", reported_by="engine", provisional=True))])
-    before = inbox.claim(1)
-    waiting_until = inbox.next_due()
-
-    inbox.store([arrival(failed("A", cause="out_of_memory"))])
-
-    (row,) = inbox.claim(1)
-    assert before == []
-    assert waiting_until == clock.now + 60
-    assert row.event == failed("A", cause="out_of_memory")
-
-
-@pytest.mark.parametrize("is_firm_first", [True, False])
-def test_a_firm_end_of_another_type_cancels_a_provisional_report(
-    inboxes: Open, clock: Clock, *, is_firm_first: bool
-) -> None:
-    """
-    The engine was wrong: no handler gets its report, in whichever order the two arrive.
-    """
-    inbox = inboxes()
-    provisional = arrival(failed("A", cause="lost", reported_by="engine", provisional=True))
-    firm = arrival(finished("A"), is_wanted=False)
-
-    for each in (firm, provisional) if is_firm_first else (provisional, firm):
-        inbox.store([each])
-
-    clock.now += 1000
-    assert inbox.claim(9) == []
-    assert inbox.next_due() is None
-
-
-def test_a_firm_report_of_a_cancelled_one_is_handled_in_its_own_place(inboxes: Open, clock: Clock) -> None:
-    """
-    Two processes report different ends of an attempt: the consumer gets both, as they arrived.
-    """
-    inbox = inboxes(ordered=True)
-    inbox.store([arrival(failed("A", cause="lost", reported_by="engine", provisional=True))])
-    inbox.store([arrival(finished("A"))])
-
-    inbox.store([arrival(failed("A", cause="lost", reported_by="engine", provisional=True)), arrival(failed("A"))])
-
-    clock.now += 1000
-    assert [row.event for row in inbox.claim(9)] == [finished("A"), failed("A")]
-
-
 def test_a_report_that_no_handler_wanted_is_handled_if_one_wants_it_now(inboxes: Open) -> None:
     """
     A consumer may get a further handler, and read past events again.
@@ -238,50 +186,6 @@ def test_a_report_that_no_handler_wanted_is_handled_if_one_wants_it_now(inboxes:
 
     assert before == []
     assert [row.event for row in inbox.claim(9)] == [finished("A")]
-
-
-_LOST: dict[str, Any] = {"cause": "lost", "reported_by": "engine", "provisional": True}
-
-
-@pytest.mark.parametrize("is_lost_first", [True, False])
-@pytest.mark.parametrize(
-    ("other", "handled"),
-    [
-        pytest.param(failed("A", attempt=2, final=True), [2], id="firm and final"),
-        pytest.param(failed("A", attempt=2, final=True, **_LOST), [2], id="provisional and final"),
-        pytest.param(finished("A", attempt=2), [2], id="success"),
-        pytest.param(failed("A", attempt=2, final=False), [2, None], id="another attempt follows"),
-        pytest.param(failed("A", attempt=2, final=None), [2, None], id="unknown whether one follows"),
-        pytest.param(failed("B", attempt=2, final=True), [2, None], id="another task"),
-    ],
-)
-def test_a_report_of_the_last_attempt_is_needless_beside_the_final_end_of_the_task(
-    inboxes: Open, clock: Clock, other: TaskEvent, handled: list[int | None], *, is_lost_first: bool
-) -> None:
-    """
-    The engine reports a task as lost without a number, so under another id, and one end is handled once.
-    """
-    inbox = inboxes()
-    lost = failed("A", attempt=None, **_LOST)
-
-    for each in (lost, other) if is_lost_first else (other, lost):
-        inbox.store([arrival(each)])
-
-    clock.now += 1000
-    attempts = [row.event.attempt for row in inbox.claim(9) if isinstance(row.event, TaskEvent)]
-    assert sorted(attempts, key=str) == handled
-
-
-def test_a_report_of_the_last_attempt_counts_where_the_final_end_was_cancelled(inboxes: Open, clock: Clock) -> None:
-    """
-    A firm success of the first attempt cancels both reports of the engine.
-    """
-    inbox = inboxes()
-    inbox.store([arrival(failed("A", attempt=None, **_LOST)), arrival(failed("A", **_LOST))])
-    inbox.store([arrival(finished("A"), is_wanted=False)])
-
-    clock.now += 1000
-    assert inbox.claim(9) == []
 
 
 def test_the_offset_in_the_archive_is_stored_with_the_rows(inboxes: Open) -> None:

@@ -73,6 +73,7 @@ def test_long_ids_with_a_common_beginning_are_those_of_separate_runs_and_tasks(i
     inbox.store([arrival(finished(f"{LONG}A", run_id=f"{LONG}1"), is_wanted=False)])
 
     clock.now += 1000
+    inbox.believe(clock.now)
     left = [(row.event.run_id[-1], row.event.task_name[-1]) for row in inbox.claim(9)]  # type: ignore[attr-defined]
     assert left == [("1", "B"), ("2", "A"), ("2", "B")]
 

@@ -145,6 +145,7 @@ def test_a_provisional_report_that_is_taken_lets_its_run_go_on(inbox: Inbox, clo
     inbox.store([arrival(provisional), arrival(progressed("T", 0, run_id="c"))])
     before = inbox.claim(9)
     clock.now += 60
+    inbox.believe(clock.now)
 
     found = []
     while rows := inbox.claim(9):

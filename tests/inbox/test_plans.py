@@ -67,6 +67,10 @@ def use_all(database: Database, inboxes: Open, clock: Clock, *, ordered: bool) -
         if len(rows) > 2:
             inbox.mark_done(rows[2:])
         clock.now += 1000
+    inbox.store([arrival(failed("Q", cause="lost", reported_by="engine", provisional=True))])
+    clock.now += 1000
+    inbox.is_any_doubted()
+    inbox.believe(clock.now)
     inbox.next_due()
     inbox.counts()
     with database.reading() as connection:

@@ -97,6 +97,18 @@ def announces(world: World) -> Consumer:
     return consumer
 
 
+def announces_after_a_minute(world: World) -> Consumer:
+    """Announce failures that are final as far as it knows, also those that only the engine reports."""
+    consumer = Consumer("announces")
+
+    @consumer.on("task.failed")
+    def handle(event: TaskFailed) -> None:
+        if event.final is not False:
+            world.effect(event.workflow_name, event.task_name)
+
+    return consumer
+
+
 def records_in_order(world: World) -> Consumer:
     """Record the events of a run in their order of arrival, although some are refused at first."""
     consumer = Consumer("records", ordered="run", provisional=True)

@@ -24,7 +24,7 @@ from dkist_processing_core.testing import (
 )
 from dkist_processing_core.testing.simulation.program import FAULTS
 from tests.testing import announcing
-from tests.testing.consumers import CORRECT_CONSUMERS, MISTAKEN_CONSUMERS
+from tests.testing.consumers import CORRECT_CONSUMERS, MISTAKEN_CONSUMERS, announces_after_a_minute
 from tests.testing.loops import CORRECT, MISTAKEN, Case, acknowledges_first, announced, announcer, final_failures
 
 SECONDS = 10.0
@@ -77,6 +77,13 @@ def test_a_consumer_takes_in_what_its_queue_has_dropped_before_it_believes_a_pro
     case, faults = CORRECT_CONSUMERS["counts"], ["drop", "repeat"]
 
     simulate(case.start, expected=case.expected, observed=case.observed, faults=faults, histories=30, seed=19)
+
+
+def test_a_consumer_that_was_stopped_takes_in_what_has_arrived_before_it_believes_a_provisional_report() -> None:
+    """
+    A report is no more credible because the process was stopped for longer than it waits.
+    """
+    simulate(announces_after_a_minute, observed=announced, faults=["stop"], histories=60, seed=SEED)
 
 
 @pytest.mark.parametrize("name", ["counts", "records_in_order"])
@@ -294,6 +301,6 @@ def test_a_refused_effect_has_not_happened() -> None:
 
 def test_a_fault_without_a_name_is_refused() -> None:
     """The message lists the names."""
-    names = "repeat, reorder, delay, kill, refuse, drop, outage, second"
+    names = "repeat, reorder, delay, kill, refuse, drop, stop, outage, second"
     with pytest.raises(ValueError, match=rf"^found the fault 'explode', expected some of {names}$"):
         simulate(announcer, faults=["kill", "explode"])

@@ -18,13 +18,13 @@ from sqlalchemy.pool import StaticPool
 
 from dkist_processing_core.collect.folding.rows import rows_of
 from dkist_processing_core.collect.folding.signs import Key, Signs, signs_of
-from dkist_processing_core.collect.listening import LONGEST_GAP_SECONDS, SETTLING_SECONDS, spans
+from dkist_processing_core.collect.listening import LONGEST_GAP_SECONDS, spans
 from dkist_processing_core.collect.listening import Listening as StoredListening
 from dkist_processing_core.collect.questions.watched import _attempt as watched_attempt
 from dkist_processing_core.collect.questions.watched import _run as watched_run
 from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import METADATA
-from dkist_processing_core.consumer.caught_up import Moment
+from dkist_processing_core.consumer.caught_up import SETTLING_SECONDS, Moment
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.inbox import tables as inbox_tables
 from dkist_processing_core.runs import Alarm, State, Window, kept_reports, run_view

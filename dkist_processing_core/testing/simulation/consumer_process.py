@@ -20,7 +20,8 @@ from dkist_processing_core.testing.simulation.world import World
 if TYPE_CHECKING:
     from dkist_processing_core.consumer.declaration import Declaration
 
-_TICK_SECONDS = 1e-3
+# The intake looks each second for what waits for a proof.
+_TICK_SECONDS = 1.0
 
 
 def run_consumer(consumer: "Declaration", world: World, *, again: Callable[[], "Declaration"]) -> None:

@@ -48,6 +48,13 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """The process is stopped before some of the next actions, and starts again after them."""
+
+    actions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """One of the next effects is refused by the outside world: 0 for the next one."""
 
@@ -67,7 +74,7 @@ class Join:
     """A second process of the consumer starts, beside the first one."""
 
 
-Action = Deliver | Repeat | Lose | Wait | Kill | Refuse | Outage | Join
+Action = Deliver | Repeat | Lose | Wait | Kill | Stop | Refuse | Outage | Join
 
 
 def line_of(action: Action) -> str:  # noqa: C901 - one case per action
@@ -85,6 +92,8 @@ def line_of(action: Action) -> str:  # noqa: C901 - one case per action
             line = f"the process is to be killed after {steps} more steps"
         case Kill(steps, place):
             line = f"the process is to be killed after: {place}{'' if steps == 1 else f', occurrence {steps}'}"
+        case Stop():
+            line = "the process is stopped"
         case Refuse(0):
             line = "the next effect is refused"
         case Refuse(skipped):

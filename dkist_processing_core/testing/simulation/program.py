@@ -19,12 +19,13 @@ from dkist_processing_core.testing.simulation.history import (
     Outage,
     Refuse,
     Repeat,
+    Stop,
     Wait,
 )
 
 FAULTS = ("repeat", "reorder", "delay", "kill", "refuse")
 """What goes wrong unless a simulation names its faults."""
-ALL_FAULTS = (*FAULTS, "drop", "outage", "second")
+ALL_FAULTS = (*FAULTS, "drop", "stop", "outage", "second")
 TASKS = ("ParseL0", "Calibrate")
 LIVES = (
     "succeed",
@@ -119,7 +120,7 @@ def with_places(program: Sequence[Order], kills: Sequence[Kill]) -> list[Order]:
     ]
 
 
-def actions_of(  # noqa: C901 - one case per step
+def actions_of(  # noqa: C901, PLR0912 - one case per step
     program: Sequence[Order], given: Sequence[Event] | None
 ) -> list[Action]:
     """
@@ -156,6 +157,9 @@ def actions_of(  # noqa: C901 - one case per step
                 actions.append(Wait(DELAYS[which]))
             case "kill", (steps,):
                 actions.append(Kill(steps) if order.place is None else Kill(steps + 1, order.place))
+            case "stop", (which,):
+                missed = [Deliver(take(0)) for _ in range(len(waiting))]
+                actions += [Stop(len(missed) + 1), *missed, Wait(DELAYS[which])]
             case "refuse", (skipped,):
                 actions.append(Refuse(skipped))
             case "outage", (skipped, refused):

@@ -27,7 +27,9 @@ from dkist_processing_core.testing.simulation.world import World
 
 # Each drawn history is played as it is, and then with one more fault: at random, few would meet the step that matters.
 _KILLS = 3
+_STOPS = 3
 _REFUSED = 8
+_STOPPED_AFTER = 20
 _PLAYS = 1 + _KILLS + 2
 _TRIALS, _TRIALS_WITH_INBOX = 400, 100
 _A_DAY = Order("delay", (len(DELAYS) - 1,))
@@ -65,8 +67,9 @@ def simulate(
         observed: Gives what is compared, such as the rows of a database in `world.folder`.
         events: The reports that happen; by default those of any runs.
         faults: What may go wrong: of `repeat`, `reorder`, `delay`, `kill` and `refuse`, which are the default, `drop`,
-            by which a report is in the archive only, and for a `Consumer` also `outage`, by which the database of its
-            inbox refuses statements for a while, and `second`, by which two processes of it run, and one is killed.
+            by which a report is in the archive only, `stop`, by which the process is stopped for a day, in which the
+            other reports reach the bus, and for a `Consumer` also `outage`, by which the database of its inbox refuses
+            statements for a while, and `second`, by which two processes of it run, and one is killed.
         histories: How many histories are tried.
         seed: Repeats the histories of an earlier simulation, which has printed it.
 
@@ -147,6 +150,12 @@ class _Simulation:
         if "kill" in self._faults:
             for at in self._random.sample(steps, min(_KILLS, len(steps))):
                 yield [Order("kill", (at,)), *program]
+        if "stop" in self._faults:
+            begin = sum(order.name in ("happen", "end") for order in program)
+            for _ in range(_STOPS):
+                at = self._random.randint(begin, len(program))
+                some = Order("deliver", (self._random.randrange(_STOPPED_AFTER),))
+                yield [*program[:at], some, Order("stop", (len(DELAYS) - 1,)), *program[at:]]
         statements = self._world.statements
         if "second" in self._faults and statements:
             kills = [Order("kill", (at,)) for at in self._random.sample(range(len(places)), min(2, len(places)))]

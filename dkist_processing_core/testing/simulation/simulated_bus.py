@@ -195,6 +195,10 @@ class QueueReceiver(_Receiver):
         self._queue = queue
         self._in_batches = in_batches
 
+    def backlog(self) -> int | None:
+        """Return how many messages the queue holds."""
+        return len(self._queue.ready)
+
     def _next(self) -> "SimulatedMessage | None":
         if not self._queue.ready:
             return None

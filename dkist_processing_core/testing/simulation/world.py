@@ -24,6 +24,7 @@ from dkist_processing_core.testing.simulation.history import (
     Outage,
     Refuse,
     Repeat,
+    Stop,
     Wait,
     line_of,
 )
@@ -131,7 +132,7 @@ class World:
                 sys.modules[module] = before
         return made
 
-    def advance(self) -> bool:
+    def advance(self) -> bool:  # noqa: C901 - one case per action
         """Let the next action happen that the consumer may notice, and return True; False at the end of the history."""
         while not self.has_ended:
             action = self._history[self._position]
@@ -149,6 +150,12 @@ class World:
                     return True
                 case Kill():
                     self.bus.steps.trail.kill(action)
+                case Stop(count):
+                    # It takes no further step; what it is about to receive now goes back to the queue.
+                    self.bus.steps.is_dead = True
+                    for _ in range(count):
+                        self.advance()
+                    return True
                 case Refuse(skipped):
                     self._refused_after = skipped
                 case Outage(skipped, refused):
