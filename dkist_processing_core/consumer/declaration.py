@@ -1,7 +1,8 @@
 """
 What a consumer is: its name, its rules, its handlers and its timed work.
 
-Not here: running it (_consumer), and its rows (inbox).
+It is long because each value that an author hands over is checked here. Not here: running it (_consumer), and its rows
+(inbox).
 """
 
 import inspect
@@ -245,6 +246,12 @@ class Declaration:
     def takes_provisional(self, name: str) -> bool:
         """Return True if provisional reports of an event are handled at once."""
         return self.every_report or self._is_provisional.get(name, (self._provisional, ""))[0]
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """The names of the handled events whose provisional reports wait for firm ones."""
+        handled = self._is_provisional or _PROVISIONAL
+        return frozenset(name for name in handled if not self.takes_provisional(name))
 
     def wants(self, event: Event) -> bool | None:
         """Return True if a handler wants an event, False if it may contradict a wanted one, otherwise None."""

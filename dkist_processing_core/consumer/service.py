@@ -26,7 +26,7 @@ from dkist_processing_core.consumer.process_spans import ProcessSpans
 from dkist_processing_core.consumer.timers import Timers
 from dkist_processing_core.consumer.worker import Handled, Worker
 from dkist_processing_core.errors import InboxError, InboxUnavailableError
-from dkist_processing_core.events import Event, TaskFailed, TaskFinished
+from dkist_processing_core.events import Event
 from dkist_processing_core.inbox import Database, Inbox, Rules, Stored
 from dkist_processing_core.metrics.measurement import Measurement
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
@@ -45,13 +45,13 @@ logger = logging.getLogger("dkist_processing_core.consumer")
 
 def rules_of(consumer: Declaration) -> Rules:
     """Return the rules of a consumer's rows."""
-    takes_all = all(map(consumer.takes_provisional, (TaskFailed.name, TaskFinished.name)))
     return Rules(
         name=consumer.name,
         ordered=consumer.is_ordered,
         every_report=consumer.every_report,
         handles_on_arrival=consumer.handles_on_arrival,
-        provisional_after=None if takes_all else consumer.provisional_after,
+        doubted=consumer.doubted,
+        provisional_after=consumer.provisional_after,
         max_tries=consumer.max_tries,
         max_starts=consumer.max_starts,
         first_pause=consumer.first_pause,
@@ -306,23 +306,16 @@ class ConsumerService:
     def _wait_for(self, thread: threading.Thread) -> None:
         """Wait for the end of a thread, and log once what keeps the consumer from its end."""
         thread.join(0.0 if self._has_waited else _LONG_SECONDS)
-        calls = [call for call in (*(worker.call for worker in self.workers), self.timers.call) if call is not None]
-        if thread.is_alive() and not self._has_waited and not calls:
+        if thread.is_alive() and not self._has_waited:
             self._has_waited = True
-            logger.warning(
-                "the consumer %r ends when %s or the inbox has answered; another signal ends it at once, and no event "
-                "is lost",
-                self.consumer.name,
-                self.bus.where,
-            )
-        elif thread.is_alive() and not self._has_waited:
-            self._has_waited = True
-            logger.warning(
-                "the consumer %r ends when its functions have returned: %s; another signal ends it at once, and they "
-                "are called again at the next start",
-                self.consumer.name,
-                ", ".join(calls),
-            )
+            calls = [call for call in (*(each.call for each in self.workers), self.timers.call) if call is not None]
+            if calls:
+                awaited = f"its functions have returned: {', '.join(calls)}"
+                after = "they are called again at the next start"
+            else:
+                awaited, after = f"{self.bus.where} or the inbox has answered", "no event is lost"
+            msg = "the consumer %r ends when %s; another signal ends it at once, and %s"
+            logger.warning(msg, self.consumer.name, awaited, after)
         thread.join()
 
     def _ring_end(self) -> None:

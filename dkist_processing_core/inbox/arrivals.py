@@ -179,8 +179,8 @@ def _row(arrival: Arrival, rules: Rules, now: float) -> _New | None:
         if is_provisional or not is_end:
             return None
         state = _UNWANTED
-    elif is_provisional and rules.doubts:
-        due_at = now + (rules.provisional_after or 0.0)
+    elif is_provisional and event.name in rules.doubted and not rules.every_report:
+        due_at = now + rules.provisional_after
     # In structured mode the body alone is the event.
     is_structured = content_type is not None and content_type.startswith(_STRUCTURED)
     task, attempt = (event.task_name, event.attempt) if isinstance(event, TaskEvent) else (None, None)

@@ -124,7 +124,7 @@ _MAKE_DUE = text(
 
 def make_due(connection: Connection, rules: Rules, now: float) -> None:
     """Make rows due that would wait longer than any rule makes them wait, since the clock was set back."""
-    latest = now + max(rules.longest_pause, rules.provisional_after or 0.0)
+    latest = now + max(rules.longest_pause, rules.provisional_after)
     connection.execute(_MAKE_DUE, {"consumer": rules.name, "now": now, "latest": latest})
 
 

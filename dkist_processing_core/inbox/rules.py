@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 from dkist_processing_core.errors import GiveUpError, RetryLaterError
+from dkist_processing_core.events import TaskFailed, TaskFinished
 from dkist_processing_core.text import counted
 
 _GROWTH = 4.0
@@ -26,8 +27,10 @@ class Rules:
     """Whether each reporter's report of an occurrence is a row of its own."""
     handles_on_arrival: bool = False
     """Whether events are handled in the transaction in which they arrive, by a consumer of every report."""
-    provisional_after: float | None = 60.0
-    """How long a provisional report waits for a firm one; None takes it at once."""
+    doubted: frozenset[str] = frozenset({TaskFailed.name, TaskFinished.name})
+    """The names of the events whose provisional reports wait for firm ones; those of others are handled at once."""
+    provisional_after: float = 60.0
+    """How long such a report waits."""
     max_tries: int = 10
     """After how many failures a row is dead."""
     max_starts: int = 5
@@ -41,8 +44,8 @@ class Rules:
 
     @property
     def doubts(self) -> bool:
-        """Whether a provisional report waits for a firm one."""
-        return self.provisional_after is not None and not self.every_report
+        """Whether any provisional report waits for a firm one."""
+        return bool(self.doubted) and not self.every_report
 
     def after_failure(self, error: BaseException, tries: int, random: Random) -> tuple[float | None, str | None]:
         """Return the pause until the next try; or None, and the reason why the row is dead."""

@@ -872,14 +872,18 @@ def test_a_provisional_failure_waits_for_a_firm_report(
     assert [task for task, _, _ in effects.of_state("waiting")] == ["Waiting"]
 
 
+@pytest.mark.parametrize("is_of_consumer", [True, False])
 def test_provisional_failures_are_handled_at_once_on_request(
-    bus: InMemoryBus, consumer_of: Callable[..., Consumer]
+    bus: InMemoryBus, consumer_of: Callable[..., Consumer], *, is_of_consumer: bool
 ) -> None:
     """
-    The firm report of the same occurrence is then a repetition.
+    The firm report of the same occurrence is then a repetition. Reports of other events may still wait for firm ones.
     """
-    consumer, seen = consumer_of(provisional=True), list[tuple[str, str]]()
-    consumer.on("task.failed")(lambda event: seen.append((event.task_name, event.reported_by)))
+    consumer, seen = consumer_of(provisional=is_of_consumer), list[tuple[str, str]]()
+    consumer.on("task.failed", provisional=True)(lambda event: seen.append((event.task_name, event.reported_by)))
+    if not is_of_consumer:
+        consumer.on("task.finished")(lambda event: seen.append((event.task_name, event.name)))
+        bus.publish(finished("B", reported_by="engine", provisional=True))
 
     bus.publish(failed("A", reported_by="engine", provisional=True))
     run(consumer)

@@ -284,7 +284,7 @@ def test_a_finished_row_keeps_its_key_without_its_message_and_its_failures(
     """
     A stack may have 32,000 characters, and a row is kept for a week.
     """
-    inbox = inboxes(max_tries=2, first_pause=0.0, provisional_after=None)
+    inbox = inboxes(max_tries=2, first_pause=0.0, doubted=frozenset())
     event = failed("A", reported_by="engine", provisional=True)
     inbox.store([undecodable(event) if end == "repeated" else arrival(event)])
     if end == "repeated":

@@ -47,7 +47,7 @@ def test_any_event_is_stored_and_claimed(inboxes: Open, database: Database) -> N
     """
     Texts and numbers at their limits fit the columns of each database.
     """
-    inbox = inboxes(provisional_after=None)
+    inbox = inboxes(doubted=frozenset())
 
     @given(event=events())
     def check(event: Event) -> None:
