@@ -24,7 +24,7 @@ from dkist_processing_core.collect.folding.signs import Key, Signs
 from dkist_processing_core.collect.parts import among
 from dkist_processing_core.collect.reports import arriving
 from dkist_processing_core.collect.reports.decoding import DecodedReports
-from dkist_processing_core.collect.reports.stored import Merging, Packing, first_runs, held, sizes_of, store
+from dkist_processing_core.collect.reports.stored import Merging, Packing, decoded_sizes, first_runs, held, store
 from dkist_processing_core.collect.tables import (
     ATTEMPTS,
     BUSES,
@@ -45,8 +45,8 @@ KEPT_SECONDS = 400 * 24 * 3600.0
 """How long a run is kept after its last report was received."""
 LISTENING_KEPT_SECONDS = 8 * 24 * 3600.0
 """How long the spans are kept in which the store was complete: longer than the bus keeps events."""
-# Of the stored reports that a fold has in memory at one time; in memory, decoded, they take several times as much.
-_MOST_BYTES = 16 * 1024 * 1024
+# Of the decoded reports that a fold has in memory at one time: of 100 runs with 400 reports each.
+_MOST_BYTES = 64 * 1024 * 1024
 logger = logging.getLogger("dkist_processing_core.collect")
 
 _OF_FOLD = (
@@ -101,7 +101,7 @@ class Store:
         query: Select[Any] = select(*_OF_FOLD).where(RUNS.c.number.in_(due[:limit]))
         chosen = {row.number: row for row in connection.execute(query)}
         runs = [chosen[number] for number in due[:limit] if number in chosen]
-        fitting = _fitting(runs, sizes_of(connection, [row.number for row in runs]))
+        fitting = _fitting(runs, decoded_sizes(connection, [row.number for row in runs]))
         with _without_collections():
             found = self._derived(connection, fitting, now)
         return Derived(found, now, len(fitting), is_all=len(due) <= limit and len(fitting) == len(runs))

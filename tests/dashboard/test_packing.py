@@ -3,6 +3,7 @@ The stored form of reports: compressed together, with their large parts apart, a
 """
 
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from benchmarks.generated import Generated, run_events
+from dkist_processing_core.collect import store as store_module
 from dkist_processing_core.collect.dump import dump
 from dkist_processing_core.collect.keys import digest_of
 from dkist_processing_core.collect.questions.questions import Questions
@@ -21,9 +23,9 @@ from dkist_processing_core.collect.reports.packing import (
     unpacked,
     unpacked_reports,
 )
-from dkist_processing_core.collect.reports.stored import digests_on, reports_on
+from dkist_processing_core.collect.reports.stored import decoded_sizes, digests_on, reports_on
 from dkist_processing_core.collect.store import Store
-from dkist_processing_core.collect.tables import DETAILS, PACKS
+from dkist_processing_core.collect.tables import DETAILS, PACKS, RUNS
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.runs import kept_reports
 from tests.facts import NOON, failed, finished
@@ -119,6 +121,27 @@ def test_a_packed_attempt_takes_little_room() -> None:
         size = connection.scalar(select(func.length(PACKS.c.body)))
 
     assert 0 < (size or 0) < 100 * 100
+
+
+def test_the_memory_of_reports_is_estimated_by_what_is_stored() -> None:
+    """A fold has as many reports in memory as fit; packed they take a small part of that."""
+    events = [event for number in range(10) for event in run_events(number, NOON, Generated(runs=10))]
+    for is_packed in (False, True):
+        with empty() as store, store.begin() as connection:
+            Store(clock=NOON.timestamp).add(connection, *events)
+            if is_packed:
+                fill(connection, [[]])
+            runs = list(connection.scalars(select(RUNS.c.number)))
+            estimated = sum(decoded_sizes(connection, runs).values())
+            tracemalloc.start()
+            decoded = [reports_on(connection, run, is_whole=False) for run in runs]
+            taken, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+
+        assert decoded
+        assert 0.5 * taken < estimated < 3 * taken
+        # A hundred such runs are derived together.
+        assert 10 * estimated < store_module._MOST_BYTES
 
 
 def test_the_room_hardly_depends_on_the_names_that_the_dictionary_has() -> None:

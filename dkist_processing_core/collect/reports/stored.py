@@ -31,6 +31,8 @@ from dkist_processing_core.runs import kept_reports
 _LARGE = ("stack", "last_stack", "last_log", "profile")
 _LARGE_ON_THE_WIRE = ("stack", "lastStack", "lastLog", "profile")
 _LOOKED_AT = 1000
+# How many bytes a decoded report takes for a byte of its body, and for one of a pack. Measured: 2.7 and 28.
+_DECODED_OF_ENCODED, _DECODED_OF_PACKED = 3, 30
 # The values themselves stay encoded.
 _values_in = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 Key = tuple[str, str]
@@ -230,15 +232,19 @@ def _whole(
     return (stored, event) if whole is None else (StoredReport(encode(whole), stored.received_at), whole)
 
 
-def sizes_of(connection: Connection, runs: Sequence[int]) -> dict[int, int]:
-    """Return the number of bytes that the stored reports on each of these runs take, without the packed large parts."""
+def decoded_sizes(connection: Connection, runs: Sequence[int]) -> dict[int, int]:
+    """
+    Return about how many bytes the reports on each of these runs take in memory, without the packed large parts.
+
+    They are estimated from the stored bytes, since nothing is decoded.
+    """
     found = dict.fromkeys(runs, 0)
     packs = select(PACKS.c.run, func.length(PACKS.c.body))
     new = select(REPORTS.c.run, func.sum(func.length(REPORTS.c.body))).group_by(REPORTS.c.run)
-    for query, column in ((packs, PACKS.c.run), (new, REPORTS.c.run)):
+    for query, column, factor in ((packs, PACKS.c.run, _DECODED_OF_PACKED), (new, REPORTS.c.run, _DECODED_OF_ENCODED)):
         for condition in among(connection, column, runs):
             for run, size in connection.execute(query.where(condition)):
-                found[run] += size
+                found[run] += factor * size
     return found
 
 
