@@ -1,5 +1,8 @@
 """The layout of the library: short modules, no circles of imports, no import of another package's private module."""
 
+import ast
+import re
+
 from tests.house import FIELDS_WITH_NAMES_OF_THEIR_OWN, circles, circles_of_parts, modules_naming, private_imports
 from tests.test_architecture import MODULES, PACKAGE, ROOT
 
@@ -60,3 +63,19 @@ def test_the_name_of_a_field_is_in_few_modules() -> None:
     named = {field: modules_naming(field) for field in FIELDS_WITH_NAMES_OF_THEIR_OWN}
 
     assert {field: modules for field, modules in named.items() if len(modules) > MOST_MODULES_NAMING_A_FIELD} == {}
+
+
+def test_what_is_not_here_is_where_a_module_says() -> None:
+    """A name in parentheses is that of a module or package, from the one that names it or from one above it."""
+    missing = []
+    for path in MODULES:
+        _, _, elsewhere = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("Not here:")
+        for names in re.findall(r"\(([^()]*)\)", elsewhere.partition("\n\n")[0]):
+            for name in re.split(r",\s*", names):
+                places = [folder.joinpath(*name.split(".")) for folder in path.relative_to(ROOT.parent).parents]
+                if not any(
+                    (ROOT.parent / place).is_dir() or (ROOT.parent / f"{place}.py").is_file() for place in places
+                ):
+                    missing.append((str(path.relative_to(ROOT)), name))
+
+    assert missing == []

@@ -1,7 +1,7 @@
 """
 The metrics of attempts and runs, read from one state of the store.
 
-Not here: counting what has ended (counting), and serving the metrics (metrics).
+Not here: counting what has ended (folding.counting), and serving the metrics (metrics).
 """
 
 from collections import Counter
