@@ -21,6 +21,7 @@ Every exception that this package raises, as one tree.
     │   └── JournalAccessError    this user may not read and write it
     ├── EngineApiError          Airflow's REST API did not perform a request
     │   └── EngineUnreachableError  Airflow does not answer, or gives no token; a retry may succeed
+    ├── ReportsUnreadableError  the stored reports on a run cannot be read  (ValueError)
     └── BusError                the bus did not perform a request
         ├── BusUnreachableError   the bus does not answer; a retry may succeed
         │   └── ConnectionFailedHereError  this process could not open the connection, or has lost it
@@ -185,6 +186,10 @@ class InboxMissingError(InboxError):
 
 class InboxVersionError(InboxError):
     """The inbox's tables are those of another release, and cannot be used; they are not changed."""
+
+
+class ReportsUnreadableError(DKISTProcessingCoreError, ValueError):
+    """The stored reports on a run cannot be read: a newer release has packed them, or they are damaged."""
 
 
 class ClaimLostError(InboxError):

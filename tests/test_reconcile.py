@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from dkist_processing_core.airflow.run_end import RunEnd, UnreportedFailures
@@ -24,7 +25,7 @@ from dkist_processing_core.cli import app
 from dkist_processing_core.cli.draw.findings import draw_findings, summary
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.collect.collector import Collector
-from dkist_processing_core.collect.tables import LISTENING
+from dkist_processing_core.collect.tables import LISTENING, PACKS
 from dkist_processing_core.consumer.completeness import archive_of
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.delivery.publisher import Publisher
@@ -691,6 +692,24 @@ def test_one_run_without_an_answer_does_not_hold_up_the_others(airflow: FakeAirf
     assert outcomes(found) == {RUN: Outcome.REFUSED, "manual__2": Outcome.ENDED}
     assert "forbids GET /api/v2/dags/W_1/dagRuns/manual__1 (403)" in str(found.findings[0].problem)
     assert not found.is_complete
+
+
+def test_a_run_whose_reports_cannot_be_read_does_not_hold_up_the_others(airflow: FakeAirflow) -> None:
+    """
+    A newer release has packed them, or they are damaged. It is also no run by which Airflow is known.
+    """
+    publish(*begun(), *begun("manual__2"))
+    for run_id in (RUN, "manual__2"):
+        airflow.add(DAG, run_id, "success", began=BEGAN, over=OVER, A="success", B="success")
+
+    with reconciler() as (collector, opened), Publisher.open(read_settings()) as publisher:
+        take_in(collector)
+        with collector._database.transaction() as transaction:
+            transaction.execute(update(PACKS).where(PACKS.c.run == 1).values(body=b"\xff"))
+        found = opened.reconcile(publisher, as_of=datetime.now(UTC) + timedelta(minutes=5))
+
+    assert outcomes(found) == {RUN: Outcome.REFUSED, "manual__2": Outcome.ENDED}
+    assert [each.problem for each in found.findings if each.problem and "dictionary 255" in each.problem]
 
 
 def test_a_404_of_another_server_is_not_a_deleted_run(airflow: FakeAirflow) -> None:

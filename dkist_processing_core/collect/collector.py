@@ -2,7 +2,7 @@
 The consumer that keeps the store of runs: as a service, or by a command that needs the store now.
 
 It is long because the service and a command that catches up take the same steps, under locks that exclude each other.
-Not here: the store (folding), and the commands (cli.store).
+Not here: the store (collect.store), and the commands (cli.store).
 """
 
 import logging
@@ -137,7 +137,8 @@ class Collector:
     def _listening(self, prompt: PromptFolding) -> OnCaughtUp:
         """Return what extends the time in which the store is known to be complete."""
         settling = SETTLING_SECONDS if self.bus.is_remote else 0.0
-        listening = Listening(NAME, archive_of(self.bus), settling=settling)
+        left_out = self._store.left_out
+        listening = Listening(NAME, archive_of(self.bus), settling=settling, left_out=left_out)
 
         def extend(complete_at: Moment, disturbed_at: float) -> None:
             prompt.note_caught_up()

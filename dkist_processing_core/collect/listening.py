@@ -1,6 +1,8 @@
 """
 The spans of time in which the store was complete: every report that was on the bus was also in the store.
 
+The rows of a run can be older if its reports cannot be read: a watcher does not judge it.
+
 An absence counts only in such a span. A span ends with anything that may have kept reports from the store: a stalled
 process, a suspended machine, a clock that was changed, a backlog, or a disturbance of the bus, after which publishers
 may still have to find the broker again. Not here: the proof that the inbox has everything (consumer.caught_up).
@@ -8,11 +10,12 @@ may still have to find the broker again. Not here: the proof that the inbox has 
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from dkist_processing_core.collect.reports.waiting import first_underived
 from dkist_processing_core.collect.tables import LISTENING, REPORTS
 from dkist_processing_core.consumer.caught_up import SETTLING_SECONDS, Moment
 from dkist_processing_core.inbox.counts import first_unhandled
@@ -46,6 +49,7 @@ class Listening:
         bus: str,
         *,
         settling: float = SETTLING_SECONDS,
+        left_out: Collection[int] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -55,18 +59,20 @@ class Listening:
             consumer: The name of the consumer whose inbox the store is made of.
             bus: The text by which the bus is known in the store.
             settling: How long after a disturbance, or after the beginning, a span may begin, in seconds.
+            left_out: The runs that this process cannot derive again, which may become more: no proof waits for them.
             monotonic: The clock of the beginning, which nothing sets.
         """
         self._consumer = consumer
         self._bus = bus
         self._settling = settling
+        self._left_out = left_out
         self._began_at = monotonic()
         self._pending: deque[_Proof] = deque(maxlen=_MOST_PENDING)
         self._last: _Proof | None = None
 
     def extend(self, connection: Connection, complete_at: Moment, disturbed_at: float) -> None:
         """
-        Extend the spans up to the last proof whose reports are all in the rows of their runs.
+        Extend the spans up to the last proof whose reports are all in the rows of their runs, but for those left out.
 
         Args:
             connection: A transaction of the store.
@@ -78,12 +84,12 @@ class Listening:
         self._pending.append(_Proof(complete_at, disturbed_at, last_row))
         unhandled = first_unhandled(connection, self._consumer)
         last_report = connection.scalar(select(func.max(REPORTS.c.number))) or 0
-        unfolded = connection.scalar(select(func.min(REPORTS.c.number)))
+        underived = first_underived(connection, self._left_out)
         for proof in self._pending:
             if proof.last_report is None and (unhandled is None or unhandled > proof.last_row):
                 proof.last_report = last_report
         while self._pending and (known := self._pending[0].last_report) is not None:
-            if unfolded is not None and unfolded <= known:
+            if underived is not None and underived <= known:
                 return
             self._accept(connection, self._pending.popleft())
 

@@ -24,7 +24,8 @@ from dkist_processing_core.collect.folding.signs import Key, Signs
 from dkist_processing_core.collect.parts import among
 from dkist_processing_core.collect.reports import arriving
 from dkist_processing_core.collect.reports.decoding import DecodedReports
-from dkist_processing_core.collect.reports.stored import Merging, Packing, decoded_sizes, first_runs, held, store
+from dkist_processing_core.collect.reports.stored import Merging, Packing, decoded_sizes, held, store
+from dkist_processing_core.collect.reports.waiting import first_runs
 from dkist_processing_core.collect.tables import (
     ATTEMPTS,
     BUSES,
@@ -68,7 +69,8 @@ class Store:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         """Store the clock, which returns the time in seconds since 1970."""
         self._clock = clock
-        self._left_out: set[int] = set()
+        self.left_out: set[int] = set()
+        """The runs whose reports could not be read, so that this process does not derive them again."""
         self._decoded = DecodedReports()
 
     def add(self, connection: Connection, *reports: Event) -> None:
@@ -95,9 +97,9 @@ class Store:
         with a warning: its rows stay as they are, and its reports are kept.
         """
         now = self._clock()
-        waiting = first_runs(connection, limit + 1, self._left_out, now, shortest_wait=shortest_wait)
+        waiting = first_runs(connection, limit + 1, self.left_out, now, shortest_wait=shortest_wait)
         settled = select(RUNS.c.number).where(IS_SETTLING, RUNS.c.settles_at <= now).limit(limit + 1)
-        due = [run for run in dict.fromkeys((*waiting, *connection.scalars(settled))) if run not in self._left_out]
+        due = [run for run in dict.fromkeys((*waiting, *connection.scalars(settled))) if run not in self.left_out]
         query: Select[Any] = select(*_OF_FOLD).where(RUNS.c.number.in_(due[:limit]))
         chosen = {row.number: row for row in connection.execute(query)}
         runs = [chosen[number] for number in due[:limit] if number in chosen]
@@ -118,7 +120,7 @@ class Store:
                 before = Before(row.sign_received_at, signs[row.number], marks[row.identity])
                 found = folded_run(merging, before, now) if merging.kept else None
             except ValueError as error:
-                self._left_out.add(row.number)
+                self.left_out.add(row.number)
                 logger.warning("the run %s of %s is not derived again: %s", row.run_id, row.workflow_name, error)
                 continue
             derived.append(_DerivedRun(row, merging.packing(), found))
@@ -200,6 +202,8 @@ class Store:
         """Delete everything but the totals, and what was counted of each run: a counter does not fall."""
         for table in (TASKS, ATTEMPTS, REPORTS, PACKS, DETAILS, RUNS, TALLIES, BUSES, MISSED_STARTS, LISTENING):
             connection.execute(delete(table))
+        # Another run may get the number of one of them.
+        self.left_out.clear()
         revisions.note_deleted(connection)
 
     def note_complete(self, connection: Connection, bus: str) -> None:

@@ -79,6 +79,11 @@ class Backend:
         consumers: Any = None if report is None else report()[1]["consumers"]
         return None if consumers is None else consumers[0]
 
+    def stale_runs(self, questions: Questions) -> int:
+        """Return the number of runs that are not kept up to date, since their reports cannot be read."""
+        collector = self._collector
+        return 0 if collector is None else questions.number_of_stale_runs(archive_of(collector.bus))
+
     def freshness(self, questions: Questions) -> Freshness:
         """Return how recent the answers to questions are."""
         collector = self._collector

@@ -5,13 +5,14 @@ Not here: what follows from the answers (judgement), and publishing (publishing)
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dkist_processing_core.airflow.run_end import UnreportedFailures, unreported_in
 from dkist_processing_core.collect.collector import Collector
 from dkist_processing_core.collect.questions.answers import Choice, StoredRun
-from dkist_processing_core.errors import EngineApiError, EngineUnreachableError
+from dkist_processing_core.errors import EngineApiError, EngineUnreachableError, ReportsUnreadableError
 from dkist_processing_core.events import Event
 from dkist_processing_core.identity import BY_HAND, LOCAL, Run
 from dkist_processing_core.reconcile.airflow_api import AirflowApi, EngineRun
@@ -45,7 +46,7 @@ class Answered:
     """The reports on it in the store, if an end is to be published."""
     failures: UnreportedFailures = UnreportedFailures()  # noqa: RUF009 - it is frozen
     problem: str | None = None
-    """Why Airflow gave no answer about it."""
+    """Why Airflow gave no answer about it, or why its reports cannot be read."""
 
 
 class Asking:
@@ -87,7 +88,7 @@ class Asking:
                 yield self._answered(stored)
             except (EngineUnreachableError, RequestsUsedUpError):
                 raise
-            except EngineApiError as error:
+            except (EngineApiError, ReportsUnreadableError) as error:
                 yield Answered(stored, Judgement(Outcome.REFUSED), problem=str(error))
 
     def _answered(self, stored: StoredRun) -> Answered:
@@ -148,7 +149,9 @@ class Asking:
         active = [each for each in open_runs if key_of(each.run) in self._active]
         for stored in [*active[:1], *over[:_WITNESSES], *open_runs[:_WITNESSES]]:
             if key_of(stored.run) in self._active or self._is_known(stored.run):
-                return origins_of(self._reports(stored))
+                # Another run may be readable.
+                with suppress(ReportsUnreadableError):
+                    return origins_of(self._reports(stored))
         return None
 
     def _is_known(self, run: Run) -> bool:

@@ -70,7 +70,7 @@ class Outcome(StrEnum):
     UNPROVEN = "unproven"
     """Airflow does not know it, and nothing shows that this is the Airflow that ran it."""
     REFUSED = "refused"
-    """Airflow did not answer the question about it."""
+    """Airflow did not answer the question about it, or the store cannot read the reports on it."""
 
 
 @dataclass(frozen=True, slots=True)

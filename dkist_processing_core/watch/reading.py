@@ -48,8 +48,10 @@ class FactsReader:
     def read(self, connection: "Connection") -> Facts:
         """Return the facts of one state of the store."""
         until = complete_until(connection, self._bus) or 0.0
-        attempts = watched_attempts(connection, ended_since=until - _ENDED_SECONDS)
-        runs = watched_runs(connection, silent_since=until - self._idle_after, ended_since=until - _ENDED_SECONDS)
+        ended_since = until - _ENDED_SECONDS
+        attempts = watched_attempts(connection, ended_since=ended_since, complete_until=until)
+        silent_since = until - self._idle_after
+        runs = watched_runs(connection, silent_since=silent_since, ended_since=ended_since, complete_until=until)
         since = min((*_counted_from(attempts, runs), until - _ALWAYS_LISTENED_SECONDS))
         listening = Listening(spans(connection, self._bus, since=since))
         return Facts(attempts, runs, listening, self._learnt(connection, attempts, until))

@@ -53,7 +53,7 @@ class OneStore:
         Store the connection to it.
         """
         self.questions = Questions(connection)
-        self._connection = connection
+        self.connection = connection
         self._store = store
 
     def add(self, *reports: Event) -> None:
@@ -61,8 +61,8 @@ class OneStore:
         Add reports.
         """
         for report in reports:
-            self._store.add(self._connection, report)
-        while self._store.fold(self._connection, 100):
+            self._store.add(self.connection, report)
+        while self._store.fold(self.connection, 100):
             pass
 
     def page(self, address: str, *, now: datetime = NOW, **options: Any) -> Page:
@@ -83,19 +83,25 @@ class OneStore:
         def listen(*values: Any) -> None:
             found.append(values[2])
 
-        event.listen(self._connection, "before_cursor_execute", listen)
+        event.listen(self.connection, "before_cursor_execute", listen)
         self.page(address)
-        event.remove(self._connection, "before_cursor_execute", listen)
+        event.remove(self.connection, "before_cursor_execute", listen)
         return found
 
     def html(self, address: str) -> str:
         """
         Return the HTML of the page at an address.
         """
-        parts = urlsplit(address)
-        text, status = self._viewing().whole(parts.path, dict(parse_qsl(parts.query)), Role.OPERATOR)
+        text, status = self.answer(address)
         assert status == 200
         return text
+
+    def answer(self, address: str) -> tuple[str, int]:
+        """
+        Return the HTML and the status of the answer at an address.
+        """
+        parts = urlsplit(address)
+        return self._viewing().whole(parts.path, dict(parse_qsl(parts.query)), Role.OPERATOR)
 
     def parts(self, address: str) -> dict[str, str]:
         """

@@ -26,6 +26,7 @@ from dkist_processing_core.collect.reports.packing import (
 from dkist_processing_core.collect.reports.stored import decoded_sizes, digests_on, reports_on
 from dkist_processing_core.collect.store import Store
 from dkist_processing_core.collect.tables import DETAILS, PACKS, RUNS
+from dkist_processing_core.errors import ReportsUnreadableError
 from dkist_processing_core.events import Event, encode
 from dkist_processing_core.runs import kept_reports
 from tests.facts import NOON, failed, finished
@@ -59,8 +60,14 @@ def test_a_dictionary_is_never_changed() -> None:
 )
 def test_damaged_bytes_are_an_error(stored: bytes, message: str) -> None:
     """The message names what was found."""
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ReportsUnreadableError, match=message):
         unpacked(stored)
+
+
+def test_what_can_be_unpacked_and_is_no_list_of_reports_is_damaged() -> None:
+    """Compressed bytes have no checksum."""
+    with pytest.raises(ReportsUnreadableError, match="a report has no time"):
+        unpacked_reports(packed(b"other words"))
 
 
 @given(reports(), st.integers(1, 5), st.randoms(use_true_random=False))

@@ -154,7 +154,7 @@ class WholeFamily:
     failures: list[StoredAttempt]
     """Its failed attempts, the one that failed last first; at most as many as were requested."""
     stack: str | None
-    """The stack of the exception of the last one."""
+    """The stack of the exception of the last one; None if no report has it, or those on its run cannot be read."""
     finished_since: int
     """The number of attempts of its tasks that have finished since it occurred last."""
 

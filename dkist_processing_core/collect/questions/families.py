@@ -6,6 +6,7 @@ store, thus 400 days. Not here: which failures a choice has (choosing).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, Row, and_, case, func, literal, select, text,
 
 from dkist_processing_core.collect.keys import workflow_key
 from dkist_processing_core.collect.parts import in_parts
-from dkist_processing_core.collect.questions.answers import Choice, Family, FirstFailure, RecentFamily
+from dkist_processing_core.collect.questions.answers import Choice, Family, FirstFailure, RecentFamily, StoredAttempt
 from dkist_processing_core.collect.questions.choosing import (
     Condition,
     of_failures,
@@ -22,7 +23,10 @@ from dkist_processing_core.collect.questions.choosing import (
     without_index,
 )
 from dkist_processing_core.collect.questions.of_rows import ALL_ATTEMPTS, IS_FINAL, attempt_of, known_moment
+from dkist_processing_core.collect.reports.stored import details_of, key_of, reports_on
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_FAILED, RUNS
+from dkist_processing_core.errors import ReportsUnreadableError
+from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.runs import State
 
 _FINAL = func.sum(case((IS_FINAL, 1), else_=0))
@@ -179,3 +183,18 @@ def finished_since(connection: Connection, family: Family) -> int:
     has_finished = (ATTEMPTS.c.state == State.FINISHED, ATTEMPTS.c.ended_at > since)
     of_tasks = ATTEMPTS.c.task_name.in_(family.tasks)
     return connection.scalar(query.where(*of_runs_since, of_tasks, *has_finished)) or 0
+
+
+def stack_of(connection: Connection, number: int, failure: StoredAttempt) -> str | None:
+    """Return the stack of the exception of a failed attempt of a run; None if no report has it, or none can be read."""
+    with suppress(ReportsUnreadableError):
+        for received in reports_on(connection, number, is_whole=False):
+            event = received.event
+            if isinstance(event, TaskFailed) and (event.task_name, event.attempt) == (
+                failure.task_name,
+                failure.number,
+            ):
+                whole = details_of(connection, number, [key_of(event)]).get(key_of(event), event)
+                if isinstance(whole, TaskFailed) and whole.stack:
+                    return whole.stack
+    return None

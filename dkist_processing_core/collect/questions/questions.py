@@ -5,7 +5,7 @@ It is long because it is the whole interface to the store for those who ask. Not
 their words and drawings (cli, dashboard), and keeping the store up to date (collector).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, exists, func, select
@@ -55,9 +55,11 @@ from dkist_processing_core.collect.questions.overview import (
 )
 from dkist_processing_core.collect.questions.usage import usages
 from dkist_processing_core.collect.questions.whole_runs import WholeRun, whole_run
-from dkist_processing_core.collect.reports.stored import details_of, held, key_of, received_in, reports_on
+from dkist_processing_core.collect.reports.stored import decoded_sizes, held, received_in, reports_on
+from dkist_processing_core.collect.reports.waiting import number_of_stale_runs
 from dkist_processing_core.collect.tables import ATTEMPTS, HAS_ALARM, HAS_FAILED, IS_OPEN, RUNS
-from dkist_processing_core.events import Event, TaskFailed, WorkflowOverdue
+from dkist_processing_core.errors import ReportsUnreadableError
+from dkist_processing_core.events import Event, WorkflowOverdue
 from dkist_processing_core.identity import Run
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.runs import State
@@ -335,20 +337,8 @@ class Questions:
         rows = self._connection.execute(ALL_ATTEMPTS.where(*chosen).order_by(*_LATEST).limit(limit)).all()
         (family,), (last, *_) = found, rows
         finished = families.finished_since(self._connection, family)
-        return WholeFamily(family, [attempt_of(row) for row in rows], self._stack(last.run, family.last), finished)
-
-    def _stack(self, number: int, failure: StoredAttempt) -> str | None:
-        """Return the stack of the exception of a failed attempt of a run; None if no report has it."""
-        for received in reports_on(self._connection, number, is_whole=False):
-            event = received.event
-            if isinstance(event, TaskFailed) and (event.task_name, event.attempt) == (
-                failure.task_name,
-                failure.number,
-            ):
-                whole = details_of(self._connection, number, [key_of(event)]).get(key_of(event), event)
-                if isinstance(whole, TaskFailed) and whole.stack:
-                    return whole.stack
-        return None
+        stack = families.stack_of(self._connection, last.run, family.last)
+        return WholeFamily(family, [attempt_of(row) for row in rows], stack, finished)
 
     def run_number(self, named: str, *, workflow: str | None = None) -> int | None:
         """
@@ -372,10 +362,26 @@ class Questions:
             for report in reports_on(self._connection, number)
         ]
 
-    def reports_on_each(self, numbers: Iterable[int]) -> Iterator[list[Event]]:
-        """Yield the stored reports on each of these runs as they were received, without stacks, logs and profiles."""
+    def reports_on_each(self, numbers: Iterable[int]) -> Iterator[list[Event] | None]:
+        """
+        Yield the stored reports on each of these runs as they were received, without stacks, logs and profiles.
+
+        It is None for a run of which the reports cannot be read.
+        """
         for stored in held(self._connection, list(numbers)).values():
-            yield [report.event for report in received_in(stored)]
+            try:
+                yield [report.event for report in received_in(stored)]
+            except ReportsUnreadableError:
+                yield None
+
+    def decoded_sizes(self, numbers: Sequence[int]) -> dict[int, int]:
+        """Return about how many bytes the reports on each of these runs take in memory, in the order of the runs."""
+        return decoded_sizes(self._connection, numbers)
+
+    def number_of_stale_runs(self, bus: str) -> int:
+        """Return of how many runs the rows lack reports that cannot be read together with the earlier ones."""
+        until = self.complete_until(bus)
+        return 0 if until is None else number_of_stale_runs(self._connection, until)
 
     def short_ids(self, run_ids: Iterable[str]) -> ShortIds:
         """Return the short ids of these runs, which no other run in the store has."""

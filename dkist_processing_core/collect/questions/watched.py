@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, or_, select
+from sqlalchemy import Connection, Exists, Row, exists, or_, select
 
 from dkist_processing_core.collect.keys import task_key
 from dkist_processing_core.collect.questions.of_rows import alarm_in, alarms_in, identity_of
@@ -23,6 +23,7 @@ from dkist_processing_core.collect.tables import (
     IS_OPEN,
     IS_RUNNING,
     MISSED_STARTS,
+    REPORTS,
     RUNS,
     WAS_MEASURED,
 )
@@ -81,45 +82,59 @@ class WatchedRun:
     """The latest alarm, or its withdrawal."""
 
 
-def watched_attempts(connection: Connection, *, ended_since: float) -> list[WatchedAttempt]:
+def watched_attempts(
+    connection: Connection, *, ended_since: float, complete_until: float = 0.0
+) -> list[WatchedAttempt]:
     """
-    Return the attempts without an end, and those about which an alarm stands.
+    Return the attempts without an end, and those about which an alarm stands, except those of stale runs.
 
     Args:
         connection: The connection to the store.
         ended_since: Of those that are not open, only those of runs with a report that was received since then.
+        complete_until: When the store was last complete.
     """
     found = {}
     of_attempts = select(*(ATTEMPTS.c[name] for name in _OF_ATTEMPT), *IDENTITY).join_from(ATTEMPTS, RUNS)
     alarmed = of_attempts.where(IS_ALARMED, ~ATTEMPTS.c.is_open, RUNS.c.received_at >= ended_since)
     for query in (of_attempts.where(IS_OPEN), alarmed):
-        for row in connection.execute(query):
+        for row in connection.execute(query.where(~_is_stale(complete_until))):
             found[row.run, row.place] = _attempt(row)
     return [found[key] for key in sorted(found)]
 
 
-def watched_runs(connection: Connection, *, silent_since: float, ended_since: float) -> list[WatchedRun]:
+def watched_runs(
+    connection: Connection, *, silent_since: float, ended_since: float, complete_until: float = 0.0
+) -> list[WatchedRun]:
     """
-    Return the runs without an end of which no attempt runs, and those about which an alarm stands.
+    Return the runs without an end of which no attempt runs, and those with a standing alarm, except stale ones.
 
     Args:
         connection: The connection to the store.
         silent_since: Of those without an alarm, only those of which no report was received since then.
         ended_since: Of those that are not idle, only those with a report that was received since then.
+        complete_until: When the store was last complete.
     """
     of_run = (ATTEMPTS.c.run == RUNS.c.number, IS_OPEN, ATTEMPTS.c.state == State.RUNNING)
     runs_one = exists(select(ATTEMPTS.c.run).where(*of_run))
     received_at = RUNS.c.sign_received_at
-    silent = select(RUNS, runs_one.label("runs_one")).where(
-        IS_RUNNING, ~runs_one, or_(received_at.is_(None), received_at < silent_since)
-    )
+    of_runs = select(RUNS, runs_one.label("runs_one"))
+    silent = of_runs.where(IS_RUNNING, ~runs_one, or_(received_at.is_(None), received_at < silent_since))
     # An idle run without a report since then is silent as well.
-    alarmed = select(RUNS, runs_one.label("runs_one")).where(HAS_ALARM, RUNS.c.received_at >= ended_since)
+    alarmed = of_runs.where(HAS_ALARM, RUNS.c.received_at >= ended_since)
     found = {}
     for query in (silent, alarmed):
-        for row in connection.execute(query):
+        for row in connection.execute(query.where(~_is_stale(complete_until))):
             found[row.number] = _run(row)
     return [found[number] for number in sorted(found)]
+
+
+def _is_stale(complete_until: float) -> Exists:
+    """
+    Return the condition that reports on a run wait which had arrived when the store was last complete.
+
+    They cannot be read together with the earlier ones: what the rows of this run do not show may have been reported.
+    """
+    return exists(select(REPORTS.c.run).where(REPORTS.c.run == RUNS.c.number, REPORTS.c.received_at <= complete_until))
 
 
 def durations(connection: Connection, workflow_name: str, task_name: str, limit: int = LATEST_DURATIONS) -> list[float]:

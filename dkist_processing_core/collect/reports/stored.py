@@ -2,11 +2,10 @@
 The stored reports on runs: those that the rows of their runs are derived from, packed together, and the new ones.
 
 The large parts of a report are stored apart, and are read only if they are requested: no row depends on them. Not here:
-the compression (packing), and deriving the rows (folding).
+the compression (packing), which runs have new reports (waiting), and deriving the rows (folding).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -30,7 +29,6 @@ from dkist_processing_core.runs import kept_reports
 
 _LARGE = ("stack", "last_stack", "last_log", "profile")
 _LARGE_ON_THE_WIRE = ("stack", "lastStack", "lastLog", "profile")
-_LOOKED_AT = 1000
 # How many bytes a decoded report takes for a byte of its body, and for one of a pack. Measured: 2.7 and 28.
 _DECODED_OF_ENCODED, _DECODED_OF_PACKED = 3, 30
 # The values themselves stay encoded.
@@ -61,7 +59,7 @@ class Held(NamedTuple):
         The packed ones.
 
         Raises:
-            ValueError: A newer release has packed them, or they are damaged.
+            ReportsUnreadableError: A newer release has packed them, or they are damaged.
         """
         return [] if self.pack is None else unpacked_reports(self.pack)
 
@@ -104,7 +102,7 @@ def reports_on(connection: Connection, run: int, *, is_whole: bool = True) -> li
         is_whole: Whether stacks, logs and profiles are read as well.
 
     Raises:
-        ValueError: A newer release has packed them, or they are damaged.
+        ReportsUnreadableError: A newer release has packed them, or they are damaged.
     """
     return received_in(held(connection, [run])[run], details_of(connection, run) if is_whole else {})
 
@@ -114,7 +112,7 @@ def received_in(stored: Held, details: Mapping[Key, Event] = MappingProxyType({}
     Return stored reports in the order of their reception, those of which the details are known with these.
 
     Raises:
-        ValueError: A newer release has packed them, or they are damaged.
+        ReportsUnreadableError: A newer release has packed them, or they are damaged.
     """
     found = []
     for body, received_at in (*stored.packed, *stored.new):
@@ -129,7 +127,7 @@ def digests_on(connection: Connection, run: int) -> list[bytes]:
     Return the digests of all stored reports on a run, also of those events that this release cannot read.
 
     Raises:
-        ValueError: A newer release has packed them, or they are damaged.
+        ReportsUnreadableError: A newer release has packed them, or they are damaged.
     """
     stored, details = held(connection, [run])[run], details_of(connection, run)
     found = []
@@ -174,7 +172,7 @@ class Merging:
         Decode the reports; the large parts are read only of those about which there is a new report.
 
         Raises:
-            ValueError: A newer release has packed the known reports, or they are damaged.
+            ReportsUnreadableError: A newer release has packed the known reports, or they are damaged.
         """
         known = [(each, decoded.event_in(each.body)) for each in stored.packed]
         new = [(each, decoded.event_in(each.body)) for each in stored.new]
@@ -246,32 +244,6 @@ def decoded_sizes(connection: Connection, runs: Sequence[int]) -> dict[int, int]
             for run, size in connection.execute(query.where(condition)):
                 found[run] += factor * size
     return found
-
-
-def first_runs(
-    connection: Connection, limit: int, left_out: Collection[int], now: float, *, shortest_wait: float = 0.0
-) -> list[int]:
-    """
-    Return runs with new reports, in the order in which these have arrived.
-
-    Args:
-        connection: The connection to the store.
-        limit: The largest number of runs.
-        left_out: Runs that are not returned.
-        now: The present time, in seconds since 1970. A report of a later time, since a clock was set back, has waited.
-        shortest_wait: Only runs with a new report that was received that many seconds ago.
-    """
-    found: dict[int, None] = {}
-    last = 0
-    while len(found) < limit:
-        query = select(REPORTS.c.number, REPORTS.c.run, REPORTS.c.received_at).where(REPORTS.c.number > last)
-        received = connection.execute(query.order_by(REPORTS.c.number).limit(_LOOKED_AT)).all()
-        rows = list(takewhile(lambda row: not now - shortest_wait < row.received_at <= now, received))
-        found |= dict.fromkeys(run for _, run, _ in rows if run not in left_out)
-        if len(rows) < _LOOKED_AT:
-            break
-        last = rows[-1].number
-    return list(found)[:limit]
 
 
 def store(connection: Connection, packings: Mapping[int, Packing]) -> None:

@@ -24,13 +24,15 @@ READY_SECONDS = 5.0
 """The longest time of an answer about what can be used; a store that does not answer until then cannot."""
 
 
-class Readiness(msgspec.Struct, frozen=True):
+class Readiness(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Whether the dashboard can show what happens."""
 
     bus: str
     """`ok`, `unavailable`, or `not connected yet`."""
     store: str
     """`ok`, `unavailable`, or `not kept up to date`: the log has the reason."""
+    unreadable_runs: int = 0
+    """The number of runs that are not kept up to date, since their reports cannot be read; all others are."""
 
     @property
     def is_good(self) -> bool:
@@ -66,10 +68,10 @@ class HealthRoutes:
         bus = self._backend.bus_state
         try:
             with self._backend.questions() as questions:
-                questions.revision()
+                stale = self._backend.stale_runs(questions)
         except DKISTProcessingCoreError:
             return Readiness(bus, "unavailable")
-        return Readiness(bus, "not kept up to date" if self._backend.has_fault else "ok")
+        return Readiness(bus, "not kept up to date" if self._backend.has_fault else "ok", stale)
 
     def _metrics(self, request: Request) -> Response:
         snapshot = self._backend.snapshot

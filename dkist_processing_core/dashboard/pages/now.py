@@ -61,11 +61,12 @@ def page(asked: Asked) -> Page:
     """
     asked.check_past(asked.now, "now")
     if asked.at is None:
-        values = _values(asked.questions, asked.now) | {"status": asked.site.bus_status.latest(), "cut_to": None}
+        values = _values(asked.questions, asked.now) | {"status": asked.site.bus_status.latest()}
+        values |= {"cut_to": None, "unread": 0}
     else:
-        with as_of(asked.questions, asked.at, timedelta(hours=HOURS), _MOST_PAST_RUNS) as (then, is_cut):
-            values = _values(then, asked.at)
-        values |= {"status": None, "cut_to": _MOST_PAST_RUNS if is_cut else None}
+        with as_of(asked.questions, asked.at, timedelta(hours=HOURS), _MOST_PAST_RUNS) as past:
+            values = _values(past.questions, asked.at)
+        values |= {"status": None, "cut_to": past.runs if past.is_cut else None, "unread": past.unread}
     missed = missed_starts(asked)
     values |= {"missed": missed[-_MOST_LATE:], "missed_count": len(missed), "at": asked.at}
     return Page("Now" if asked.at is None else "Then", "now.html", values)
