@@ -399,8 +399,9 @@ def test_a_dead_notice_is_a_dead_letter_like_an_event(database: Database) -> Non
     dead, later = opened.claim(1)[0], opened.claim(1)[0]
     opened.fail(dead, GiveUpError("the webhook answered HTTP 404"))
     failure = opened.fail(later, RetryLaterError("the webhook answered HTTP 429", 500.0))
-    (letter,) = DeadLetters(database).list()
-    DeadLetters(database).retry(letter.seq)
+    letters = DeadLetters(database, clock=counted.clock)
+    (letter,) = letters.list()
+    letters.retry(letter.seq)
     (again,) = opened.claim(5)
     opened.close()
 
