@@ -43,8 +43,8 @@ def fork(name, raised=None):
 @consumer.on("task.failed")
 def act(failure, transaction):
     transaction.execute(text("INSERT INTO effect VALUES (1, 'run', :task)"), {"task": failure.task_name})
-    fork(failure.task_name, {"Raises": KeyError("missing"), "Exits": SystemExit(3)}.get(failure.task_name))
     worked.wait(20)
+    fork(failure.task_name, {"Raises": KeyError("missing"), "Exits": SystemExit(3)}.get(failure.task_name))
 
 @consumer.on("task.failed")
 async def act_later(failure):
