@@ -535,6 +535,7 @@ def test_a_fork_keeps_no_lock_that_another_thread_takes_meanwhile(kind: str, tmp
                     pass
 
     until, stay = os.pipe()
+    forked, begun = os.pipe()
     taking = threading.Thread(target=take)
     taking.start()
     children = []
@@ -542,20 +543,27 @@ def test_a_fork_keeps_no_lock_that_another_thread_takes_meanwhile(kind: str, tmp
         children.append(os.fork())
         if not children[-1]:
             os.close(stay)
+            os.write(begun, b".")
             os.read(until, 1)
             os._exit(0)
     is_over.set()
     taking.join()
+    count = 0
+    while count < len(children):
+        count += len(os.read(forked, len(children)))
 
-    if kind == "a file":
-        kept = [child for child in children if lock.path.resolve() in files_of(child)]
-        assert kept == []
-    else:
-        with folder_lock(tmp_path, exclusive=True, seconds=0.0):
-            pass
-    os.close(stay)
-    for child in children:
-        os.waitpid(child, 0)
+    try:
+        if kind == "a file":
+            assert [child for child in children if lock.path.resolve() in files_of(child)] == []
+        else:
+            with folder_lock(tmp_path, exclusive=True, seconds=0.0):
+                pass
+    finally:
+        os.close(stay)
+        for child in children:
+            os.waitpid(child, 0)
+        for descriptor in (until, forked, begun):
+            os.close(descriptor)
 
 
 def files_of(process: int) -> set[Path]:

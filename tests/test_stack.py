@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from dkist_processing_core.recorder.region import Region
 from tests.running import ROOT, command
 from tests.waiting import wait_until
 
-RUN = "local__42__20261122T115000Z__5a1dc0de"
+# The suite may run in several environments at a time, and all attempts of a host are found.
+SHORT_ID = uuid.uuid4().hex[:8]
+RUN = f"local__42__20261122T115000Z__{SHORT_ID}"
 STACK = 'Thread "MainThread":\n  fit.py:40 in fit\n  fit.py:12 in run\n\nThread "reader":\n  read.py:7 in read\n'
 
 
@@ -72,12 +75,12 @@ def test_the_stacks_of_a_running_attempt_are_shown_with_their_age(
     record(recorder, phase="run", phase_time=0.0, progress="3/12 frame", progress_time=0.0)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    shown = stack("5a1dc0de", "Fit")
+    shown = stack(SHORT_ID, "Fit")
 
     assert (
         re.sub(r", [^,\n]+$", ", AGE", shown.stdout, flags=re.MULTILINE)
         == f"""\
-● Fit · attempt 2 · run 5a1dc0de · pid {os.getpid()}
+● Fit · attempt 2 · run {SHORT_ID} · pid {os.getpid()}
   phase           run, AGE
   progress        3/12 frame, AGE
   stack, AGE
@@ -95,7 +98,7 @@ def test_the_stacks_of_a_running_attempt_are_shown_with_their_age(
 @pytest.mark.usefixtures("recorder")
 def test_a_task_without_a_recording_is_one_sentence() -> None:
     """Its environment may have an older release."""
-    shown = stack("5a1dc0de", "Fit").stdout
+    shown = stack(SHORT_ID, "Fit").stdout
 
     assert "  no stack: the task has not begun, or its environment has an older release\n" in shown
 
@@ -104,9 +107,9 @@ def test_a_task_without_a_recording_is_one_sentence() -> None:
 def test_the_frames_of_native_code_are_those_of_py_spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its command line, which may have secrets; if it fails, its reason is one line."""
     monkeypatch.setenv("PATH", program(tmp_path, "echo 'Process 1: run\nToken\nPython v3.11.2\n'; echo \"Thread $@\""))
-    native = stack("5a1dc0de", "Fit")
+    native = stack(SHORT_ID, "Fit")
     monkeypatch.setenv("PATH", program(tmp_path, "echo 'Error: Permission Denied' >&2; exit 1"))
-    refused = stack("5a1dc0de", "Fit")
+    refused = stack(SHORT_ID, "Fit")
 
     title = "  with native frames, by py-spy\n"
     assert native.stdout.endswith(f"{title}    Thread dump --native --pid {os.getpid()}\n")
@@ -116,7 +119,7 @@ def test_the_frames_of_native_code_are_those_of_py_spy(tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("recorder")
-@pytest.mark.parametrize("words", [("5a1dc0de", "Fot"), ("00000000", "Fit")])
+@pytest.mark.parametrize("words", [(SHORT_ID, "Fot"), ("00000000", "Fit")])
 def test_an_attempt_that_does_not_run_here_is_one_sentence(words: tuple[str, str]) -> None:
     """It names the attempts that run."""
     missing = stack(*words)
@@ -124,7 +127,7 @@ def test_an_attempt_that_does_not_run_here_is_one_sentence(words: tuple[str, str
     run_id, task = words
     beginning = f"error: no attempt of task {task!r} in run {run_id!r} runs on this host; here run: "
     assert (missing.exit_code, missing.stderr[: len(beginning)]) == (1, beginning)
-    assert "Fit in run 5a1dc0de" in missing.stderr
+    assert f"Fit in run {SHORT_ID}" in missing.stderr
     assert f"has ended: dkist-core runs show {run_id} {task}" in missing.stderr
 
 
@@ -134,7 +137,7 @@ def test_a_recorder_that_states_no_attempt_is_passed_over(recorder: Region, cont
     recorder.write(layout.IDENTITY, content.encode())
     recorder.write(layout.STATE, b'{"phase": 3, "progress": "1", "progress_time": "x"}')
     found = read(recorder)
-    missing = stack("5a1dc0de", "Fit")
+    missing = stack(SHORT_ID, "Fit")
 
     assert (found.pid, found.phase, found.progress) == (None, None, None)
     assert (missing.exit_code, missing.stderr[:6]) == (1, "error:")
@@ -203,7 +206,7 @@ def test_an_attempt_of_another_user_is_one_sentence() -> None:
 def test_no_line_of_stacks_is_wider_than_the_terminal(recorder: Region, width: int) -> None:
     """A narrow terminal folds the lines."""
     record(recorder, phase="run", phase_time=0.0, progress="w " * 60, progress_time=0.0)
-    lines = list(draw_recording(read(recorder), short_id="5a1dc0de", width=width, ascii_only=True))
+    lines = list(draw_recording(read(recorder), short_id=SHORT_ID, width=width, ascii_only=True))
 
     assert max(line.cell_len for line in lines) <= width
     assert all(line.plain.isascii() for line in lines)
