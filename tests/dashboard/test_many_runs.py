@@ -110,7 +110,7 @@ def test_one_id_in_two_versions_is_two_runs_to_choose() -> None:
     reports = [*ended_run("r/1", version="1/0"), *ended_run("r/1", version="2", begin=NOON + timedelta(minutes=1))]
     with one_store(reports) as store:
         html = store.html(f"/compare?workflow={WORKFLOW}")
-        offered = re.findall(r'<option value="([^"]*)"', html)
+        offered = re.findall(r'<option data-key="[^"]*" value="([^"]*)"', html)
         pairs = [(a, b) for a in set(offered) for b in set(offered)]
         chosen: list[Any] = [
             store.page(f"/compare?{urlencode({'workflow': WORKFLOW, 'a_run': a, 'b_run': b})}").values for a, b in pairs
