@@ -9,6 +9,7 @@ import logging
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -769,3 +770,30 @@ def test_a_journal_of_a_newer_release_is_an_error_and_no_outage(state_dir: Path)
 
     with pytest.raises(JournalVersionError, match="newer"):
         consumer.run()
+
+
+@pytest.mark.parametrize("firm", [None, failed("A")], ids=["none", "same"])
+def test_a_run_that_ends_when_idle_believes_a_provisional_report_of_a_broker(
+    broker: Broker, use: Callable[[Broker], None], firm: Event | None
+) -> None:
+    """
+    The connection at its start is no disturbance, after which a consumer would wait for a minute.
+    """
+    use(broker)
+    seen: list[Event] = []
+    consumer = Consumer("cron", provisional_after=1.0)
+    consumer.on("task.failed")(seen.append)
+    consumer.run(until_idle=True)
+    lost = failed("A", cause="lost", reported_by="engine", provisional=True)
+    with Publisher.open(read_settings()) as publisher:
+        publisher.publish(lost)
+    consumer.run(until_idle=True)
+    at_first = list(seen)
+    if firm is not None:
+        with Publisher.open(read_settings()) as publisher:
+            publisher.publish(firm)
+    until = time.monotonic() + 1.0
+    wait_until(lambda: time.monotonic() > until)
+    consumer.run(until_idle=True)
+
+    assert (at_first, seen) == ([], [firm or lost])
