@@ -82,9 +82,9 @@ class Store:
         )
         arriving.add_missed_starts(connection, missed, now)
 
-    def fold(self, connection: Connection, limit: int, *, shortest_wait: float = 0.0) -> int:
+    def fold(self, connection: Connection, limit: int) -> int:
         """Derive and write the rows of runs in one transaction, and return how many were tried; 0 if none is due."""
-        derived = self.derive(connection, limit, shortest_wait=shortest_wait)
+        derived = self.derive(connection, limit)
         self.write(connection, derived)
         return derived.tried
 

@@ -225,6 +225,15 @@ def _dumped(connection: Connection) -> str:
     return "".join(line for line in dump(connection) if "revision" not in line)
 
 
+def fold_after_a_wait(store: Store, connection: Connection, limit: int = 10) -> int:
+    """
+    Derive and write the rows of runs with a report that has waited for ten seconds, and return how many were tried.
+    """
+    derived = store.derive(connection, limit, shortest_wait=10.0)
+    store.write(connection, derived)
+    return derived.tried
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_run_of_a_backlog_is_derived_once(processes: int) -> None:
     """
@@ -236,7 +245,7 @@ def test_each_run_of_a_backlog_is_derived_once(processes: int) -> None:
         for number, (now, batch) in enumerate(_backlog()):  # noqa: B007 - the clock of the stores returns it
             for each in (connection, at_once):
                 stores[number % processes].add(each, *batch)
-            stores[number % processes].fold(connection, 100, shortest_wait=10.0)
+            fold_after_a_wait(stores[number % processes], connection, 100)
             stores[number % processes].fold(at_once, 100)
             found.append(revisions.revision(connection))
         left = stores[0].fold(connection, 100)
@@ -259,18 +268,18 @@ def test_what_waits_is_derived_after_a_restart_or_when_the_bus_has_no_more() -> 
         store.add(connection, started("A", run_id="first"))
         now += 6.0
         store.add(connection, started("A", run_id="second"))
-        folds = [store.fold(connection, 10, shortest_wait=10.0)]
+        folds = [fold_after_a_wait(store, connection)]
         now += 4.0
-        folds.append(Store(clock=lambda: now).fold(connection, 10, shortest_wait=10.0))
+        folds.append(fold_after_a_wait(Store(clock=lambda: now), connection))
         folds += [
-            store.fold(connection, 10, shortest_wait=10.0),
+            fold_after_a_wait(store, connection),
             store.fold(connection, 10),
             store.fold(connection, 10),
         ]
         # The clock is set back: what seems to be of a later time has waited.
         store.add(connection, started("A", run_id="third"))
         now -= 3600.0
-        folds.append(store.fold(connection, 10, shortest_wait=10.0))
+        folds.append(fold_after_a_wait(store, connection))
 
     assert folds == [0, 1, 0, 1, 0, 1]
 
